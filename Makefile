@@ -1,0 +1,32 @@
+# Everything runs from one private directory, .lab (another with BYOC_LAB_DIR=...).
+PYTHON := .venv/bin/python
+
+# From what needs nothing to what needs the whole stack.
+TIERS := fences contracts unit postgres lab service engine system
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap demo up down lint test
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+bootstrap: ## install what is missing: Debian packages, .venv, npm packages
+	@lab/bootstrap.sh
+
+demo: bootstrap ## start the stack, run the demonstration jobs, stop the stack
+	@$(PYTHON) -m lab demo
+
+up: bootstrap ## start the whole stack and write lab.json
+	@$(PYTHON) -m lab up
+
+down: ## stop the stack and remove everything it left, also after a crash
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; else echo "nothing to stop: the lab was never installed here"; fi
+
+lint: bootstrap ## ruff, mypy and the import contracts
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+test: lint ## every tier, in one closing line
+	npx --no-install vitest run
+	$(PYTHON) -m pytest $(addprefix tests/,$(TIERS))
