@@ -1,0 +1,51 @@
+"""The shared language of product, adapter and node: pure Pydantic, no AiiDA, no SQL, no HTTP.
+
+Read in this order: `base`, `identity`, `lifecycle`, `commands`, `events`, `projection`, `delivery`,
+`problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
+"""
+
+from __future__ import annotations
+
+from aiida_byoc.contracts.canonical import canonical_json, fingerprint
+from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
+from aiida_byoc.contracts.delivery import (
+    Acknowledgement,
+    Command,
+    CommandBatch,
+    EventBatch,
+    Heartbeat,
+    JobAcceptance,
+    JobCancellation,
+    JobView,
+    PollRequest,
+    Verdict,
+)
+from aiida_byoc.contracts.events import ExecutionEvent, JobState
+from aiida_byoc.contracts.lifecycle import ExecutionState, ProductState
+from aiida_byoc.contracts.problems import Problem, ProblemType
+from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
+
+__all__ = [
+    "Acknowledgement",
+    "CancelJobCommand",
+    "Command",
+    "CommandBatch",
+    "EventBatch",
+    "ExecutionEvent",
+    "ExecutionState",
+    "Heartbeat",
+    "JobAcceptance",
+    "JobCancellation",
+    "JobState",
+    "JobView",
+    "PollRequest",
+    "Problem",
+    "ProblemType",
+    "ProductState",
+    "ProjectionOutcome",
+    "ProjectionUpdate",
+    "SubmitJobCommand",
+    "Verdict",
+    "canonical_json",
+    "fingerprint",
+]

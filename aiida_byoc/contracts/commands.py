@@ -1,0 +1,203 @@
+"""The orders a product may give. `docs/contracts/command-submit-job.md` and `command-cancel-job.md`.
+
+What is checked here needs no knowledge of a node; ceilings, queues, images and tenants are checked by the
+node's policy (`aiida_byoc.commands.policy`), last, on the node.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from aiida_byoc.contracts.base import Order, Text, UtcTime
+from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
+
+__all__ = [
+    "MAX_COMMAND_BYTES",
+    "CancelJobCommand",
+    "ContainerWorkload",
+    "ExecutionProfile",
+    "InputFile",
+    "OutputFile",
+    "Requester",
+    "ResourceShape",
+    "RetryPolicy",
+    "SubmitJobCommand",
+]
+
+MAX_COMMAND_BYTES = 256 * 1024
+"""Upper bound of a command's body on the wire, in bytes."""
+
+_PATH_PART_BYTES = 255
+_RESERVED_ENVIRONMENT = re.compile(
+    r"^(LD_.*|PATH|PYTHON.*|BASH_ENV|ENV|IFS|BYOC_.*|SLURM_.*|SBATCH_.*|SINGULARITY.*|APPTAINER.*|.*_PROXY)$"
+)
+
+
+def _relative_path(value: str) -> str:
+    if unicodedata.normalize("NFC", value) != value:
+        raise ValueError("must be in Unicode normal form NFC")
+    for part in value.split("/"):
+        if part in {"", ".", ".."}:
+            raise ValueError("must be a relative path without empty, '.' or '..' parts")
+        if part.startswith("-"):
+            raise ValueError("no part of the path may begin with '-'")
+        if len(part.encode()) > _PATH_PART_BYTES:
+            raise ValueError(f"no part of the path may exceed {_PATH_PART_BYTES} bytes")
+        if set(part) & set("*?[]\\"):
+            raise ValueError("must not contain any of * ? [ ] \\")
+    return value
+
+
+RelativePath = Annotated[Text, Field(min_length=1, max_length=512), AfterValidator(_relative_path)]
+"""A path below the job's working directory `/work`."""
+
+
+def _environment_name(value: str) -> str:
+    if _RESERVED_ENVIRONMENT.match(value):
+        raise ValueError("is reserved: the loader, the scheduler and the runtime use it")
+    return value
+
+
+EnvironmentName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$"),
+    AfterValidator(_environment_name),
+]
+
+
+def _traceparent(value: str) -> str:
+    trace_id_of(value)
+    return value
+
+
+class ExecutionProfile(Order):
+    """Where the job may run: names of entries in the node's policy, never raw scheduler words."""
+
+    queue_name: Name
+    qos: Name | None = None
+    account: Name | None = None
+
+
+class ResourceShape(Order):
+    """What one attempt may use. Positive integers; the node's policy sets the ceilings."""
+
+    cpu: Annotated[int, Field(ge=1, le=4096, description="processors per node")]
+    memory_mib: Annotated[int, Field(ge=1, le=2**24, description="memory per node, MiB")]
+    walltime_seconds: Annotated[int, Field(ge=1, le=31_536_000, description="limit per attempt, s")]
+    gpus: Annotated[int, Field(ge=1, le=64, description="GPUs per node")] | None = None
+    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class InputFile(Order):
+    """A text file put below `/work` before the container starts."""
+
+    name: RelativePath
+    text: Annotated[str, Field(max_length=128 * 1024, description="content, written as UTF-8")]
+
+
+class OutputFile(Order):
+    """A file below `/work` that the job promises to leave; its absence fails the job."""
+
+    name: RelativePath
+
+
+_IMAGE = (
+    r"^(?=.{1,255}$)[a-z0-9]+(?:[._-][a-z0-9]+)*(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$"
+)
+
+
+def _image(value: str) -> str:
+    if not re.match(_IMAGE, value):
+        raise ValueError(
+            "must be repository@sha256:<64 hex> or repository:tag (OCI reference, no spaces)"
+        )
+    return value
+
+
+Image = Annotated[
+    str,
+    AfterValidator(_image),
+    Field(max_length=255, examples=["localhost/byoc/demo:1"]),
+]
+
+
+class ContainerWorkload(Order):
+    """One container, run once per attempt, in `/work`, with nothing else of the machine."""
+
+    kind: Literal["container"]
+    image: Image
+    argv: Annotated[
+        list[Annotated[Text, Field(max_length=32 * 1024)]],
+        Field(min_length=1, max_length=256, description="program and arguments, passed literally"),
+    ]
+    env: Annotated[
+        dict[EnvironmentName, Annotated[Text, Field(max_length=32 * 1024)]], Field(max_length=256)
+    ] = {}
+    inputs: Annotated[list[InputFile], Field(max_length=256)] = []
+    outputs: Annotated[list[OutputFile], Field(max_length=256)] = []
+
+    @model_validator(mode="after")
+    def _names_do_not_collide(self) -> ContainerWorkload:
+        for kind, files in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [file.name for file in files]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind} must not name the same file twice")
+            for name in names:
+                if any(other.startswith(name + "/") for other in names):
+                    raise ValueError(f"{kind}: {name!r} is both a file and a directory")
+        return self
+
+
+Workload = Annotated[
+    ContainerWorkload, Field(description="told apart by `kind`; later: array, workchain")
+]
+
+
+class RetryPolicy(Order):
+    """When the node may start another attempt by itself; bounded by its policy."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 1
+    on: Annotated[
+        list[Literal["oom", "timeout", "node_fail", "preempted"]], Field(max_length=4)
+    ] = []
+
+
+class Requester(Order):
+    """Who asked, as the product knows them."""
+
+    user_id: Annotated[Text, Field(min_length=1, max_length=128)]
+
+
+class SubmitJobCommand(Order):
+    """Run this workload once. Idempotency key: (tenant_id, "submit", header `Idempotency-Key`)."""
+
+    schema_version: Literal["1"]
+    tenant_id: Name
+    workspace_id: Name
+    job_id: Annotated[Name, Field(description="minted by the product, unique per tenant")]
+    management_node_id: Name
+    execution_profile: ExecutionProfile
+    resource_shape: ResourceShape
+    workload: Workload
+    retry_policy: RetryPolicy = RetryPolicy()
+    deadline: UtcTime | None = None
+    requested_by: Requester
+    traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None
+
+
+class CancelJobCommand(Order):
+    """Stop this job, wherever it is. Idempotency key: (tenant_id, "cancel", job_id)."""
+
+    schema_version: Literal["1"]
+    tenant_id: Name
+    workspace_id: Name
+    job_id: Name
+    management_node_id: Name
+    reason: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
+    requested_by: Requester
+    traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None

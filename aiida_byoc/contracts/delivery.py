@@ -1,0 +1,143 @@
+"""What travels between adapter and node besides events, and what clients get back.
+
+`docs/contracts/command-delivery.md`, `event-delivery.md`, `node-heartbeat.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from aiida_byoc.contracts.base import Fact, Order, UtcTime
+from aiida_byoc.contracts.events import JobState, Uuid
+from aiida_byoc.contracts.identity import IdempotencyKey, Name
+from aiida_byoc.contracts.problems import Problem
+
+__all__ = [
+    "MAX_EVENT_BATCH",
+    "MAX_POLL_SECONDS",
+    "Acknowledgement",
+    "Command",
+    "CommandBatch",
+    "EventBatch",
+    "Heartbeat",
+    "JobAcceptance",
+    "JobCancellation",
+    "JobView",
+    "PollRequest",
+    "QuarantinedEvent",
+    "Verdict",
+]
+
+MAX_POLL_SECONDS = 30
+"""Longest time the adapter keeps a poll open, in seconds."""
+
+MAX_EVENT_BATCH = 100
+
+
+class Command(Order):
+    """One order on its way to the node. The node trusts none of it and checks everything again."""
+
+    command_id: Uuid
+    operation: Literal["submit", "cancel", "inspect"]
+    tenant_id: Name
+    job_id: Name
+    idempotency_key: IdempotencyKey | None = None
+    body: Annotated[
+        dict[str, JsonValue] | None, Field(description="SubmitJobCommand or CancelJobCommand")
+    ] = None
+
+
+class PollRequest(Order):
+    """How long the node is willing to wait for commands, and how many it takes."""
+
+    wait_seconds: Annotated[int, Field(ge=0, le=MAX_POLL_SECONDS)] = MAX_POLL_SECONDS
+    max_commands: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class CommandBatch(Fact):
+    """The answer to a poll; empty when the wait ended without a command."""
+
+    commands: list[Command]
+
+
+class JobAcceptance(Fact):
+    """The 202 of a submission: the node has committed it. The same for every replay of its key."""
+
+    job_id: Name
+    submission_id: Uuid
+    node_id: Name
+    accepted_at: UtcTime
+    trace_id: str
+    status: Literal["accepted"] = "accepted"
+
+
+class JobCancellation(Fact):
+    """The 202 of a cancel: the intent is committed on the node and will be carried out."""
+
+    job_id: Name
+    node_id: Name
+    requested_at: UtcTime
+    status: Literal["cancelling", "cancelled", "already_ended"]
+
+
+class JobView(Fact):
+    """A job as its node knows it now (users' reads belong to the product)."""
+
+    node_id: Name
+    job: JobState
+    cancel_requested_at: UtcTime | None = None
+    delivered_seq: Annotated[
+        int, Field(ge=0, description="newest seq the product has acknowledged")
+    ]
+
+
+class Verdict(Order):
+    """The node's answer to one command, sent after its transaction has committed."""
+
+    outcome: Literal["accepted", "replayed", "answered", "rejected"]
+    acceptance: JobAcceptance | None = None
+    cancellation: JobCancellation | None = None
+    job: JobView | None = None
+    problem: Problem | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON object to send."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class EventBatch(Order):
+    """Events to project, in `seq` order per job; each is validated by itself, so one bad event spoils no other."""
+
+    events: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=MAX_EVENT_BATCH)]
+
+
+class QuarantinedEvent(Fact):
+    """An event that will never be applied as it is; its job's stream stops there."""
+
+    submission_id: str | None = None
+    seq: int | None = None
+    event_id: str | None = None
+    code: str
+    message: str
+
+
+class Acknowledgement(Fact):
+    """What the product has: for each job (by submission_id) the next `seq` it wants. Cumulative."""
+
+    next_seq: dict[str, int]
+    quarantined: list[QuarantinedEvent] = []
+
+
+class Heartbeat(Order):
+    """The node's sign of life, every few seconds."""
+
+    sent_at: UtcTime
+    versions: Annotated[dict[str, Annotated[str, Field(max_length=64)]], Field(max_length=32)]
+    queues: Annotated[list[Name], Field(max_length=256)] = []
+    runtimes: Annotated[list[Name], Field(max_length=16)] = []
+    jobs_active: Annotated[int, Field(ge=0)] = 0
+    events_undelivered: Annotated[int, Field(ge=0)] = 0
+    oldest_undelivered_seconds: Annotated[int, Field(ge=0)] = 0
+    draining: bool = False

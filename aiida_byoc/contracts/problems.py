@@ -1,0 +1,258 @@
+"""The one catalogue of problems (RFC 9457): status, title, whether a retry can help, and what to do.
+
+Only this module knows them; the adapter, the node and the documents read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from aiida_byoc.contracts.base import Fact
+
+__all__ = ["CATALOGUE", "PROBLEM_BASE", "FieldError", "Problem", "ProblemError", "ProblemType"]
+
+PROBLEM_BASE = "https://aiida-byoc.org/problems/"
+"""Prefix of every problem `type`; an identifier, not necessarily a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem. `retry`: whether the same request, with the same key, can succeed later."""
+
+    name: str
+    status: int
+    title: str
+    retry: bool
+    remedy: str
+
+    @property
+    def uri(self) -> str:
+        return PROBLEM_BASE + self.name
+
+
+_TYPES = (
+    ProblemType(
+        "malformed-request",
+        400,
+        "The request cannot be read",
+        False,
+        "Send one JSON object in UTF-8, without duplicate members.",
+    ),
+    ProblemType(
+        "idempotency-key-invalid",
+        400,
+        "The Idempotency-Key header is missing or malformed",
+        False,
+        'Send exactly one header Idempotency-Key: "<16 to 128 of A-Z a-z 0-9 . _ ~ ->", quotes included.',
+    ),
+    ProblemType(
+        "unauthenticated",
+        401,
+        "No valid credential",
+        False,
+        "Send Authorization: Bearer <token> with a current token of a configured issuer.",
+    ),
+    ProblemType(
+        "forbidden",
+        403,
+        "The credential does not allow this",
+        False,
+        "Use a credential with the needed scope.",
+    ),
+    ProblemType(
+        "tenant-mismatch",
+        403,
+        "The command names a tenant that is not the credential's",
+        False,
+        "Set tenant_id to the tenant of the credential.",
+    ),
+    ProblemType(
+        "not-found",
+        404,
+        "No such resource",
+        False,
+        "Check the node and job names, and that they belong to the credential's tenant.",
+    ),
+    ProblemType(
+        "method-not-allowed",
+        405,
+        "The resource does not support this method",
+        False,
+        "Use a method named in the Allow header.",
+    ),
+    ProblemType(
+        "job-id-conflict",
+        409,
+        "The tenant already used this job_id under another key",
+        False,
+        "Mint a new job_id, or retry with the key that was used first.",
+    ),
+    ProblemType(
+        "job-cancelled",
+        409,
+        "The job was cancelled before it was submitted",
+        False,
+        "Mint a new job_id to run it after all.",
+    ),
+    ProblemType(
+        "command-expired",
+        410,
+        "The deadline of the command has passed",
+        False,
+        "Submit a new command with a later deadline, or none.",
+    ),
+    ProblemType(
+        "payload-too-large",
+        413,
+        "The body is too large",
+        False,
+        "Stay within 256 KiB; pass data by reference.",
+    ),
+    ProblemType(
+        "unsupported-media-type",
+        415,
+        "The body is not JSON",
+        False,
+        "Send Content-Type: application/json.",
+    ),
+    ProblemType(
+        "validation-failed",
+        422,
+        "The message does not fit its contract",
+        False,
+        "Correct the fields listed in errors.",
+    ),
+    ProblemType(
+        "node-mismatch",
+        422,
+        "The command names another node than the path",
+        False,
+        "Set management_node_id to the node in the path.",
+    ),
+    ProblemType(
+        "idempotency-key-reused",
+        422,
+        "The key was used for another command",
+        False,
+        "Use a new key for a new command.",
+    ),
+    ProblemType(
+        "policy-refused",
+        422,
+        "The node's policy does not allow the command",
+        False,
+        "Correct the fields listed in errors, or ask the node's owner.",
+    ),
+    ProblemType(
+        "image-not-allowed",
+        422,
+        "The node's policy does not know the image",
+        False,
+        "Use a repository, tag or digest that the node's owner has approved.",
+    ),
+    ProblemType(
+        "internal-error",
+        500,
+        "Something broke on our side",
+        True,
+        "Retry with the same key.",
+    ),
+    ProblemType(
+        "product-unavailable",
+        503,
+        "The product cannot take updates now",
+        True,
+        "Retry after the time in Retry-After.",
+    ),
+    ProblemType(
+        "node-unreachable",
+        503,
+        "The node is not connected",
+        True,
+        "Retry with the same key after the time in Retry-After; nothing was stored.",
+    ),
+    ProblemType(
+        "node-failed",
+        503,
+        "The node could not decide",
+        True,
+        "Retry with the same key after the time in Retry-After.",
+    ),
+    ProblemType(
+        "outcome-unknown",
+        504,
+        "The node did not answer in time",
+        True,
+        "The command may have been accepted: retry with the same key only.",
+    ),
+)
+
+CATALOGUE: dict[str, ProblemType] = {kind.name: kind for kind in _TYPES}
+
+
+class FieldError(Fact):
+    """What is wrong with one field: never its value."""
+
+    field: Annotated[str, Field(description="dotted path, for example workload.argv.0")]
+    message: str
+    remedy: str | None = None
+
+
+class Problem(Fact):
+    """RFC 9457 `application/problem+json`."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    retry: bool
+    errors: list[FieldError] = []
+    instance: str | None = None
+
+
+class ProblemError(Exception):
+    """Raise a problem of the catalogue; `detail` speaks to the sender and repeats nothing secret.
+
+    Args:
+        name: a key of `CATALOGUE`; an unknown one is a `KeyError` at once.
+        detail: one sentence on this occurrence; the catalogue's remedy when left out.
+        errors: the fields at fault.
+        retry_after: seconds to wait, for problems that a retry can cure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        detail: str | None = None,
+        *,
+        errors: list[FieldError] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.kind = CATALOGUE[name]
+        self.detail = detail or self.kind.remedy
+        self.errors = errors or []
+        self.retry_after = retry_after
+        super().__init__(f"{name}: {self.detail}")
+
+    def problem(self, instance: str | None = None) -> Problem:
+        """The body to send."""
+        return Problem(
+            type=self.kind.uri,
+            title=self.kind.title,
+            status=self.kind.status,
+            detail=self.detail,
+            retry=self.kind.retry,
+            errors=self.errors,
+            instance=instance,
+        )
+
+    @classmethod
+    def of(cls, problem: Problem, retry_after: int | None = None) -> ProblemError:
+        """Raise again, here, what another part decided; an unknown type becomes `internal-error`."""
+        name = problem.type.removeprefix(PROBLEM_BASE)
+        if name not in CATALOGUE:
+            return cls("internal-error")
+        return cls(name, problem.detail, errors=problem.errors, retry_after=retry_after)

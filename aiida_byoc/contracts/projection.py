@@ -1,0 +1,63 @@
+"""What the adapter asks the product to show. `docs/contracts/projection-update.md`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from aiida_byoc.contracts.base import Fact, UtcTime
+from aiida_byoc.contracts.events import (
+    JobError,
+    JobResult,
+    Line,
+    SchedulerRecord,
+    Timings,
+    Uuid,
+)
+from aiida_byoc.contracts.identity import Name
+from aiida_byoc.contracts.lifecycle import ExecutionState, ProductState
+
+__all__ = ["MAX_PROJECTION_BATCH", "ProjectionOutcome", "ProjectionUpdate"]
+
+MAX_PROJECTION_BATCH = 100
+"""Updates in one `applyProjections` call (facts: 200 documents and ~51 kB written per 100)."""
+
+
+class ProjectionUpdate(Fact):
+    """One event as the product stores it. Idempotency key: (tenant_id, job_id, seq)."""
+
+    schema_version: Literal["1"] = "1"
+    projection_id: Annotated[
+        str,
+        StringConstraints(pattern=r"^[0-9a-f-]{36}:[1-9][0-9]*$"),
+        Field(description="<submission_id>:<seq>"),
+    ]
+    tenant_id: Name
+    workspace_id: Name
+    job_id: Name
+    node_id: Name
+    execution_id: Uuid | None = None
+    seq: Annotated[int, Field(ge=1)]
+    state: ProductState = Field(strict=False)
+    execution_state: ExecutionState = Field(strict=False)
+    attempt: Annotated[int, Field(ge=1)]
+    message: Line | None = None
+    scheduler: SchedulerRecord | None = None
+    timings: Timings | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
+    occurred_at: UtcTime
+    trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON object to send; Convex tells a missing field from null, so absent stays absent."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class ProjectionOutcome(Fact):
+    """Convex's answer per update; `rejected` alone carries a code."""
+
+    projection_id: str
+    outcome: Literal["applied", "duplicate", "superseded", "rejected"]
+    code: str | None = None

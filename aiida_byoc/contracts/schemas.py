@@ -1,0 +1,59 @@
+"""Write the JSON Schema (2020-12) of every surface: `python -m aiida_byoc.contracts.schemas DIRECTORY`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
+from aiida_byoc.contracts.delivery import (
+    Acknowledgement,
+    CommandBatch,
+    EventBatch,
+    Heartbeat,
+    PollRequest,
+    Verdict,
+)
+from aiida_byoc.contracts.events import ExecutionEvent
+from aiida_byoc.contracts.problems import Problem
+from aiida_byoc.contracts.projection import ProjectionUpdate
+
+__all__ = ["SURFACES", "schema_text"]
+
+SURFACES: dict[str, type[BaseModel]] = {
+    "submit-job-command.v1": SubmitJobCommand,
+    "cancel-job-command.v1": CancelJobCommand,
+    "execution-event.v1": ExecutionEvent,
+    "projection-update.v1": ProjectionUpdate,
+    "poll-request.v1": PollRequest,
+    "command-batch.v1": CommandBatch,
+    "verdict.v1": Verdict,
+    "event-batch.v1": EventBatch,
+    "acknowledgement.v1": Acknowledgement,
+    "heartbeat.v1": Heartbeat,
+    "problem.v1": Problem,
+}
+"""File name (without `.json`) to model; the version is the contract's."""
+
+
+def schema_text(model: type[BaseModel]) -> str:
+    """The schema of what is sent, as a file holds it."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def main(directory: Path) -> None:
+    """Write one file per surface."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, model in SURFACES.items():
+        (directory / f"{name}.json").write_text(schema_text(model))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
