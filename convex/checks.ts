@@ -1,0 +1,45 @@
+// The rules of the contract that one update must keep by itself and that validators cannot say.
+import { PRODUCT_STATE, type ProjectionUpdate, type RejectionCode } from "./contract";
+
+// A document may hold 1 MiB; the contract's own caps stay below this.
+const MAX_UPDATE_CHARACTERS = 512 * 1024;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+const PROJECTION_ID = /^[0-9a-f-]{36}:([1-9][0-9]*)$/;
+const UTC_TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;
+
+export function isUtcTime(text: string): boolean {
+  return UTC_TIME.test(text) && !Number.isNaN(Date.parse(text));
+}
+
+/** Why `update` is refused whatever is stored, or undefined. */
+export function fault(update: ProjectionUpdate): RejectionCode | undefined {
+  if (JSON.stringify(update).length > MAX_UPDATE_CHARACTERS) return "too_large";
+  const names = [update.tenant_id, update.workspace_id, update.job_id, update.node_id];
+  const times = [update.occurred_at, ...Object.values(update.timings ?? {})];
+  const counts = [update.seq, update.attempt];
+  const wellFormed =
+    names.every((name) => NAME.test(name)) &&
+    times.every(isUtcTime) &&
+    counts.every((count) => Number.isSafeInteger(count) && count >= 1) &&
+    PROJECTION_ID.exec(update.projection_id)?.[1] === String(update.seq);
+  if (!wellFormed) return "invalid";
+  return update.state === PRODUCT_STATE[update.execution_state] ? undefined : "inconsistent";
+}
+
+/** The submission an update tells of: the part of its id that all updates of a job share. */
+export function submissionOf(update: ProjectionUpdate): string {
+  return update.projection_id.slice(0, update.projection_id.indexOf(":"));
+}
+
+/** Whether two updates say the same, whatever the order of their fields. */
+export function sameContent(one: ProjectionUpdate, other: ProjectionUpdate): boolean {
+  return canonical(one) === canonical(other);
+}
+
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+  fields.sort(([one], [other]) => (one < other ? -1 : 1));
+  return `{${fields.map(([name, field]) => `${JSON.stringify(name)}:${canonical(field)}`).join(",")}}`;
+}

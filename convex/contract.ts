@@ -1,0 +1,125 @@
+// ProjectionUpdate as `docs/contracts/projection-update.md` defines it; a test compares these validators with the
+// JSON Schema there. Times are RFC 3339 UTC strings and stay strings.
+import { v, type Infer } from "convex/values";
+
+export const MAX_UPDATES = 100;
+
+export const productState = v.union(
+  v.literal("queued"),
+  v.literal("running"),
+  v.literal("succeeded"),
+  v.literal("failed"),
+  v.literal("cancelled"),
+  v.literal("attention"),
+);
+export type ProductState = Infer<typeof productState>;
+
+const executionState = v.union(
+  v.literal("accepted"),
+  v.literal("launched"),
+  v.literal("queued"),
+  v.literal("running"),
+  v.literal("held"),
+  v.literal("succeeded"),
+  v.literal("failed"),
+  v.literal("cancelled"),
+);
+type ExecutionState = Infer<typeof executionState>;
+
+/** What users see of each execution state. */
+export const PRODUCT_STATE: Record<ExecutionState, ProductState> = {
+  accepted: "queued",
+  launched: "queued",
+  queued: "queued",
+  running: "running",
+  held: "attention",
+  succeeded: "succeeded",
+  failed: "failed",
+  cancelled: "cancelled",
+};
+
+/** States that nothing but themselves may follow. */
+export const TERMINAL: ReadonlySet<ProductState> = new Set(["succeeded", "failed", "cancelled"]);
+
+export const projectionFields = {
+  schema_version: v.literal("1"),
+  projection_id: v.string(),
+  tenant_id: v.string(),
+  workspace_id: v.string(),
+  job_id: v.string(),
+  node_id: v.string(),
+  execution_id: v.optional(v.string()),
+  seq: v.number(),
+  state: productState,
+  execution_state: executionState,
+  attempt: v.number(),
+  message: v.optional(v.string()),
+  scheduler: v.optional(
+    v.object({
+      job_id: v.string(),
+      name: v.optional(v.string()),
+      queue: v.optional(v.string()),
+      nodes: v.optional(v.array(v.string())),
+      wait_reason: v.optional(v.string()),
+    }),
+  ),
+  timings: v.optional(
+    v.object({
+      accepted: v.optional(v.string()),
+      queued: v.optional(v.string()),
+      started: v.optional(v.string()),
+      ended: v.optional(v.string()),
+    }),
+  ),
+  result: v.optional(
+    v.object({
+      exit_code: v.number(),
+      image_digest: v.optional(v.string()),
+      outputs: v.array(v.object({ name: v.string(), size: v.number(), sha256: v.string() })),
+      usage: v.optional(
+        v.object({
+          cpu_seconds: v.optional(v.number()),
+          peak_rss_mib: v.optional(v.number()),
+          walltime_seconds: v.optional(v.number()),
+        }),
+      ),
+    }),
+  ),
+  error: v.optional(v.object({ code: v.string(), message: v.string(), retryable: v.boolean() })),
+  occurred_at: v.string(),
+  trace_id: v.string(),
+};
+
+export const projectionUpdate = v.object(projectionFields);
+export type ProjectionUpdate = Infer<typeof projectionUpdate>;
+
+/** Why one update is refused; none of them is cured by sending the same update again. */
+export const rejectionCode = v.union(
+  v.literal("invalid"), // breaks a rule of the contract that validators cannot say
+  v.literal("too_large"),
+  v.literal("forbidden"), // this node may not write that job
+  v.literal("inconsistent"), // state against execution_state, or another workspace or submission than stored
+  v.literal("seq_conflict"), // that seq is stored with other content
+  v.literal("terminal"), // the job has ended otherwise
+);
+export type RejectionCode = Infer<typeof rejectionCode>;
+
+export const projectionOutcome = v.object({
+  projection_id: v.string(),
+  outcome: v.union(
+    v.literal("applied"),
+    v.literal("duplicate"),
+    v.literal("superseded"),
+    v.literal("rejected"),
+  ),
+  code: v.optional(rejectionCode),
+});
+export type ProjectionOutcome = Infer<typeof projectionOutcome>;
+
+/** The update that a stored document carries, without what the product added. */
+export function updateOf(document: ProjectionUpdate): ProjectionUpdate {
+  const fields = Object.keys(projectionFields) as (keyof ProjectionUpdate)[];
+  return Object.fromEntries(
+    fields.filter((field) => document[field] !== undefined).map((field) => [field, document[field]]),
+  ) as ProjectionUpdate;
+}

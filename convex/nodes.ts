@@ -1,0 +1,55 @@
+// Management nodes as the product knows them: registered by tenancy:seed, alive by their heartbeats.
+import { v } from "convex/values";
+import { isUtcTime } from "./checks";
+import { refusal, serviceMutation, tenantQuery } from "./functions";
+
+const MAX_REPORT_CHARACTERS = 64 * 1024;
+
+/** The nodes that serve the tenant, by name, each with its last heartbeat if it ever sent one. */
+export const list = tenantQuery({
+  args: {},
+  handler: async (ctx) => {
+    const pairs = await ctx.db
+      .query("nodeTenants")
+      .withIndex("by_tenant", (q) => q.eq("tenant_id", ctx.tenant_id))
+      .collect();
+    const names = pairs.map(({ node_id }) => node_id).sort();
+    return Promise.all(
+      names.map(async (node_id) => {
+        const node = await ctx.db
+          .query("nodes")
+          .withIndex("by_node", (q) => q.eq("node_id", node_id))
+          .unique();
+        return { node_id, ...(node?.heartbeat === undefined ? {} : { heartbeat: node.heartbeat }) };
+      }),
+    );
+  },
+});
+
+/**
+ * Keeps `report` as the node's last heartbeat unless a later one is stored (`superseded`).
+ * Errors: `unauthenticated`, `forbidden` (the token, or a node that is not registered), `invalid` (time, size).
+ */
+export const recordHeartbeat = serviceMutation({
+  scope: "heartbeats:write",
+  args: { node_id: v.string(), report: v.record(v.string(), v.any()), received_at: v.string() },
+  handler: async (ctx, { node_id, report, received_at }): Promise<{ outcome: "applied" | "superseded" }> => {
+    const node =
+      node_id === ctx.node_id
+        ? await ctx.db
+            .query("nodes")
+            .withIndex("by_node", (q) => q.eq("node_id", node_id))
+            .unique()
+        : null;
+    if (node === null) throw refusal("forbidden", "The token is not of a registered node with this name");
+    if (!isUtcTime(received_at)) throw refusal("invalid", "received_at must be an RFC 3339 UTC time");
+    if (JSON.stringify(report).length > MAX_REPORT_CHARACTERS) {
+      throw refusal("invalid", `report must not exceed ${MAX_REPORT_CHARACTERS} characters of JSON`);
+    }
+    if (node.heartbeat !== undefined && Date.parse(node.heartbeat.received_at) > Date.parse(received_at)) {
+      return { outcome: "superseded" };
+    }
+    await ctx.db.patch(node._id, { heartbeat: { received_at, report } });
+    return { outcome: "applied" };
+  },
+});

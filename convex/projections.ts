@@ -1,0 +1,115 @@
+// The one way in for what nodes report. Updates carry full state, so any order of arrival ends in the same job.
+import { v } from "convex/values";
+import type { Doc } from "./_generated/dataModel";
+import { recordAudit } from "./audit";
+import { fault, sameContent, submissionOf } from "./checks";
+import {
+  MAX_UPDATES,
+  projectionUpdate,
+  TERMINAL,
+  updateOf,
+  type ProjectionOutcome,
+  type ProjectionUpdate,
+  type RejectionCode,
+} from "./contract";
+import { refusal, serviceMutation, type ServiceCtx } from "./functions";
+import { withLate, withNewest } from "./gaps";
+
+/**
+ * Applies 1 to 100 updates in one transaction and answers for each by itself, in their order.
+ * Safe to repeat: what is stored answers `duplicate`.
+ * Errors: `unauthenticated`, `forbidden` (the token), `invalid` (the number of updates).
+ */
+export const applyProjections = serviceMutation({
+  scope: "projections:write",
+  args: { updates: v.array(projectionUpdate) },
+  handler: async (ctx, { updates }): Promise<{ outcomes: ProjectionOutcome[] }> => {
+    if (updates.length < 1 || updates.length > MAX_UPDATES) {
+      throw refusal("invalid", `One call takes 1 to ${MAX_UPDATES} updates, not ${updates.length}`);
+    }
+    const outcomes: ProjectionOutcome[] = [];
+    for (const update of updates) outcomes.push(await applyOne(ctx, update));
+    return { outcomes };
+  },
+});
+
+async function applyOne(ctx: ServiceCtx, update: ProjectionUpdate): Promise<ProjectionOutcome> {
+  const { projection_id, tenant_id, seq } = update;
+  const malformed = fault(update);
+  if (malformed !== undefined) return reject(ctx, update, malformed);
+  if (!(await mayWrite(ctx, update))) return reject(ctx, update, "forbidden");
+
+  const stored = await storedJob(ctx, update);
+  if (stored !== null && stored.node_id !== update.node_id) return reject(ctx, update, "forbidden");
+  const seen = await storedEvent(ctx, update);
+  if (seen !== null) {
+    if (!sameContent(updateOf(seen), update)) return reject(ctx, update, "seq_conflict", tenant_id);
+    return { projection_id, outcome: "duplicate" };
+  }
+  if (stored !== null && !sameJob(stored, update)) return reject(ctx, update, "inconsistent", tenant_id);
+
+  const now = new Date().toISOString();
+  if (stored !== null && seq <= stored.seq) {
+    const missing = withLate(stored.missing ?? [], seq);
+    await ctx.db.insert("jobEvents", { ...update, received_at: now, outcome: "superseded" });
+    await ctx.db.patch(stored._id, { missing: missing.length > 0 ? missing : undefined });
+    return { projection_id, outcome: "superseded" };
+  }
+  if (stored !== null && TERMINAL.has(stored.state) && update.state !== stored.state) {
+    return reject(ctx, update, "terminal", tenant_id);
+  }
+  const missing = withNewest(stored?.missing ?? [], stored?.seq ?? 0, seq);
+  const job = { ...update, applied_at: now, ...(missing.length > 0 ? { missing } : {}) };
+  await ctx.db.insert("jobEvents", { ...update, received_at: now, outcome: "applied" });
+  if (stored === null) await ctx.db.insert("jobs", job);
+  else await ctx.db.replace(stored._id, job);
+  await recordAudit(ctx, { tenant_id, actor: ctx.actor, action: "projection.applied", subject: projection_id });
+  return { projection_id, outcome: "applied" };
+}
+
+async function mayWrite(ctx: ServiceCtx, update: ProjectionUpdate): Promise<boolean> {
+  if (update.node_id !== ctx.node_id) return false;
+  const served = await ctx.db
+    .query("nodeTenants")
+    .withIndex("by_node_tenant", (q) => q.eq("node_id", update.node_id).eq("tenant_id", update.tenant_id))
+    .unique();
+  return served !== null;
+}
+
+async function storedJob(ctx: ServiceCtx, update: ProjectionUpdate): Promise<Doc<"jobs"> | null> {
+  return ctx.db
+    .query("jobs")
+    .withIndex("by_tenant_job", (q) => q.eq("tenant_id", update.tenant_id).eq("job_id", update.job_id))
+    .unique();
+}
+
+async function storedEvent(ctx: ServiceCtx, update: ProjectionUpdate): Promise<Doc<"jobEvents"> | null> {
+  return ctx.db
+    .query("jobEvents")
+    .withIndex("by_tenant_job_seq", (q) =>
+      q.eq("tenant_id", update.tenant_id).eq("job_id", update.job_id).eq("seq", update.seq),
+    )
+    .unique();
+}
+
+function sameJob(stored: ProjectionUpdate, update: ProjectionUpdate): boolean {
+  return stored.workspace_id === update.workspace_id && submissionOf(stored) === submissionOf(update);
+}
+
+/** `tenant_id` only once the node was found to serve it: no node writes into the log of strangers. */
+async function reject(
+  ctx: ServiceCtx,
+  update: ProjectionUpdate,
+  code: RejectionCode,
+  tenant_id?: string,
+): Promise<ProjectionOutcome> {
+  const { projection_id } = update;
+  await recordAudit(ctx, {
+    ...(tenant_id === undefined ? {} : { tenant_id }),
+    actor: ctx.actor,
+    action: "projection.rejected",
+    subject: projection_id.slice(0, 128),
+    code,
+  });
+  return { projection_id, outcome: "rejected", code };
+}
