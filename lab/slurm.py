@@ -1,0 +1,222 @@
+"""A private Slurm cluster on one machine: its own munge, one controller, several nodes.
+
+As an ordinary user it runs jobs of that user only. There is no accounting database; `jobcomp.log`
+keeps a line for every finished job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import process
+from lab.paths import LabPaths
+
+START_SECONDS = 60.0
+DRAIN_SECONDS = 10.0
+
+# CgroupPlugin: slurmd initialises one even if nothing uses it, and finds none on some machines.
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
+
+# cred_expire: a requeued job waits that long. The scheduler's intervals make a short job start
+# within a second. config_overrides: the nodes may claim more than the machine has.
+SLURM_CONF = """\
+ClusterName={cluster}
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={munge_socket},cred_expire=5
+CredType=cred/munge
+StateSaveLocation={home}/state
+SlurmdSpoolDir={run}/slurmd/%n
+SlurmctldPidFile={run}/slurmctld.pid
+SlurmdPidFile={run}/slurmd.%n.pid
+SlurmctldLogFile={logs}/slurmctld.main.log
+SlurmdLogFile={logs}/slurmd-%n.main.log
+JobCompType=jobcomp/filetxt
+JobCompLoc={home}/jobcomp.log
+AccountingStorageType=accounting_storage/none
+MailProg=/bin/true
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1,bf_resolution=1
+PriorityType=priority/basic
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+ReturnToService=1
+SlurmdTimeout=10
+SlurmctldTimeout=10
+MessageTimeout=10
+BatchStartTimeout=10
+KillWait=2
+UnkillableStepTimeout=15
+CompleteWait=0
+MinJobAge=300
+MaxJobCount=20000
+PropagateResourceLimits=NONE
+NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} State=UNKNOWN
+NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}]
+PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=100
+PartitionName=main Default=YES PriorityTier=1
+PartitionName=high PriorityTier=10 PreemptMode=OFF
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """A running cluster, all its nodes idle. Clients need `SLURM_CONF=<conf>` in their environment."""
+
+    conf: Path
+    slurmctld_pid: int
+    slurmd_pids: list[int]
+    munged_pid: int
+    nodes: list[str]
+
+
+def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 16384) -> Slurm:
+    """Start the cluster, on the state of an earlier run if there is one, and wait for its nodes.
+
+    Args:
+        cpus: per node, whatever the machine has.
+        memory_mib: per node, whatever the machine has.
+
+    Raises:
+        LabError: a part did not start; the message holds the ends of the logs.
+    """
+    conf = _configure(paths, nodes, cpus, memory_mib)
+    environment = {"SLURM_CONF": str(conf)}
+    munged = _start_munge(paths)
+    controller = process.spawn(paths, "slurmctld", ["slurmctld", "-D"], env=environment)
+    process.wait_until(
+        lambda: "is UP" in _ask(conf, "scontrol", "ping"),
+        START_SECONDS,
+        "slurmctld to answer",
+        logs=[paths.logs / "slurmctld.main.log"],
+        needs=[munged, controller],
+    )
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    daemons = [
+        process.spawn(paths, f"slurmd-{name}", ["slurmd", "-D", "-N", name], env=environment)
+        for name in names
+    ]
+    process.wait_until(
+        lambda: _ask(conf, "sinfo", "-hN", "-p", "main", "-o", "%t").split() == ["idle"] * nodes,
+        START_SECONDS,
+        "the nodes to be idle",
+        logs=[paths.logs / f"slurmd-{name}.main.log" for name in names],
+        needs=[munged, controller, *daemons],
+    )
+    return Slurm(
+        conf=conf,
+        slurmctld_pid=controller.pid,
+        slurmd_pids=[daemon.pid for daemon in daemons],
+        munged_pid=munged.pid,
+        nodes=names,
+    )
+
+
+def stop(paths: LabPaths) -> None:
+    """Cancel all jobs and stop the cluster; its state stays."""
+    conf = _conf(paths)
+    if conf.exists() and "is UP" in _ask(conf, "scontrol", "ping"):
+        _ask(conf, "scancel", f"--user={_user()}")
+        with contextlib.suppress(process.LabError):  # what is left then, the sweep ends
+            process.wait_until(
+                lambda: not _ask(conf, "squeue", "-h"), DRAIN_SECONDS, "the jobs to end"
+            )
+    daemons = process.recorded(paths)
+    process.stop(paths, *(name for name in daemons if name.startswith("slurmd-")))
+    process.stop(paths, "slurmctld")
+    process.stop(paths, "munged")
+
+
+def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
+    home, conf = paths.directory("slurm"), _conf(paths)
+    ports = paths.ports("slurm", 1 + nodes)
+    (paths.run / "slurmd").mkdir(exist_ok=True)
+    (home / "cgroup.conf").write_text(CGROUP_CONF)
+    conf.write_text(
+        SLURM_CONF.format(
+            cluster=paths.name,
+            host=socket.gethostname().partition(".")[0],
+            user=_user(),
+            home=home,
+            run=paths.run,
+            logs=paths.logs,
+            munge_socket=_munge_socket(paths),
+            controller_port=ports[0],
+            first_port=ports[1],
+            last_port=ports[-1],
+            nodes=nodes,
+            cpus=cpus,
+            memory_mib=memory_mib,
+        )
+    )
+    return conf
+
+
+def _start_munge(paths: LabPaths) -> process.Daemon:
+    home = paths.directory("slurm")
+    key = home / "munge.key"
+    if not key.exists():
+        draft = home / "munge.key.new"
+        draft.touch(mode=0o600)
+        draft.write_bytes(secrets.token_bytes(128))
+        draft.rename(key)
+    files = [
+        f"--socket={_munge_socket(paths)}",
+        f"--key-file={key}",
+        f"--pid-file={paths.run / 'munged.pid'}",
+        f"--seed-file={home / 'munged.seed'}",
+    ]
+    # --force: a lab is private, which munged takes for "inaccessible" or, below a directory that
+    # others may write to, for "insecure".
+    munged = process.spawn(paths, "munged", ["munged", "--foreground", "--force", *files])
+    trial = [process.executable("munge"), "--no-input", f"--socket={_munge_socket(paths)}"]
+    process.wait_until(
+        lambda: subprocess.run(trial, capture_output=True, check=False).returncode == 0,
+        START_SECONDS,
+        "munged to answer",
+        needs=[munged],
+    )
+    return munged
+
+
+def _conf(paths: LabPaths) -> Path:
+    return paths.directory("slurm") / "slurm.conf"
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _munge_socket(paths: LabPaths) -> Path:
+    return paths.run / "munge.socket"
+
+
+def _ask(conf: Path, command: str, *arguments: str) -> str:
+    """What a client command says, or nothing while the cluster does not answer it."""
+    outcome = subprocess.run(
+        [process.executable(command), *arguments],
+        env={**os.environ, "SLURM_CONF": str(conf)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return outcome.stdout
