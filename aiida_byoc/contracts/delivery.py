@@ -20,7 +20,6 @@ __all__ = [
     "Acknowledgement",
     "Command",
     "CommandBatch",
-    "EventBatch",
     "Heartbeat",
     "JobAcceptance",
     "JobCancellation",
@@ -34,6 +33,7 @@ MAX_POLL_SECONDS = 30
 """Longest time the adapter keeps a poll open, in seconds."""
 
 MAX_EVENT_BATCH = 100
+"""Events in one POST: a CloudEvents JSON batch, i.e. an array of events in `seq` order per job."""
 
 
 class Command(Order):
@@ -105,12 +105,6 @@ class Verdict(Order):
     def wire(self) -> dict[str, Any]:
         """The JSON object to send."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-class EventBatch(Order):
-    """Events to project, in `seq` order per job; each is validated by itself, so one bad event spoils no other."""
-
-    events: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=MAX_EVENT_BATCH)]
 
 
 class QuarantinedEvent(Fact):

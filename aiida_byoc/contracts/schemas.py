@@ -12,7 +12,6 @@ from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import (
     Acknowledgement,
     CommandBatch,
-    EventBatch,
     Heartbeat,
     PollRequest,
     Verdict,
@@ -31,7 +30,6 @@ SURFACES: dict[str, type[BaseModel]] = {
     "poll-request.v1": PollRequest,
     "command-batch.v1": CommandBatch,
     "verdict.v1": Verdict,
-    "event-batch.v1": EventBatch,
     "acknowledgement.v1": Acknowledgement,
     "heartbeat.v1": Heartbeat,
     "problem.v1": Problem,

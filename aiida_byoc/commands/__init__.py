@@ -1,0 +1,1 @@
+"""What the node does with orders: policy → ledger → launcher, and cancel."""

@@ -1,0 +1,231 @@
+"""The ledger of accepted commands: one row per job, claimed once, in the caller's transaction.
+
+The claim is an INSERT guarded by two unique constraints, (tenant, key) and (tenant, job). A loser of the race looks
+again in a *new* statement, whose snapshot sees the winner's commit; `INSERT … UNION ALL SELECT` in one
+statement would show most losers nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from aiida_byoc.commands.policy import Placement
+from aiida_byoc.contracts.base import utc_now_text
+from aiida_byoc.contracts.canonical import fingerprint
+from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
+from aiida_byoc.contracts.delivery import JobAcceptance, JobCancellation, JobView
+from aiida_byoc.contracts.events import JobState
+from aiida_byoc.contracts.identity import trace_id_of
+from aiida_byoc.contracts.lifecycle import TERMINAL, ExecutionState
+from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.events import outbox
+
+__all__ = ["accept", "cancel", "view"]
+
+
+def accept(
+    connection: psycopg.Connection,
+    command: SubmitJobCommand,
+    key: str,
+    *,
+    place: Callable[[SubmitJobCommand], Placement],
+    now: datetime,
+) -> tuple[JobAcceptance, bool]:
+    """Claim the command; return its acceptance and whether it is a replay.
+
+    A replay is answered alike for ever: before the deadline, the policy and everything else that may have changed.
+
+    Raises:
+        ProblemError: `idempotency-key-reused`, `job-id-conflict`, `job-cancelled`, `command-expired`, or what
+            `place` refuses. Nothing is written then.
+    """
+    intent = fingerprint("submit", command)
+    with connection.transaction():
+        earlier = _earlier_claim(connection, command, key, intent)
+        if earlier is not None:
+            return earlier, True
+        if command.deadline is not None and command.deadline <= now:
+            raise ProblemError("command-expired")
+        placement = place(command)
+        submission_id = _claim(
+            connection, command, key=key, intent=intent, placement=placement, now=now
+        )
+        if submission_id is None:
+            # Somebody else's commit came between: this statement sees it.
+            earlier = _earlier_claim(connection, command, key, intent)
+            if earlier is None:
+                raise ProblemError("node-failed", retry_after=1)
+            return earlier, True
+        outbox.append(
+            connection,
+            submission_id,
+            outbox.Report(
+                state=ExecutionState.ACCEPTED,
+                occurred_at=now,
+                facts={"timings": {"accepted": utc_now_text(now)}},
+            ),
+        )
+        row = _job(connection, command.tenant_id, command.job_id)
+        assert row is not None  # noqa: S101  (we have just inserted it)
+        return _acceptance(row), False
+
+
+def cancel(
+    connection: psycopg.Connection, command: CancelJobCommand, *, now: datetime
+) -> tuple[JobCancellation, bool]:
+    """Record the intent to cancel; return it and whether it is a repetition.
+
+    A job that is not launched ends here and now. An unknown job leaves a tombstone, so that a submission that
+    comes late is refused.
+    """
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, trace_id, accepted_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                uuid.uuid4(),
+                command.tenant_id,
+                command.workspace_id,
+                command.job_id,
+                _trace_id(command.traceparent),
+                now,
+            ),
+        )
+        row = _job(connection, command.tenant_id, command.job_id, lock=True)
+        if row is None or row["workspace_id"] != command.workspace_id:
+            raise ProblemError("not-found")
+        repeated = row["cancel_requested_at"] is not None
+        if row["state"] is not None and row["state"] in TERMINAL:
+            status = "cancelled" if row["state"] == ExecutionState.CANCELLED else "already_ended"
+            requested_at = row["cancel_requested_at"] or now
+            return _cancellation(row, requested_at, status), repeated
+        if not repeated:
+            connection.execute(
+                "UPDATE byoc.job SET cancel_requested_at = %s, cancel_reason = %s WHERE submission_id = %s",
+                (now, command.reason, row["submission_id"]),
+            )
+        requested_at = row["cancel_requested_at"] or now
+        if row["state"] is None:
+            return _cancellation(row, requested_at, "cancelled"), repeated
+        if row["state"] == ExecutionState.ACCEPTED:
+            report = outbox.Report(
+                state=ExecutionState.CANCELLED, occurred_at=now, reason=command.reason
+            )
+            outbox.append(connection, str(row["submission_id"]), report)
+            return _cancellation(row, requested_at, "cancelled"), repeated
+        return _cancellation(row, requested_at, "cancelling"), repeated
+
+
+def view(connection: psycopg.Connection, tenant_id: str, job_id: str) -> JobView:
+    """What the node knows about a job now; `not-found` for a job of nobody or of another tenant."""
+    row = (
+        connection.cursor(row_factory=dict_row)
+        .execute(
+            "SELECT node.node_id, job.cancel_requested_at, stream.acked_seq, event.body"
+            " FROM byoc.node, byoc.job JOIN byoc.event USING (submission_id, seq)"
+            " JOIN byoc.stream USING (submission_id) WHERE tenant_id = %s AND job_id = %s",
+            (tenant_id, job_id),
+        )
+        .fetchone()
+    )
+    if row is None:
+        raise ProblemError("not-found")
+    return JobView(
+        node_id=row["node_id"],
+        job=JobState.model_validate(row["body"]["data"]),
+        cancel_requested_at=row["cancel_requested_at"],
+        delivered_seq=row["acked_seq"],
+    )
+
+
+def _job(
+    connection: psycopg.Connection, tenant_id: str, job_id: str, *, lock: bool = False
+) -> dict[str, Any] | None:
+    query = (
+        "SELECT job.*, node.node_id FROM byoc.job, byoc.node WHERE tenant_id = %s AND job_id = %s"
+    )
+    cursor = connection.cursor(row_factory=dict_row)
+    return cursor.execute(
+        query + " FOR UPDATE OF job" if lock else query, (tenant_id, job_id)
+    ).fetchone()
+
+
+def _earlier_claim(
+    connection: psycopg.Connection, command: SubmitJobCommand, key: str, intent: str
+) -> JobAcceptance | None:
+    row = (
+        connection.cursor(row_factory=dict_row)
+        .execute(
+            "SELECT job.*, node.node_id FROM byoc.job, byoc.node"
+            " WHERE tenant_id = %s AND idempotency_key = %s",
+            (command.tenant_id, key),
+        )
+        .fetchone()
+    )
+    if row is not None:
+        if row["fingerprint"] != intent:
+            raise ProblemError("idempotency-key-reused")
+        return _acceptance(row)
+    other = _job(connection, command.tenant_id, command.job_id)
+    if other is not None:
+        raise ProblemError("job-cancelled" if other["command"] is None else "job-id-conflict")
+    return None
+
+
+def _claim(
+    connection: psycopg.Connection,
+    command: SubmitJobCommand,
+    *,
+    key: str,
+    intent: str,
+    placement: Placement,
+    now: datetime,
+) -> str | None:
+    row = connection.execute(
+        "INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotency_key, fingerprint,"
+        " command, placement, trace_id, accepted_at, deadline, state)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'accepted')"
+        " ON CONFLICT DO NOTHING RETURNING submission_id::text",
+        (
+            uuid.uuid4(),
+            command.tenant_id,
+            command.workspace_id,
+            command.job_id,
+            key,
+            intent,
+            Jsonb(command.model_dump(mode="json", exclude_none=True)),
+            Jsonb(placement.model_dump(mode="json", exclude_none=True)),
+            _trace_id(command.traceparent),
+            now,
+            command.deadline,
+        ),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _acceptance(row: Mapping[str, Any]) -> JobAcceptance:
+    return JobAcceptance(
+        job_id=row["job_id"],
+        submission_id=str(row["submission_id"]),
+        node_id=row["node_id"],
+        accepted_at=row["accepted_at"],
+        trace_id=row["trace_id"],
+    )
+
+
+def _cancellation(row: Mapping[str, Any], requested_at: datetime, status: Any) -> JobCancellation:
+    return JobCancellation(
+        job_id=row["job_id"], node_id=row["node_id"], requested_at=requested_at, status=status
+    )
+
+
+def _trace_id(traceparent: str | None) -> str:
+    return trace_id_of(traceparent) if traceparent else secrets.token_hex(16)

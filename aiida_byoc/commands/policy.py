@@ -1,0 +1,183 @@
+"""What the node's owner allows: `policy.toml`. Checked on the node, last, whatever the adapter said.
+
+A command names *entries* of the policy (a queue, a tag); the policy turns them into Slurm's words and a digest.
+The answer is a `Placement`, which is stored with the command: a later change of the policy changes no accepted job.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from aiida_byoc.contracts.commands import SubmitJobCommand
+from aiida_byoc.contracts.identity import Digest, Name
+from aiida_byoc.contracts.problems import FieldError, ProblemError
+from aiida_byoc.contracts.validation import field_errors
+
+__all__ = ["Placement", "Policy", "PolicyError"]
+
+SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A partition, account or QOS: goes into the job script, so nothing that a shell could read otherwise."""
+
+
+class PolicyError(Exception):
+    """The policy file is missing or wrong; the message is for the node's owner."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Ceilings(_Model):
+    """The most that one job may ask for."""
+
+    cpu: int = Field(ge=1)
+    memory_mib: int = Field(ge=1)
+    walltime_seconds: int = Field(ge=1)
+    gpus: int = Field(ge=0, default=0)
+    nodes: int = Field(ge=1, default=1)
+    attempts: int = Field(ge=1, default=1)
+
+
+class Queue(_Model):
+    """One queue of the policy: a partition, and the accounts and QOS that may be named with it."""
+
+    partition: SlurmWord
+    accounts: dict[Name, SlurmWord] = {}
+    qos: dict[Name, SlurmWord] = {}
+    default_account: SlurmWord | None = None
+    default_qos: SlurmWord | None = None
+
+
+class Image(_Model):
+    """One approved repository: digests that may run, and the tags that stand for one of them."""
+
+    digests: list[Digest] = Field(min_length=1)
+    tags: dict[str, Digest] = {}
+
+
+class Placement(_Model):
+    """Where and as what an accepted job runs: the policy's decision, in Slurm's and OCI's words."""
+
+    partition: str
+    account: str | None = None
+    qos: str | None = None
+    image_digest: str
+    runtime: str
+
+
+class Policy(_Model):
+    """The whole policy of one node."""
+
+    tenants: list[Name] = Field(min_length=1)
+    runtime: str = "bubblewrap"
+    ceilings: Ceilings
+    queues: dict[Name, Queue] = Field(min_length=1)
+    images: dict[str, Image]
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read the policy; raise `PolicyError` with one sentence when it cannot be used."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except OSError as error:
+            raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise PolicyError(f"the policy {path} is not TOML: {error}") from error
+        except ValidationError as error:
+            first = field_errors(error)[0]
+            raise PolicyError(
+                f"the policy {path} is wrong at {first.field}: {first.message}"
+            ) from error
+
+    def place(self, command: SubmitJobCommand) -> Placement:
+        """Decide where the command runs; raise a problem that names each field at fault."""
+        if command.tenant_id not in self.tenants:
+            raise ProblemError("not-found")
+        errors = [*self._over_the_ceilings(command), *self._unknown_entries(command)]
+        if errors:
+            raise ProblemError(
+                "policy-refused",
+                f"The node's policy refuses {len(errors)} field(s), first {errors[0].field}.",
+                errors=errors,
+            )
+        profile = command.execution_profile
+        queue = self.queues[profile.queue_name]
+        return Placement(
+            partition=queue.partition,
+            account=queue.accounts[profile.account] if profile.account else queue.default_account,
+            qos=queue.qos[profile.qos] if profile.qos else queue.default_qos,
+            image_digest=self._digest(command.workload.image),
+            runtime=self.runtime,
+        )
+
+    def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:
+        shape = command.resource_shape
+        asked = {
+            "resource_shape.cpu": (shape.cpu, self.ceilings.cpu),
+            "resource_shape.memory_mib": (shape.memory_mib, self.ceilings.memory_mib),
+            "resource_shape.walltime_seconds": (
+                shape.walltime_seconds,
+                self.ceilings.walltime_seconds,
+            ),
+            "resource_shape.gpus": (shape.gpus or 0, self.ceilings.gpus),
+            "resource_shape.nodes": (shape.nodes, self.ceilings.nodes),
+            "retry_policy.max_attempts": (
+                command.retry_policy.max_attempts,
+                self.ceilings.attempts,
+            ),
+        }
+        return [
+            FieldError(
+                field=field,
+                message=f"exceeds the node's ceiling of {ceiling}",
+                remedy=f"ask for at most {ceiling}",
+            )
+            for field, (value, ceiling) in asked.items()
+            if value > ceiling
+        ]
+
+    def _unknown_entries(self, command: SubmitJobCommand) -> list[FieldError]:
+        profile = command.execution_profile
+        queue = self.queues.get(profile.queue_name)
+        if queue is None:
+            return [_unknown("execution_profile.queue_name", list(self.queues))]
+        errors = []
+        if profile.account is not None and profile.account not in queue.accounts:
+            errors.append(_unknown("execution_profile.account", list(queue.accounts)))
+        if profile.qos is not None and profile.qos not in queue.qos:
+            errors.append(_unknown("execution_profile.qos", list(queue.qos)))
+        return errors
+
+    def _digest(self, reference: str) -> str:
+        repository, at, digest = reference.partition("@")
+        tag = ""
+        if not at:
+            repository, _, tag = reference.rpartition(":")
+        image = self.images.get(repository)
+        if image is not None and at and digest in image.digests:
+            return digest
+        if image is not None and tag in image.tags:
+            return image.tags[tag]
+        what = "repository" if image is None else ("digest" if at else "tag")
+        raise ProblemError(
+            "image-not-allowed",
+            f"The node's policy does not know this {what}.",
+            errors=[
+                FieldError(
+                    field="workload.image",
+                    message=f"the {what} is not approved on this node",
+                    remedy="use an approved repository with an approved tag or sha256 digest",
+                )
+            ],
+        )
+
+
+def _unknown(field: str, known: list[str]) -> FieldError:
+    names = ", ".join(sorted(known)) or "none"
+    return FieldError(
+        field=field, message="is not an entry of the node's policy", remedy=f"use one of: {names}"
+    )

@@ -1,0 +1,1 @@
+"""The node's own tables: schema `byoc` in the Postgres of the AiiDA profile."""
