@@ -112,7 +112,7 @@ _IMAGE = (
 
 
 def _image(value: str) -> str:
-    if not re.match(_IMAGE, value):
+    if not re.fullmatch(_IMAGE, value):
         raise ValueError(
             "must be repository@sha256:<64 hex> or repository:tag (OCI reference, no spaces)"
         )

@@ -43,7 +43,7 @@ Traceparent = Annotated[
 
 def trace_id_of(traceparent: str) -> str:
     """Return the 32 hexadecimal digits of the trace; raise `ValueError` when it is not W3C version 00."""
-    if not re.match(_TRACEPARENT, traceparent):
+    if not re.fullmatch(_TRACEPARENT, traceparent):
         raise ValueError(
             "must be a W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>, ids not all zero"
         )
