@@ -1,7 +1,7 @@
 // The only two doors to public functions: users enter through `tenantQuery`, the adapter through `serviceMutation`.
 // Every other module is kept from the raw builders by a test.
 import type { RegisteredMutation, RegisteredQuery, UserIdentity } from "convex/server";
-import { ConvexError, v, type ObjectType, type PropertyValidators } from "convex/values";
+import { ConvexError, v, type ObjectType, type PropertyValidators, type Validator } from "convex/values";
 import { mutation, query, type MutationCtx, type QueryCtx } from "./_generated/server";
 
 export type ErrorCode = "unauthenticated" | "not_found" | "forbidden" | "invalid";
@@ -46,7 +46,7 @@ export function tenantQuery<Args extends PropertyValidators, Result>(definition:
       if (membership === null) throw notFound();
       return definition.handler({ ...ctx, tenant_id: membership.tenant_id }, rest as ObjectType<Args>);
     },
-  }) as unknown as RegisteredQuery<"public", ObjectType<Args> & { tenant_id: string }, Promise<Result>>;
+  }) as RegisteredQuery<"public", ObjectType<Args> & { tenant_id: string }, Promise<Result>>;
 }
 
 export type ServiceScope = "projections:write" | "heartbeats:write";
@@ -59,11 +59,13 @@ export type ServiceCtx = MutationCtx & { actor: string; node_id: string };
 export function serviceMutation<Args extends PropertyValidators, Result>(definition: {
   scope: ServiceScope;
   args: Args;
+  returns: Validator<Result, "required", string>;
   handler: (ctx: ServiceCtx, args: ObjectType<Args>) => Promise<Result>;
 }): RegisteredMutation<"public", ObjectType<Args>, Promise<Result>> {
   const args: PropertyValidators = definition.args;
   return mutation({
     args,
+    returns: definition.returns,
     handler: async (ctx, given) => {
       const identity = await authenticated(ctx);
       const { scope, node_id } = identity;
@@ -75,10 +77,8 @@ export function serviceMutation<Args extends PropertyValidators, Result>(definit
       ) {
         throw refusal("forbidden", `This needs a service token of a node with scope ${definition.scope}`);
       }
-      return definition.handler(
-        { ...ctx, actor: identity.tokenIdentifier, node_id },
-        given as ObjectType<Args>,
-      );
+      const service = { ...ctx, actor: identity.tokenIdentifier, node_id };
+      return definition.handler(service, given as ObjectType<Args>) as Promise<never>;
     },
-  }) as unknown as RegisteredMutation<"public", ObjectType<Args>, Promise<Result>>;
+  }) as RegisteredMutation<"public", ObjectType<Args>, Promise<Result>>;
 }

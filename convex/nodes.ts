@@ -33,7 +33,8 @@ export const list = tenantQuery({
 export const recordHeartbeat = serviceMutation({
   scope: "heartbeats:write",
   args: { node_id: v.string(), report: v.record(v.string(), v.any()), received_at: v.string() },
-  handler: async (ctx, { node_id, report, received_at }): Promise<{ outcome: "applied" | "superseded" }> => {
+  returns: v.object({ outcome: v.union(v.literal("applied"), v.literal("superseded")) }),
+  handler: async (ctx, { node_id, report, received_at }) => {
     const node =
       node_id === ctx.node_id
         ? await ctx.db

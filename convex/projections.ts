@@ -5,6 +5,7 @@ import { recordAudit } from "./audit";
 import { fault, sameContent, submissionOf } from "./checks";
 import {
   MAX_UPDATES,
+  projectionOutcome,
   projectionUpdate,
   TERMINAL,
   updateOf,
@@ -23,7 +24,8 @@ import { withLate, withNewest } from "./gaps";
 export const applyProjections = serviceMutation({
   scope: "projections:write",
   args: { updates: v.array(projectionUpdate) },
-  handler: async (ctx, { updates }): Promise<{ outcomes: ProjectionOutcome[] }> => {
+  returns: v.object({ outcomes: v.array(projectionOutcome) }),
+  handler: async (ctx, { updates }) => {
     if (updates.length < 1 || updates.length > MAX_UPDATES) {
       throw refusal("invalid", `One call takes 1 to ${MAX_UPDATES} updates, not ${updates.length}`);
     }

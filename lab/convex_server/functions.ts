@@ -1,0 +1,95 @@
+// The functions of `convex/`, run one at a time by convex-test on a database in memory.
+import { randomUUID } from "node:crypto";
+import { readdirSync } from "node:fs";
+import { ConvexError, convexToJson, jsonToConvex, type JSONValue, type Value } from "convex/values";
+import { makeFunctionReference } from "convex/server";
+import { convexTest, type TestConvex } from "convex-test";
+import schema from "../../convex/schema";
+import type { Caller } from "./auth";
+
+export type FunctionType = "query" | "mutation" | "action";
+type Failure = { status: "error"; errorMessage: string; errorData?: JSONValue };
+/** The body of a 200: what the function returned, or that it failed. */
+export type Answer = { status: "success"; value: JSONValue } | Failure;
+
+type Exported = { isPublic?: boolean; isQuery?: boolean; isMutation?: boolean; isAction?: boolean };
+
+const FUNCTIONS = new URL("../../convex/", import.meta.url);
+const CONFIGURATION = new Set(["schema.ts", "auth.config.ts"]);
+
+export class Deployment {
+  private turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    private readonly database: TestConvex<typeof schema>,
+    private readonly exported: ReadonlyMap<string, Exported>,
+  ) {}
+
+  /** Loads every module of `convex/`. */
+  static async load(): Promise<Deployment> {
+    const files = readdirSync(FUNCTIONS).filter((file) => file.endsWith(".ts") && !CONFIGURATION.has(file));
+    const paths = [...files, "_generated/api.js", "_generated/server.js"];
+    const modules: Record<string, () => Promise<object>> = {};
+    const exported = new Map<string, Exported>();
+    for (const path of paths) {
+      const module = (await import(new URL(path, FUNCTIONS).href)) as Record<string, unknown>;
+      modules[`convex/${path}`] = () => Promise.resolve(module);
+      for (const [name, value] of Object.entries(module)) {
+        if (path.startsWith("_generated/") || typeof value !== "function") continue;
+        if (typeOf(value as Exported) !== undefined) {
+          exported.set(`${path.replace(/\.ts$/, "")}:${name}`, value as Exported);
+        }
+      }
+    }
+    return new Deployment(convexTest({ schema, modules }), exported);
+  }
+
+  /** Runs the function at `path` ("module:function"); `type` undefined takes it as whatever it is. */
+  async run(caller: Caller, type: FunctionType | undefined, path: string, args: JSONValue): Promise<Answer> {
+    const canonical = path.replace(/\.js(?=:|$)/, "");
+    const name = canonical.includes(":") ? canonical : `${canonical}:default`;
+    const target = this.exported.get(name);
+    if (target === undefined || !(target.isPublic || caller.admin)) {
+      return failure(`Could not find ${caller.admin ? "" : "public "}function for '${canonical}'.`);
+    }
+    const actual = typeOf(target)!;
+    if (type !== undefined && type !== actual) {
+      return failure(`Trying to execute ${canonical} as ${type}, but it is defined as ${actual}.`);
+    }
+    return this.inTurn(() => this.call(caller, actual, name, args));
+  }
+
+  private async call(caller: Caller, type: FunctionType, name: string, args: JSONValue): Promise<Answer> {
+    const database = caller.identity === undefined ? this.database : this.database.withIdentity(caller.identity);
+    try {
+      const run = database[type] as (reference: object, args: Value) => Promise<Value | undefined>;
+      const value = await run(makeFunctionReference(name), jsonToConvex(args));
+      return { status: "success", value: value === undefined ? null : convexToJson(value) };
+    } catch (error) {
+      if (error instanceof ConvexError) {
+        return { ...failure(error.message), errorData: convexToJson(error.data as Value) };
+      }
+      return failure(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  // The database knows one transaction at a time.
+  private inTurn(work: () => Promise<Answer>): Promise<Answer> {
+    const result = this.turn.then(work);
+    this.turn = result;
+    return result;
+  }
+}
+
+function typeOf(exported: Exported): FunctionType | undefined {
+  if (exported.isQuery) return "query";
+  if (exported.isMutation) return "mutation";
+  return exported.isAction ? "action" : undefined;
+}
+
+function failure(message: string): Failure {
+  return {
+    status: "error",
+    errorMessage: `[Request ID: ${randomUUID().slice(0, 8)}] Server Error\n${message}`,
+  };
+}

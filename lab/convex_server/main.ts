@@ -1,0 +1,14 @@
+// Serves the functions of `convex/` over Convex's HTTP API on 127.0.0.1, from memory, for the lab and the tests.
+// `convex/README.md` says what this imitates and what it does not prove.
+import { Authenticator } from "./auth";
+import { configure } from "./config";
+import { Deployment } from "./functions";
+import { listen } from "./http";
+
+process.on("SIGTERM", () => process.exit(0));
+process.on("SIGINT", () => process.exit(0));
+
+const config = configure(process.env);
+const authenticator = await Authenticator.create(config);
+const url = await listen(config.port, authenticator, await Deployment.load());
+console.log(`ready ${url}`);
