@@ -63,7 +63,7 @@ def start(paths: LabPaths) -> Postgres:
     if not data.exists():
         _initialise(paths, data)
     options = [
-        *("-D", data, "-p", str(port), "-k", str(socket_directory)),
+        *("-D", str(data), "-p", str(port), "-k", str(socket_directory)),
         *("-c", f"listen_addresses={HOST}", "-c", "unix_socket_permissions=0700"),
     ]
     server = process.spawn(

@@ -131,15 +131,17 @@ def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 1638
     )
 
 
-def stop(paths: LabPaths) -> None:
-    """Cancel all jobs and stop the cluster; its state stays."""
+def stop(paths: LabPaths, *, cancel: bool = True) -> None:
+    """Stop the cluster; its state stays.
+
+    Args:
+        cancel: cancel every job first. Otherwise running jobs go on, and a later `start` finds them.
+    """
     conf = _conf(paths)
-    if conf.exists() and "is UP" in _ask(conf, "scontrol", "ping"):
+    if cancel and conf.exists() and "is UP" in _ask(conf, "scontrol", "ping"):
         _ask(conf, "scancel", f"--user={_user()}")
         with contextlib.suppress(process.LabError):  # what is left then, the sweep ends
-            process.wait_until(
-                lambda: not _ask(conf, "squeue", "-h"), DRAIN_SECONDS, "the jobs to end"
-            )
+            process.wait_until(lambda: not _ask(conf, "squeue", "-h"), DRAIN_SECONDS, "no jobs")
     daemons = process.recorded(paths)
     process.stop(paths, *(name for name in daemons if name.startswith("slurmd-")))
     process.stop(paths, "slurmctld")
