@@ -1,0 +1,107 @@
+// A deployment in memory with two tenants, each served by a node of its own.
+import { ConvexError } from "convex/values";
+import { convexTest } from "convex-test";
+import { api, internal } from "../../convex/_generated/api";
+import type { ProjectionUpdate } from "../../convex/contract";
+import schema from "../../convex/schema";
+
+const modules = import.meta.glob(["../../convex/*.ts", "../../convex/_generated/*.js"]);
+
+export const SUBMISSION = "00000000-0000-4000-8000-000000000001";
+export const TRACE = "0af7651916cd43dd8448eb211c80319c";
+const PRODUCT_ISSUER = "https://product.test";
+const SERVICE_ISSUER = "https://adapter.test";
+
+export type Service = { issuer?: string; scope?: string | string[]; node_id?: unknown };
+export type Deployment = Awaited<ReturnType<typeof deployment>>;
+
+export async function deployment() {
+  process.env.BYOC_PRODUCT_ISSUER = PRODUCT_ISSUER;
+  process.env.BYOC_SERVICE_ISSUER = SERVICE_ISSUER;
+  const t = convexTest({ schema, modules, transactionLimits: true });
+  await t.mutation(internal.tenancy.seed, {
+    tenants: [{ tenant_id: "acme" }, { tenant_id: "rival" }],
+    memberships: [
+      { tenant_id: "acme", token_identifier: `${PRODUCT_ISSUER}|alice`, role: "member" },
+      { tenant_id: "rival", token_identifier: `${PRODUCT_ISSUER}|mallory`, role: "member" },
+    ],
+    nodes: [
+      { node_id: "n1", tenant_ids: ["acme"] },
+      { node_id: "n2", tenant_ids: ["rival"] },
+    ],
+  });
+  await t.run(async (ctx) => {
+    for (const row of await ctx.db.query("auditLog").collect()) await ctx.db.delete(row._id);
+  });
+  const service = (claims: Service = {}) =>
+    t.withIdentity({
+      subject: "adapter",
+      issuer: SERVICE_ISSUER,
+      scope: "heartbeats:write projections:write",
+      node_id: "n1",
+      ...claims,
+    } as never);
+  return {
+    t,
+    service,
+    user: (subject: string, issuer = PRODUCT_ISSUER) => t.withIdentity({ subject, issuer }),
+    apply: async (updates: ProjectionUpdate[], claims: Service = {}) => {
+      const answer = await service(claims).mutation(api.projections.applyProjections, { updates });
+      return answer.outcomes.map(({ outcome, code }) => code ?? outcome);
+    },
+    job: (job_id = "j1", tenant_id = "acme") =>
+      t.run((ctx) =>
+        ctx.db
+          .query("jobs")
+          .withIndex("by_tenant_job", (q) => q.eq("tenant_id", tenant_id).eq("job_id", job_id))
+          .unique(),
+      ),
+    rows: (table: "jobEvents" | "auditLog" | "jobs") => t.run((ctx) => ctx.db.query(table).collect()),
+  };
+}
+
+/** An update of job `j1` of `acme`; `state` follows from `execution_state` unless it is given. */
+export function update(
+  seq: number,
+  execution_state: ProjectionUpdate["execution_state"],
+  fields: Partial<ProjectionUpdate> = {},
+): ProjectionUpdate {
+  const product = { accepted: "queued", launched: "queued", held: "attention" } as const;
+  return {
+    schema_version: "1",
+    projection_id: `${SUBMISSION}:${seq}`,
+    tenant_id: "acme",
+    workspace_id: "w1",
+    job_id: "j1",
+    node_id: "n1",
+    seq,
+    state: execution_state in product
+      ? product[execution_state as keyof typeof product]
+      : (execution_state as ProjectionUpdate["state"]),
+    execution_state,
+    attempt: 1,
+    occurred_at: `2026-03-01T12:00:${String(seq).padStart(2, "0")}.000000Z`,
+    trace_id: TRACE,
+    ...fields,
+  };
+}
+
+/** The life of a job that succeeds. */
+export const LIFE = [
+  update(1, "accepted"),
+  update(2, "launched"),
+  update(3, "queued", { scheduler: { job_id: "17", wait_reason: "Priority" } }),
+  update(4, "running", { scheduler: { job_id: "17", nodes: ["c1"] } }),
+  update(5, "succeeded", { result: { exit_code: 0, outputs: [{ name: "out", size: 3, sha256: "ab" }] } }),
+];
+
+/** The `code` of the ConvexError that `call` ends in. */
+export async function errorCode(call: Promise<unknown>): Promise<string> {
+  try {
+    await call;
+  } catch (error) {
+    if (error instanceof ConvexError) return (error.data as { code: string }).code;
+    throw error;
+  }
+  throw new Error("the call did not fail");
+}

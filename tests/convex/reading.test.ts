@@ -1,0 +1,143 @@
+import { describe, expect, test } from "vitest";
+import { api, internal } from "../../convex/_generated/api";
+import { deployment, errorCode, LIFE, update, type Deployment } from "./fixtures";
+
+const FIRST_PAGE = { numItems: 5, cursor: null };
+
+async function allPages<Item>(
+  read: (cursor: string | null) => Promise<{ page: Item[]; isDone: boolean; continueCursor: string }>,
+): Promise<Item[]> {
+  const items: Item[] = [];
+  for (let cursor: string | null = null, done = false; !done; ) {
+    const { page, isDone, continueCursor } = await read(cursor);
+    items.push(...page);
+    [cursor, done] = [continueCursor, isDone];
+  }
+  return items;
+}
+
+async function withJobs(count: number): Promise<Deployment> {
+  const product = await deployment();
+  for (let index = 0; index < count; index += 1) {
+    const state = index % 2 === 0 ? "running" : "failed";
+    await product.apply([update(1, state, { job_id: `j${index}` })]);
+  }
+  const theirs = update(1, "running", { tenant_id: "rival", node_id: "n2", job_id: "theirs" });
+  expect(await product.apply([theirs], { node_id: "n2" })).toEqual(["applied"]);
+  return product;
+}
+
+describe("jobs", () => {
+  test("get answers the newest update without the store's own fields", async () => {
+    const { apply, user } = await deployment();
+    await apply([LIFE[2]!]);
+    const job = await user("alice").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" });
+    const { applied_at, missing, ...rest } = job;
+    expect(rest).toEqual(LIFE[2]);
+    expect(missing).toEqual([{ first: 1, last: 2 }]);
+    expect(applied_at).toMatch(/^\d{4}-\d\d-\d\dT.*Z$/);
+  });
+
+  test("list pages through every job of the tenant once, the newest first", async () => {
+    const { user } = await withJobs(12);
+    const jobs = await allPages((cursor) =>
+      user("alice").query(api.jobs.list, { tenant_id: "acme", paginationOpts: { numItems: 5, cursor } }),
+    );
+    expect(jobs.map(({ job_id }) => job_id)).toEqual(Array.from({ length: 12 }, (_, index) => `j${11 - index}`));
+  });
+
+  test("list keeps to one state", async () => {
+    const { user } = await withJobs(7);
+    const paginationOpts = FIRST_PAGE;
+    const { page } = await user("alice").query(api.jobs.list, { tenant_id: "acme", state: "failed", paginationOpts });
+    expect(page.map(({ job_id }) => job_id)).toEqual(["j5", "j3", "j1"]);
+  });
+
+  test("a page holds 100 at most", async () => {
+    const { apply, user } = await deployment();
+    const life = Array.from({ length: 100 }, (_, index) =>
+      update(index + 1, "queued", { occurred_at: LIFE[0]!.occurred_at }),
+    );
+    await apply(life);
+    await apply([update(101, "queued", { occurred_at: LIFE[0]!.occurred_at })]);
+    const paginationOpts = { numItems: 1000, cursor: null };
+    const told = await user("alice").query(api.jobs.timeline, { tenant_id: "acme", job_id: "j1", paginationOpts });
+    expect(told.page).toHaveLength(100);
+    expect(told.isDone).toBe(false);
+  });
+
+  test("timeline tells every update by seq, the late ones too", async () => {
+    const { apply, user } = await deployment();
+    for (const index of [0, 3, 1, 4, 2]) await apply([LIFE[index]!]);
+    const events = await allPages((cursor) =>
+      user("alice").query(api.jobs.timeline, {
+        tenant_id: "acme",
+        job_id: "j1",
+        paginationOpts: { numItems: 2, cursor },
+      }),
+    );
+    expect(events.map(({ seq, outcome }) => [seq, outcome])).toEqual([
+      [1, "applied"],
+      [2, "superseded"],
+      [3, "superseded"],
+      [4, "applied"],
+      [5, "applied"],
+    ]);
+  });
+});
+
+describe("nodes", () => {
+  const report = { versions: { aiida: "2.8" }, queues: ["main"], jobs_active: 2 };
+  const beat = (received_at: string, fields = {}) => ({ node_id: "n1", report, received_at, ...fields });
+
+  test("list shows the tenant's nodes with their last heartbeat", async () => {
+    const { t, user, service } = await deployment();
+    await t.mutation(internal.tenancy.seed, { nodes: [{ node_id: "n0", tenant_ids: ["acme"] }] });
+    const sent = beat("2026-03-01T12:00:00.5Z");
+    expect(await service().mutation(api.nodes.recordHeartbeat, sent)).toEqual({ outcome: "applied" });
+    expect(await user("alice").query(api.nodes.list, { tenant_id: "acme" })).toEqual([
+      { node_id: "n0" },
+      { node_id: "n1", heartbeat: { received_at: sent.received_at, report } },
+    ]);
+  });
+
+  test("an older heartbeat does not replace a later one", async () => {
+    const { user, service } = await deployment();
+    const later = beat("2026-03-01T12:00:00.5Z");
+    await service().mutation(api.nodes.recordHeartbeat, later);
+    const older = beat("2026-03-01T12:00:00Z", { report: {} });
+    expect(await service().mutation(api.nodes.recordHeartbeat, older)).toEqual({ outcome: "superseded" });
+    const [node] = await user("alice").query(api.nodes.list, { tenant_id: "acme" });
+    expect(node!.heartbeat!.received_at).toBe(later.received_at);
+  });
+
+  test.each([
+    ["another node's", "forbidden", beat("2026-03-01T12:00:00Z", { node_id: "n2" }), {}],
+    ["one of no registered node", "forbidden", beat("2026-03-01T12:00:00Z", { node_id: "n9" }), { node_id: "n9" }],
+    ["one by the scope of projections", "forbidden", beat("2026-03-01T12:00:00Z"), { scope: "projections:write" }],
+    ["one of a user", "forbidden", beat("2026-03-01T12:00:00Z"), { issuer: "https://product.test" }],
+    ["one at no time", "invalid", beat("yesterday"), {}],
+    ["one too long", "invalid", beat("2026-03-01T12:00:00Z", { report: { x: "x".repeat(64 * 1024) } }), {}],
+  ])("a heartbeat is refused: %s", async (_, code, args, claims) => {
+    const { t, service } = await deployment();
+    expect(await errorCode(service(claims).mutation(api.nodes.recordHeartbeat, args))).toBe(code);
+    const nodes = await t.run((ctx) => ctx.db.query("nodes").collect());
+    expect(nodes.filter((node) => node.heartbeat)).toEqual([]);
+  });
+});
+
+describe("seed", () => {
+  test("refuses a tenant that nobody declared, and keeps nothing", async () => {
+    const { t } = await deployment();
+    const nodes = [{ node_id: "n7", tenant_ids: ["acme", "unknown"] }];
+    expect(await errorCode(t.mutation(internal.tenancy.seed, { nodes }))).toBe("invalid");
+    expect(await t.run((ctx) => ctx.db.query("nodes").collect())).toHaveLength(2);
+  });
+
+  test("takes a node from a tenant: its updates are refused from then on", async () => {
+    const { t, apply } = await deployment();
+    await apply([LIFE[0]!]);
+    await t.mutation(internal.tenancy.seed, { nodes: [{ node_id: "n1", tenant_ids: [] }] });
+    expect(await apply([LIFE[1]!])).toEqual(["forbidden"]);
+  });
+});
