@@ -19,11 +19,16 @@ def test_a_later_process_finds_the_same_ports(paths: LabPaths) -> None:
     assert len(block) == 3
 
 
-def test_labs_side_by_side_get_different_ports(paths: LabPaths, tmp_path: Path) -> None:
+def test_labs_side_by_side_get_different_ports(
+    paths: LabPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port is taken from the moment it is allotted, before anything listens."""
+    monkeypatch.setattr("lab.paths.PORTS", range(31900, 31912))
     other = LabPaths(tmp_path / "other")
 
-    assert set(paths.ports("a", 500)).isdisjoint(other.ports("a", 500))
+    assert set(paths.ports("a", 3)).isdisjoint(other.ports("a", 3))
+    with pytest.raises(RuntimeError, match="free TCP ports"):
+        other.ports("b", 7)
 
 
 def test_a_port_that_somebody_listens_on_is_not_allotted(
