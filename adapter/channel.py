@@ -1,0 +1,191 @@
+"""The way to a node that opens no port: commands wait here for its poll, callers wait for its verdict.
+
+In memory only. A command lost with the process was not answered, so its sender retries with the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from aiida_byoc.contracts import Command, Verdict
+from aiida_byoc.contracts.problems import FieldError, ProblemError
+
+__all__ = ["MAX_WAITING", "Channel"]
+
+MAX_WAITING = 1000
+"""Commands that may wait for one node at a time."""
+
+_NO_ANSWER = "The node did not answer in time; retry with the same key only."
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    command: Command
+    verdict: asyncio.Future[Verdict]
+    delivered_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Node:
+    waiting: dict[str, _Waiting] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    open_polls: int = 0
+    seen_at: float | None = None
+
+    def wake(self) -> None:
+        """Let every open poll look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Channel:
+    """Commands to nodes and their verdicts back.
+
+    Args:
+        nodes: the names that exist; others raise `KeyError`.
+        verdict_timeout: how long a caller waits for the verdict, seconds.
+        redelivery: after how many seconds an unanswered command is handed out again; nodes are idempotent.
+        presence: for how many seconds after its last sign of life a node counts as connected.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[str],
+        *,
+        verdict_timeout: float,
+        redelivery: float,
+        presence: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._nodes = {node_id: _Node() for node_id in nodes}
+        self._verdict_timeout = verdict_timeout
+        self._redelivery = redelivery
+        self._presence = presence
+        self._clock = clock
+        self._closed = False
+
+    def touch(self, node_id: str) -> None:
+        """Note a sign of life."""
+        self._nodes[node_id].seen_at = self._clock()
+
+    async def submit(self, node_id: str, command: Command) -> Verdict:
+        """Hand `command` to the node and return its verdict.
+
+        Raises:
+            ProblemError: `node-unreachable` when the node surely has not seen the command,
+                `outcome-unknown` when it may have.
+        """
+        node = self._nodes[node_id]
+        if self._closed or not self._is_present(node):
+            raise ProblemError("node-unreachable")
+        if len(node.waiting) >= MAX_WAITING:
+            raise ProblemError("node-unreachable", "Too many commands wait for the node; retry.")
+        waiting = _Waiting(command, asyncio.get_running_loop().create_future())
+        node.waiting[command.command_id] = waiting
+        node.wake()
+        try:
+            async with asyncio.timeout(self._verdict_timeout):
+                return await waiting.verdict
+        except TimeoutError as error:
+            raise self._no_verdict(waiting) from error
+        finally:
+            del node.waiting[command.command_id]
+
+    async def poll(self, node_id: str, *, wait: float, most: int) -> list[Command]:
+        """Return up to `most` commands, oldest first, as soon as there are any, else none after `wait` seconds."""
+        node = self._nodes[node_id]
+        deadline = self._clock() + wait
+        node.open_polls += 1
+        try:
+            while not (due := self._due(node)[:most]):
+                patience = min(deadline, self._next_redelivery(node)) - self._clock()
+                if self._closed or self._clock() >= deadline:
+                    return []
+                try:
+                    async with asyncio.timeout(max(patience, 0)):
+                        await node.changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            node.open_polls -= 1
+            self.touch(node_id)
+        for waiting in due:
+            waiting.delivered_at = self._clock()
+        return [waiting.command for waiting in due]
+
+    def settle(self, node_id: str, command_id: str, verdict: Verdict) -> Command:
+        """Give the caller the node's verdict; return the command it answers.
+
+        Raises:
+            ProblemError: `not-found` when nobody waits for it (the node drops it), `validation-failed` when it
+                does not answer the command.
+        """
+        self.touch(node_id)
+        waiting = self._nodes[node_id].waiting.get(command_id)
+        if waiting is None:
+            raise ProblemError("not-found")
+        if not _answers(verdict, waiting.command, node_id):
+            raise ProblemError(
+                "validation-failed",
+                "The verdict does not answer the command.",
+                errors=[FieldError(field="outcome", message="does not fit the command")],
+            )
+        if not waiting.verdict.done():
+            waiting.verdict.set_result(verdict)
+        return waiting.command
+
+    def close(self) -> None:
+        """End every poll and every wait now: the process is about to stop."""
+        self._closed = True
+        for node in self._nodes.values():
+            node.wake()
+            for waiting in node.waiting.values():
+                if not waiting.verdict.done():
+                    waiting.verdict.set_exception(self._no_verdict(waiting))
+
+    def _is_present(self, node: _Node) -> bool:
+        if node.open_polls:
+            return True
+        return node.seen_at is not None and self._clock() - node.seen_at <= self._presence
+
+    def _due(self, node: _Node) -> list[_Waiting]:
+        latest = self._clock() - self._redelivery
+        return [
+            waiting
+            for waiting in node.waiting.values()
+            if not waiting.verdict.done()
+            and (waiting.delivered_at is None or waiting.delivered_at <= latest)
+        ]
+
+    def _next_redelivery(self, node: _Node) -> float:
+        delivered = [
+            waiting.delivered_at + self._redelivery
+            for waiting in node.waiting.values()
+            if waiting.delivered_at is not None and not waiting.verdict.done()
+        ]
+        return min(delivered, default=float("inf"))
+
+    @staticmethod
+    def _no_verdict(waiting: _Waiting) -> ProblemError:
+        if waiting.delivered_at is None:
+            return ProblemError("node-unreachable")
+        return ProblemError("outcome-unknown", _NO_ANSWER)
+
+
+def _answers(verdict: Verdict, command: Command, node_id: str) -> bool:
+    """Whether the verdict is one for this operation, this job and this tenant."""
+    if verdict.outcome == "rejected":
+        return verdict.problem is not None
+    if command.operation == "inspect":
+        view = verdict.job
+        return view is not None and (view.node_id, view.job.tenant_id, view.job.job_id) == (
+            node_id,
+            command.tenant_id,
+            command.job_id,
+        )
+    answer = verdict.acceptance if command.operation == "submit" else verdict.cancellation
+    return answer is not None and (answer.node_id, answer.job_id) == (node_id, command.job_id)

@@ -1,0 +1,78 @@
+"""Events in, acknowledgement out: what the product has, and nothing before it has it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from adapter.auth import NodeIdentity
+from adapter.batch import Batch, job_of
+from adapter.convex import Convex, UpdatesRefusedError
+from aiida_byoc.contracts import Acknowledgement, ProjectionUpdate
+from aiida_byoc.contracts.problems import ProblemError
+
+__all__ = ["Delivery"]
+
+_log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Applies each node's batches one after the other; an event that cannot be applied stops its own job only."""
+
+    def __init__(self, convex: Convex) -> None:
+        self._convex = convex
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def deliver(self, node: NodeIdentity, events: Sequence[Any]) -> Acknowledgement:
+        """Project up to 100 events and acknowledge what the product has stored.
+
+        Raises:
+            ProblemError: `product-unavailable` when the product could settle none of them.
+        """
+        batch = Batch(node, events)
+        async with self._locks.setdefault(node.node_id, asyncio.Lock()):
+            try:
+                await self._apply(batch, batch.updates)
+            except ProblemError:
+                if not batch.settled_any:
+                    raise
+                # Acknowledge what is known; the relay sends the rest again and then meets the outage.
+        return batch.acknowledgement()
+
+    async def _apply(self, batch: Batch, updates: Sequence[ProjectionUpdate]) -> None:
+        """Apply `updates` in order; halve what Convex refuses as a whole until the poison stands alone."""
+        updates = [update for update in updates if not batch.is_stopped(update)]
+        if not updates:
+            return
+        try:
+            outcomes = await self._convex.apply(batch.node_id, updates)
+        except UpdatesRefusedError:
+            if len(updates) > 1:
+                middle = len(updates) // 2
+                await self._apply(batch, updates[:middle])
+                await self._apply(batch, updates[middle:])
+            else:
+                await self._judge(batch, updates[0])
+            return
+        for update, outcome in zip(updates, outcomes, strict=True):
+            if outcome.outcome == "rejected":
+                batch.quarantine(update, outcome.code or "rejected")
+            else:
+                batch.advance(update)
+
+    async def _judge(self, batch: Batch, update: ProjectionUpdate) -> None:
+        """Quarantine a lone refused update, unless the function is what is broken (a deployment under way)."""
+        if await self._convex.answers(batch.node_id):
+            batch.quarantine(update, "projection-refused")
+            return
+        _log.error(
+            "The product's applyProjections does not run.",
+            extra={
+                "event": "product.misconfigured",
+                "node_id": batch.node_id,
+                "submission_id": job_of(update),
+            },
+        )
+        raise ProblemError("product-unavailable")
