@@ -1,0 +1,235 @@
+"""What clients may ask of a node: submit, cancel, look."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from adapter.auth import ClientGuard, ClientIdentity
+from adapter.channel import Channel
+from adapter.declarations import answer, declare
+from adapter.reading import idempotency_key, json_body, traceparent_header
+from aiida_byoc.contracts import (
+    CancelJobCommand,
+    Command,
+    JobAcceptance,
+    JobCancellation,
+    JobView,
+    SubmitJobCommand,
+    Verdict,
+)
+from aiida_byoc.contracts.commands import MAX_COMMAND_BYTES
+from aiida_byoc.contracts.identity import NAME
+from aiida_byoc.contracts.problems import PROBLEM_BASE, FieldError, ProblemError
+from aiida_byoc.contracts.validation import validated
+
+__all__ = ["jobs_router"]
+
+_log = logging.getLogger(__name__)
+
+_ASKING = (
+    "unauthenticated",
+    "forbidden",
+    "not-found",
+    "node-unreachable",
+    "node-failed",
+    "outcome-unknown",
+)
+_COMMANDING = (
+    *_ASKING,
+    "malformed-request",
+    "tenant-mismatch",
+    "payload-too-large",
+    "unsupported-media-type",
+    "validation-failed",
+    "node-mismatch",
+)
+INSPECT_PROBLEMS = _ASKING
+CANCEL_PROBLEMS = _COMMANDING
+SUBMIT_PROBLEMS = (
+    *_COMMANDING,
+    "idempotency-key-invalid",
+    "idempotency-key-reused",
+    "job-id-conflict",
+    "job-cancelled",
+    "command-expired",
+    "policy-refused",
+    "image-not-allowed",
+)
+"""The last six are the node's to decide, see `aiida_byoc.contracts.problems`."""
+
+_Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
+
+
+def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
+    """The routes of clients."""
+    router = APIRouter(prefix="/v1/nodes/{node_id}/jobs", tags=["client"])
+
+    @router.post(
+        "",
+        status_code=202,
+        **declare(
+            "submitJob",
+            credential="client",
+            scope="jobs:submit",
+            body=SubmitJobCommand,
+            answer=answer(202, JobAcceptance, headers=("Location", "Idempotency-Replayed")),
+            problems=SUBMIT_PROBLEMS,
+            parameters=("Idempotency-Key", "traceparent"),
+        ),
+    )
+    async def submit_job(node_id: str, request: Request) -> JSONResponse:
+        """Run a workload once. 202 only after the node has committed the command."""
+        client = guard.admit(request, node_id, scope="jobs:submit")
+        key = idempotency_key(request.headers)
+        command = validated(
+            SubmitJobCommand, await json_body(request, MAX_COMMAND_BYTES), what="command"
+        )
+        command = _traced(_addressed(command, client, node_id), request)
+        verdict = await channel.submit(
+            node_id, _order("submit", client, command.job_id, command, key)
+        )
+        acceptance = _decided(verdict, verdict.acceptance, SUBMIT_PROBLEMS)
+        _log.info(
+            "The node accepted a job.",
+            extra={
+                "event": "job.accepted" if verdict.outcome == "accepted" else "job.replayed",
+                "node_id": node_id,
+                "tenant_id": client.tenant_id,
+                "job_id": acceptance.job_id,
+                "submission_id": acceptance.submission_id,
+                "trace_id": acceptance.trace_id,
+            },
+        )
+        headers = {"Location": f"/v1/nodes/{node_id}/jobs/{acceptance.job_id}"}
+        if verdict.outcome == "replayed":
+            headers["Idempotency-Replayed"] = "true"
+        return JSONResponse(acceptance.model_dump(mode="json"), 202, headers)
+
+    @router.post(
+        "/{job_id}/cancel",
+        status_code=202,
+        **declare(
+            "cancelJob",
+            credential="client",
+            scope="jobs:cancel",
+            body=CancelJobCommand,
+            answer=answer(202, JobCancellation),
+            problems=CANCEL_PROBLEMS,
+            parameters=("traceparent",),
+        ),
+    )
+    async def cancel_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
+        """Stop a job, idempotently; a cancel that arrives before its submit wins."""
+        client = guard.admit(request, node_id, scope="jobs:cancel")
+        _check_name(job_id)
+        command = validated(
+            CancelJobCommand, await json_body(request, MAX_COMMAND_BYTES), what="command"
+        )
+        command = _traced(_addressed(command, client, node_id), request)
+        if command.job_id != job_id:
+            raise ProblemError(
+                "validation-failed",
+                "job_id must equal the job in the path.",
+                errors=[
+                    FieldError(
+                        field="job_id",
+                        message="must equal the job in the path",
+                        remedy="send the same job_id in path and body",
+                    )
+                ],
+            )
+        verdict = await channel.submit(node_id, _order("cancel", client, job_id, command))
+        cancellation = _decided(verdict, verdict.cancellation, CANCEL_PROBLEMS)
+        _log.info(
+            "The node took the cancellation of a job.",
+            extra={
+                "event": "job.cancel_requested",
+                "node_id": node_id,
+                "tenant_id": client.tenant_id,
+                "job_id": job_id,
+            },
+        )
+        return JSONResponse(cancellation.model_dump(mode="json"), 202)
+
+    @router.get(
+        "/{job_id}",
+        **declare(
+            "inspectJob",
+            credential="client",
+            scope="jobs:read",
+            answer=answer(200, JobView),
+            problems=INSPECT_PROBLEMS,
+        ),
+    )
+    async def inspect_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
+        """A job as its node knows it now; for users' reads the product is the source."""
+        client = guard.admit(request, node_id, scope="jobs:read")
+        _check_name(job_id)
+        verdict = await channel.submit(node_id, _order("inspect", client, job_id))
+        view = _decided(verdict, verdict.job, INSPECT_PROBLEMS)
+        return JSONResponse(view.model_dump(mode="json", exclude_none=True))
+
+    return router
+
+
+def _check_name(job_id: str) -> None:
+    if not re.fullmatch(NAME, job_id):
+        raise ProblemError("not-found")
+
+
+def _addressed(command: _Addressed, client: ClientIdentity, node_id: str) -> _Addressed:
+    """Hold the command against the credential first, then against the path."""
+    if command.tenant_id != client.tenant_id:
+        raise ProblemError("tenant-mismatch", errors=[_unequal("tenant_id", "the credential's")])
+    if command.management_node_id != node_id:
+        raise ProblemError(
+            "node-mismatch", errors=[_unequal("management_node_id", "the node in the path")]
+        )
+    return command
+
+
+def _unequal(field: str, other: str) -> FieldError:
+    return FieldError(field=field, message=f"must equal {other}", remedy=f"set it to {other}")
+
+
+def _traced(command: _Addressed, request: Request) -> _Addressed:
+    """Carry the caller's trace on when the body names none."""
+    traceparent = command.traceparent or traceparent_header(request.headers)
+    return command.model_copy(update={"traceparent": traceparent})
+
+
+def _order(
+    operation: Literal["submit", "cancel", "inspect"],
+    client: ClientIdentity,
+    job_id: str,
+    command: SubmitJobCommand | CancelJobCommand | None = None,
+    key: str | None = None,
+) -> Command:
+    return Command(
+        command_id=str(uuid4()),
+        operation=operation,
+        tenant_id=client.tenant_id,
+        job_id=job_id,
+        idempotency_key=key,
+        body=command.model_dump(mode="json", exclude_none=True) if command else None,
+    )
+
+
+_Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView)
+
+
+def _decided(verdict: Verdict, decision: _Decision | None, declared: tuple[str, ...]) -> _Decision:
+    """What the node decided; its refusal is raised here if the route declares it, else as `internal-error`."""
+    if verdict.problem is not None and verdict.outcome == "rejected":
+        if verdict.problem.type.removeprefix(PROBLEM_BASE) not in declared:
+            raise ProblemError("internal-error")
+        raise ProblemError.of(verdict.problem)
+    if decision is None:
+        raise ProblemError("internal-error")
+    return decision
