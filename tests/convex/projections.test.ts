@@ -108,7 +108,7 @@ describe("refused by itself, the rest of the batch applied", () => {
     ["a name with a slash", "invalid", update(1, "accepted", { job_id: "a/b" })],
     ["a time with an offset", "invalid", update(1, "accepted", { occurred_at: "2026-03-01T12:00:00+01:00" })],
     ["no such day", "invalid", update(1, "accepted", { timings: { started: "2026-13-01T12:00:00Z" } })],
-    ["half a megabyte", "too_large", update(1, "accepted", { message: "x".repeat(512 * 1024) })],
+    ["more than an event holds", "too_large", update(1, "accepted", { message: "x".repeat(64 * 1024) })],
     ["succeeded shown as running", "inconsistent", update(1, "succeeded", { state: "running" })],
     ["another node", "forbidden", update(1, "accepted", { node_id: "n2" })],
     ["a tenant that the node does not serve", "forbidden", update(1, "accepted", { tenant_id: "rival" })],
@@ -211,10 +211,19 @@ describe("a full batch", () => {
     expect(await rows("jobs")).toHaveLength(100);
   });
 
+  test("of the largest updates too", async () => {
+    const { apply } = await deployment();
+    const updates = Array.from({ length: 100 }, (_, index) =>
+      update(1, "accepted", { job_id: `j${index}`, message: "x".repeat(64 * 1024 - 500) }),
+    );
+    expect(await apply(updates)).toEqual(Array(100).fill("applied"));
+  });
+
   test("may tell the whole life of one job", async () => {
     const { apply, job } = await deployment();
-    const life = Array.from({ length: 99 }, (_, index) => update(index + 1, "queued", { occurred_at: LIFE[0]!.occurred_at }));
-    const end = update(100, "succeeded", { occurred_at: LIFE[4]!.occurred_at });
+    const { occurred_at } = LIFE[0]!;
+    const life = Array.from({ length: 99 }, (_, index) => update(index + 1, "queued", { occurred_at }));
+    const end = update(100, "succeeded", { occurred_at });
     expect(await apply([...life, end])).toEqual(Array(100).fill("applied"));
     expect((await job())!.state).toBe("succeeded");
   });
