@@ -139,7 +139,7 @@ class ContainerWorkload(Order):
         dict[EnvironmentName, Annotated[Text, Field(max_length=32 * 1024)]], Field(max_length=256)
     ] = {}
     inputs: Annotated[list[InputFile], Field(max_length=256)] = []
-    outputs: Annotated[list[OutputFile], Field(max_length=256)] = []
+    outputs: Annotated[list[OutputFile], Field(max_length=64)] = []
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> ContainerWorkload:

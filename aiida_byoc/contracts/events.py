@@ -79,7 +79,7 @@ class JobResult(Fact):
 
     exit_code: Annotated[int, Field(ge=0, le=255, description="128 + n for signal n")]
     image_digest: Digest | None = None
-    outputs: Annotated[list[OutputRecord], Field(max_length=256)] = []
+    outputs: Annotated[list[OutputRecord], Field(max_length=64)] = []
     usage: Usage | None = None
 
 

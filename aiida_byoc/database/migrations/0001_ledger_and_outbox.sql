@@ -70,6 +70,7 @@ CREATE TABLE byoc.stream (
     latest_seq    integer NOT NULL,
     acked_seq     integer NOT NULL DEFAULT 0,
     failures      integer NOT NULL DEFAULT 0,
+    not_before    timestamptz NOT NULL DEFAULT '-infinity',
     quarantine    jsonb
 );
 CREATE INDEX stream_undelivered ON byoc.stream (submission_id)

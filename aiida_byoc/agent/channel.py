@@ -1,0 +1,102 @@
+"""Commands in, verdicts out. The verdict leaves only after the ledger has committed."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+import psycopg
+
+from aiida_byoc.commands import ledger
+from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
+from aiida_byoc.contracts.delivery import Command, Verdict
+from aiida_byoc.contracts.problems import FieldError, ProblemError
+from aiida_byoc.contracts.validation import validated
+from aiida_byoc.node import NodeSettings
+
+__all__ = ["decide"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def decide(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
+    """Carry out one command, trusting nothing that the adapter may have checked.
+
+    Raises:
+        psycopg.OperationalError: the database is gone; no verdict is right then, the adapter's waiter times out
+            and the client repeats its key.
+    """
+    try:
+        verdict = _OPERATIONS[command.operation](connection, settings, command)
+    except ProblemError as error:
+        verdict = Verdict(outcome="rejected", problem=error.problem())
+    except psycopg.OperationalError:
+        raise
+    except Exception:
+        _LOGGER.exception("command %s could not be decided", command.command_id)
+        verdict = Verdict(outcome="rejected", problem=ProblemError("node-failed").problem())
+    _LOGGER.info(
+        "Command decided event=command_decided operation=%s outcome=%s tenant=%s job=%s command=%s",
+        command.operation,
+        verdict.outcome,
+        command.tenant_id,
+        command.job_id,
+        command.command_id,
+    )
+    return verdict
+
+
+def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
+    order = validated(SubmitJobCommand, command.body, what="command")
+    _check_address(order, settings, command)
+    if command.idempotency_key is None:
+        raise ProblemError("idempotency-key-invalid")
+    acceptance, replayed = ledger.accept(
+        connection,
+        order,
+        command.idempotency_key,
+        place=lambda order: _place(settings, order),
+        now=datetime.now(UTC),
+    )
+    return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
+
+
+def _cancel(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
+    order = validated(CancelJobCommand, command.body, what="command")
+    _check_address(order, settings, command)
+    cancellation, repeated = ledger.cancel(connection, order, now=datetime.now(UTC))
+    return Verdict(outcome="replayed" if repeated else "accepted", cancellation=cancellation)
+
+
+def _inspect(connection: psycopg.Connection, _: NodeSettings, command: Command) -> Verdict:
+    return Verdict(
+        outcome="answered", job=ledger.view(connection, command.tenant_id, command.job_id)
+    )
+
+
+_OPERATIONS = {"submit": _submit, "cancel": _cancel, "inspect": _inspect}
+
+
+def _check_address(
+    order: SubmitJobCommand | CancelJobCommand, settings: NodeSettings, command: Command
+) -> None:
+    """The envelope says for whom the adapter authenticated the sender; the order must say the same."""
+    if order.tenant_id != command.tenant_id:
+        raise ProblemError("tenant-mismatch")
+    if order.management_node_id != settings.node_id:
+        raise ProblemError("node-mismatch")
+    if order.job_id != command.job_id:
+        message = "differs from the job the command was sent for"
+        raise ProblemError(
+            "validation-failed", errors=[FieldError(field="job_id", message=message)]
+        )
+
+
+def _place(settings: NodeSettings, order: SubmitJobCommand) -> Placement:
+    try:
+        policy = Policy.load(settings.policy_file)  # read anew: an owner's change counts at once
+    except PolicyError as error:
+        _LOGGER.error("nothing can be accepted: %s", error)  # noqa: TRY400
+        raise ProblemError("node-failed", retry_after=30) from error
+    return policy.place(order)

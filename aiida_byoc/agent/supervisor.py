@@ -1,0 +1,144 @@
+"""`verdi data byoc agent run`: three loops and the launcher's process, kept going until the agent is told to stop.
+
+Each loop has its own database connection and its own HTTP client, and may fail at any statement: it waits, reconnects
+and goes on where the database says it is. Stopping needs no ceremony; killing is as good.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+
+from aiida_byoc.agent.backoff import Backoff
+from aiida_byoc.agent.channel import decide
+from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.database.connection import connect
+from aiida_byoc.database.migrate import check
+from aiida_byoc.events.relay import deliver
+from aiida_byoc.node import NodeSettings
+
+__all__ = ["AlreadyRunning", "run"]
+
+_LOGGER = logging.getLogger(__name__)
+_ONE_AGENT = 0x62796F64
+_RELAY_IDLE_SECONDS = 0.2
+_LAUNCHER_STOP_SECONDS = 10
+_COMMANDS_PER_POLL = 20
+
+Step = Callable[[psycopg.Connection, AdapterClient], float]
+"""One round of a loop; returns how long to wait before the next, in seconds."""
+
+
+class AlreadyRunning(Exception):
+    """Another agent holds this profile."""
+
+
+def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str) -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    connection = connect(storage_config, application="agent")
+    check(connection)
+    if not _take_lock(connection):
+        raise AlreadyRunning("another agent is running on this profile; stop it first")
+
+    def answer_commands(connection: psycopg.Connection, client: AdapterClient) -> float:
+        for command in client.poll(
+            wait_seconds=settings.poll_seconds, max_commands=_COMMANDS_PER_POLL
+        ):
+            client.verdict(command.command_id, decide(connection, settings, command))
+        return 0
+
+    def relay_events(connection: psycopg.Connection, client: AdapterClient) -> float:
+        return 0 if deliver(connection, client) else _RELAY_IDLE_SECONDS
+
+    def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
+        client.heartbeat(heartbeat(connection, settings))
+        return settings.heartbeat_seconds
+
+    steps: dict[str, Step] = {"channel": answer_commands, "relay": relay_events, "heartbeat": beat}
+    for name, step in steps.items():
+        loop = _Loop(name, step, settings, storage_config, stopping)
+        threading.Thread(target=loop.run, name=name, daemon=True).start()
+    _LOGGER.info("Agent started event=agent_started node=%s", settings.node_id)
+    _keep_launcher(profile, stopping)
+    _LOGGER.info("Agent stopped event=agent_stopped node=%s", settings.node_id)
+
+
+class _Loop:
+    """Repeat one step; reconnect and back off when anything fails."""
+
+    def __init__(
+        self,
+        name: str,
+        step: Step,
+        settings: NodeSettings,
+        storage_config: Mapping[str, Any],
+        stopping: threading.Event,
+    ) -> None:
+        self._name, self._step, self._stopping = name, step, stopping
+        self._settings, self._storage_config = settings, storage_config
+
+    def run(self) -> None:
+        client = AdapterClient(self._settings)
+        backoff = Backoff()
+        connection: psycopg.Connection | None = None
+        while not self._stopping.is_set():
+            try:
+                if connection is None:
+                    connection = connect(self._storage_config, application=self._name)
+                wait = self._step(connection, client)
+                backoff.succeeded()
+            except AdapterUnavailable as error:
+                wait = backoff.failed(error.retry_after)
+                _LOGGER.warning(
+                    "Adapter unavailable event=adapter_unavailable loop=%s wait=%.1f: %s",
+                    self._name,
+                    wait,
+                    error,
+                )
+            except Exception:
+                wait = backoff.failed()
+                _LOGGER.exception("Loop failed event=loop_failed loop=%s", self._name)
+                if connection is not None:
+                    connection.close()
+                connection = None
+            self._stopping.wait(wait)
+
+
+def _take_lock(connection: psycopg.Connection) -> bool:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_ONE_AGENT,)).fetchone()
+    return bool(row and row[0])
+
+
+def _keep_launcher(profile: str, stopping: threading.Event) -> None:
+    """Restart the launcher whenever it ends: it is crash-only."""
+    backoff = Backoff(first=0.2, most=10.0)
+    command = [sys.executable, "-m", "aiida", "-p", profile, "data", "byoc", "agent", "launch"]
+    while not stopping.is_set():
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        while process.poll() is None and not stopping.wait(0.2):
+            pass
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_LAUNCHER_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return
+        if stopping.is_set():
+            return
+        wait = backoff.failed()
+        _LOGGER.warning(
+            "Launcher ended event=launcher_ended status=%s wait=%.1f", process.returncode, wait
+        )
+        stopping.wait(wait)

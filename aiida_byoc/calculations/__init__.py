@@ -1,0 +1,1 @@
+"""What runs in AiiDA for one attempt of a job."""

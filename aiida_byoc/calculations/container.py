@@ -1,0 +1,107 @@
+"""`byoc.container`: one attempt of a job, one container in one Slurm job.
+
+aiida-shell's `ShellJob` carries what is alike: input files from nodes, output streams, the exit-code bands. It does not
+carry its argument templates (an argument `{}` would break), its rule that text on stderr is a failure, and its callable
+parsers (code in the database); here the client's strings travel in a JSON file that no shell reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+from aiida.common.datastructures import CalcInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJobProcessSpec
+from aiida.orm import Dict, FolderData
+from aiida_shell.calculations.shell import ShellJob
+from plumpy import ProcessState
+
+from aiida_byoc.calculations.waiting import ChangeOnlyWaiting
+from aiida_byoc.events.hooks import EmitsExecutionEvents
+from aiida_byoc.runtimes import in_job
+from aiida_byoc.schedulers.slurm import REFUSED
+
+__all__ = ["ContainerJob"]
+
+PROGRAM = "byoc_in_job.py"
+
+
+class ContainerJob(EmitsExecutionEvents, ShellJob):
+    """Run one container through Slurm and keep what it declared."""
+
+    DEFAULT_RETRIEVED_TEMPORARY = ()
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.input(
+            "container",
+            valid_type=Dict,
+            help="What runs: `command` (the runtime's command line), `env`, `outputs` (names below /work), "
+            "`image`, `image_digest`.",
+        )
+        spec.input(
+            "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."
+        )
+        spec.input("attempt", valid_type=int, non_db=True, help="1 for the first.")
+        spec.input(
+            "job_name", valid_type=str, non_db=True, help="Slurm job name, unique to the attempt."
+        )
+        spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"  # type: ignore[index]
+        for name in ("arguments", "outputs", "parser"):
+            del spec.inputs[name]
+        spec.output(
+            "record", valid_type=Dict, required=False, help="The completion record of the job."
+        )
+        spec.output("outputs", valid_type=FolderData, required=False, help="The declared outputs.")
+        spec.exit_code(
+            REFUSED, "ERROR_SCHEDULER_REFUSED", message="Slurm refused the job: {reason}"
+        )
+        spec.exit_code(
+            304,
+            "ERROR_NO_COMPLETION_RECORD",
+            invalidates_cache=True,
+            message="The job left no completion record: it was killed, or lost, before its end.",
+        )
+        spec.exit_code(
+            305,
+            "ERROR_COMPLETION_RECORD_INVALID",
+            invalidates_cache=True,
+            message="The completion record cannot be believed: {reason}.",
+        )
+        spec.exit_code(
+            306,
+            "ERROR_OUTPUT_ALTERED",
+            invalidates_cache=True,
+            message="Outputs differ from the completion record: {names}.",
+        )
+        spec.exit_code(
+            320, "ERROR_CONTAINER_NOT_STARTED", message="The container did not start: {reason}."
+        )
+
+    @classmethod
+    def get_state_classes(cls) -> dict[Hashable, Any]:
+        return {**super().get_state_classes(), ProcessState.WAITING: ChangeOnlyWaiting}
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Stage the inputs below `work/`, the specification and the program that reads it."""
+        info = super().prepare_for_submission(folder)
+        container = self.inputs["container"].get_dict()
+        specification = {
+            "submission_id": self.submission_id,
+            "attempt": self.inputs["attempt"],
+            **{name: container[name] for name in ("command", "env", "outputs", "image_digest")},
+        }
+        with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:
+            json.dump(specification, file)
+        folder.insert_path(str(Path(in_job.__file__)), PROGRAM)
+        info.codes_info[0].cmdline_params = [PROGRAM]
+        info.append_text = "exit $?"
+        info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
+        info.retrieve_temporary_list = [
+            (f"{in_job.OUTPUTS}/{name}", ".", None) for name in container["outputs"]
+        ]
+        return info

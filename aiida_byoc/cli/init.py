@@ -1,0 +1,114 @@
+"""`verdi data byoc init`: check the machine, make our tables, write the node's settings. Safe to repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aiida_byoc.cli.common import one_sentence, profile_storage, settings_path
+
+__all__ = ["init"]
+
+
+@click.command()
+@click.option("--node-id", required=True, help="Name by which the product knows this node.")
+@click.option("--adapter-url", required=True, help="Where the adapter listens (https://…).")
+@click.option(
+    "--key-file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Ed25519 private key, PEM, mode 0600.",
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The owner's policy.toml.",
+)
+@click.option(
+    "--image-store",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory shared with the compute nodes.",
+)
+@click.option(
+    "--computer", default="localhost", show_default=True, help="AiiDA computer of the cluster."
+)
+@click.option(
+    "--python", default="/usr/bin/python3", show_default=True, help="Python 3 on the compute nodes."
+)
+@click.option("--offline", is_flag=True, help="Do not ask the adapter whether it is there.")
+@one_sentence
+def init(  # noqa: PLR0917
+    node_id: str,
+    adapter_url: str,
+    key_file: Path,
+    policy_file: Path,
+    image_store: Path,
+    computer: str,
+    python: str,
+    offline: bool,
+) -> None:
+    """Make this machine and profile a management node."""
+    from pydantic import ValidationError
+
+    from aiida_byoc.agent.client import private_key
+    from aiida_byoc.cli import checks
+    from aiida_byoc.commands.policy import Policy
+    from aiida_byoc.contracts.validation import field_errors
+    from aiida_byoc.database.connection import connect
+    from aiida_byoc.database.migrate import migrate
+    from aiida_byoc.node import NodeSettings, SettingsError
+
+    profile, storage_config = profile_storage()
+    checks.broker()
+    checks.slurm()
+    policy = Policy.load(policy_file)
+    checks.runtime(policy.runtime)
+    private_key(key_file)
+    try:
+        settings = NodeSettings.model_validate(
+            {
+                "node_id": node_id,
+                "adapter_url": adapter_url,
+                "key_file": key_file.absolute(),
+                "policy_file": policy_file.absolute(),
+                "image_store": image_store.absolute(),
+                "code": f"byoc-in-job@{computer}",
+            }
+        )
+    except ValidationError as error:
+        first = field_errors(error)[0]
+        raise SettingsError(f"--{first.field.replace('_', '-')}: {first.message}") from error
+    if not offline:
+        checks.adapter(adapter_url)
+    checks.computer_and_code(computer, settings.code, python)
+    image_store.mkdir(parents=True, exist_ok=True)
+    with connect(storage_config, application="init") as connection:
+        applied = migrate(connection)
+        _name_node(connection, node_id)
+    settings.save(settings_path(profile))
+    click.echo(f"Tables: {', '.join(applied) if applied else 'up to date'}")
+    click.echo(f"Settings: {settings_path(profile)}")
+    click.echo(
+        f"The profile {profile} is the management node {node_id}; next: verdi data byoc agent run"
+    )
+
+
+def _name_node(connection: object, node_id: str) -> None:
+    import psycopg
+
+    from aiida_byoc.node import SettingsError
+
+    assert isinstance(connection, psycopg.Connection)  # noqa: S101
+    connection.execute(
+        "INSERT INTO byoc.node (node_id) VALUES (%s) ON CONFLICT DO NOTHING", (node_id,)
+    )
+    row = connection.execute("SELECT node_id FROM byoc.node").fetchone()
+    if row is None or row[0] != node_id:
+        raise SettingsError(
+            f"this profile's ledger belongs to the node {row[0] if row else '?'};"
+            " use that --node-id, or another profile"
+        )

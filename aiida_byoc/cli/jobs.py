@@ -1,0 +1,67 @@
+"""`verdi data byoc jobs …`: the ledger, for reading."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from aiida_byoc.cli.common import one_sentence, profile_storage, show
+
+__all__ = ["jobs"]
+
+_LIST = """
+SELECT job.tenant_id, job.job_id, job.state::text, job.attempt, job.seq, job.process_pk AS pk,
+       job.snapshot #>> '{scheduler,job_id}' AS slurm, job.accepted_at::timestamptz(0)::text AS accepted_at,
+       job.snapshot #>> '{error,code}' AS error
+FROM byoc.job
+WHERE job.command IS NOT NULL AND (%(state)s::text IS NULL OR job.state::text = %(state)s)
+  AND (%(tenant)s::text IS NULL OR job.tenant_id = %(tenant)s)
+ORDER BY job.accepted_at DESC LIMIT %(limit)s
+"""
+_COLUMNS = ["tenant_id", "job_id", "state", "attempt", "seq", "pk", "slurm", "accepted_at", "error"]
+
+
+@click.group()
+def jobs() -> None:
+    """Jobs that this node accepted."""
+
+
+@jobs.command("list")
+@click.option("--state", help="Only jobs in this execution state.")
+@click.option("--tenant", help="Only jobs of this tenant.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@one_sentence
+def list_jobs(state: str | None, tenant: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, newest first."""
+    from psycopg.rows import dict_row
+
+    from aiida_byoc.database.connection import connect
+    from aiida_byoc.database.migrate import check
+
+    _, storage_config = profile_storage()
+    with connect(storage_config, application="verdi") as connection:
+        check(connection)
+        cursor = connection.cursor(row_factory=dict_row)
+        rows = cursor.execute(_LIST, {"state": state, "tenant": tenant, "limit": limit}).fetchall()
+    show(rows, _COLUMNS, as_json=as_json)
+
+
+@jobs.command("show")
+@click.argument("job_id")
+@click.option(
+    "--tenant", required=True, help="The tenant whose job it is: job ids are unique per tenant."
+)
+@one_sentence
+def show_job(job_id: str, tenant: str) -> None:
+    """Show all that the node knows about one job, as JSON."""
+    from aiida_byoc.commands.ledger import view
+    from aiida_byoc.database.connection import connect
+    from aiida_byoc.database.migrate import check
+
+    _, storage_config = profile_storage()
+    with connect(storage_config, application="verdi") as connection:
+        check(connection)
+        found = view(connection, tenant, job_id)
+    click.echo(json.dumps(found.model_dump(mode="json", exclude_none=True), indent=2))

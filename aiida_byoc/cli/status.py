@@ -1,0 +1,57 @@
+"""`verdi data byoc status`: the node at a glance; exit status 1 when something needs attention."""
+
+from __future__ import annotations
+
+import click
+
+from aiida_byoc.cli.common import node_settings, one_sentence, profile_storage
+
+__all__ = ["status"]
+
+_AGENT = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'byoc-agent' AND datname = current_database()"
+_STATES = "SELECT state::text, count(*) FROM byoc.job WHERE state IS NOT NULL GROUP BY state ORDER BY state"
+
+
+@click.command()
+@one_sentence
+def status() -> None:
+    """Show whether agent, daemon, Slurm and adapter are there, and what the ledger and the outbox hold."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    from aiida_byoc.agent.heartbeat import heartbeat
+    from aiida_byoc.cli import checks
+    from aiida_byoc.database.connection import connect
+    from aiida_byoc.database.migrate import check
+    from aiida_byoc.node import SettingsError
+
+    profile, storage_config = profile_storage()
+    settings = node_settings()
+    with connect(storage_config, application="verdi") as connection:
+        check(connection)
+        agents = connection.execute(_AGENT).fetchone()
+        states = connection.execute(_STATES).fetchall()
+        beat = heartbeat(connection, settings)
+    findings = {
+        "agent": None if agents and agents[0] else "not running; start `verdi data byoc agent run`",
+        "daemon": None
+        if get_daemon_client(profile).is_daemon_running
+        else "not running; start `verdi daemon start`",
+    }
+    for name, probe in {
+        "slurm": checks.slurm,
+        "adapter": lambda: checks.adapter(str(settings.adapter_url)),
+    }.items():
+        try:
+            probe()
+            findings[name] = None
+        except SettingsError as error:
+            findings[name] = str(error)
+    click.echo(f"node      {settings.node_id} (profile {profile})")
+    for name, finding in findings.items():
+        click.echo(f"{name:<9} {finding or 'ok'}")
+    click.echo("jobs      " + (", ".join(f"{count} {state}" for state, count in states) or "none"))
+    click.echo(
+        f"outbox    {beat.events_undelivered} undelivered, oldest {beat.oldest_undelivered_seconds} s"
+    )
+    if any(findings.values()):
+        raise SystemExit(1)

@@ -1,0 +1,119 @@
+"""Process hooks: what AiiDA's state machine does becomes an event, in the transaction of the state itself.
+
+AiiDA commits each attribute by itself, so an event written after a transition is missing when the worker dies in
+between (measured: at 8 of 32 crash points; inside the transaction at 0 of 18). The rules that keep this safe:
+
+- `update_outputs` may commit, so it runs before the transaction opens;
+- nothing is awaited inside: all coroutines of a worker share one session;
+- the state broadcast leaves after the commit, so nobody hears of a state that is rolled back.
+
+The classes here are mixins: AiiDA re-imports the process class from the checkpoint, so overridden methods are the only
+hooks that survive a daemon restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.events import outbox
+from aiida_byoc.events.outbox import Report
+
+if TYPE_CHECKING:
+    from aiida.engine import Process
+    from plumpy.process_states import State
+
+    _Process = Process
+else:
+    _Process = object
+
+__all__ = ["EmitsExecutionEvents", "transaction"]
+
+
+@contextlib.contextmanager
+def transaction(storage: Any) -> Iterator[psycopg.Connection]:
+    """Open (or join) AiiDA's transaction; yield the psycopg connection that carries it.
+
+    AiiDA must not nest its own `transaction()`: the inner one would commit the outer one's work.
+    """
+    if storage.in_transaction:
+        yield _connection(storage)
+        return
+    with storage.transaction():
+        yield _connection(storage)
+
+
+def _connection(storage: Any) -> psycopg.Connection:
+    connection = storage.get_session().connection().connection.driver_connection
+    if not isinstance(connection, psycopg.Connection):
+        raise TypeError("execution events need a profile on PostgreSQL (storage core.psql_dos)")
+    return connection
+
+
+class EmitsExecutionEvents(_Process):
+    """Mixin over `WorkChain` and `CalcJob`, for processes with the input `submission_id`."""
+
+    @property
+    def submission_id(self) -> str:
+        """The job in the ledger that this process works for."""
+        identifier: str = self.inputs["submission_id"]
+        return identifier
+
+    def report_of_transition(self) -> Report | None:
+        """What the state just entered means for the job; `None` when it means nothing."""
+        return None
+
+    def emit(self, report: Report) -> None:
+        """Write an event now, in a transaction of its own or the one that is open."""
+        with transaction(self.node.backend) as connection:
+            outbox.append(connection, self.submission_id, report)
+
+    def on_entered(self, from_state: State | None) -> None:
+        storage = self.node.backend
+        if (
+            storage.in_transaction
+        ):  # the launcher's: node, checkpoint, ledger and event are one commit
+            super().on_entered(from_state)
+            return
+        with contextlib.suppress(
+            ValueError
+        ):  # reported by super, which sets the state all the same
+            self.update_outputs()
+        communicator, self._communicator = self._communicator, None
+        try:
+            with transaction(storage) as connection:
+                super().on_entered(from_state)
+                report = self.report_of_transition()
+                if report is not None:
+                    outbox.append(connection, self.submission_id, report)
+        finally:
+            self._communicator = communicator
+        if communicator is not None:
+            before = from_state.LABEL.value if from_state is not None else None
+            subject = f"state_changed.{before}.{self.state.value}"
+            try:
+                communicator.broadcast_send(body=None, sender=self.pid, subject=subject)
+            except (
+                Exception
+            ):  # a hint for whoever waits; the state is committed, and waiters poll as well
+                self.logger.warning("the broadcast %s was not sent", subject, exc_info=True)
+
+    def on_paused(self, msg: str | None = None) -> None:
+        with transaction(self.node.backend) as connection:
+            super().on_paused(msg)
+            report = Report(
+                state=ExecutionState.HELD,
+                occurred_at=datetime.now(UTC),
+                reason=msg or f"{type(self).__name__}<{self.pid}> was paused by an operator",
+            )
+            outbox.append(connection, self.submission_id, report)
+
+    def on_playing(self) -> None:
+        with transaction(self.node.backend) as connection:
+            super().on_playing()
+            outbox.resume(connection, self.submission_id, datetime.now(UTC))

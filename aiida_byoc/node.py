@@ -1,0 +1,77 @@
+"""How one management node is set up: `node.toml`, written by `verdi data byoc init`, read by agent and launcher."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+
+from aiida_byoc.contracts.identity import Name
+from aiida_byoc.contracts.validation import field_errors
+
+__all__ = ["NodeSettings", "SettingsError"]
+
+
+class SettingsError(Exception):
+    """The node's settings cannot be used; the message says what to do."""
+
+
+class NodeSettings(BaseModel):
+    """Everything an agent needs to know, besides the AiiDA profile.
+
+    Attributes:
+        node_id: the name the product knows this node by.
+        adapter_url: where the adapter listens; the agent connects outward to it.
+        audience: the `aud` of the agent's tokens.
+        key_file: the node's private key (PEM, Ed25519), mode 0600.
+        policy_file: what the owner allows.
+        image_store: directory of OCI images, shared with the compute nodes.
+        code: label of the AiiDA code that runs the in-job program on the cluster.
+        poll_seconds: how long one poll for commands may stay open, in seconds.
+        heartbeat_seconds: time between heartbeats, in seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node_id: Name
+    adapter_url: HttpUrl
+    audience: str = "byoc-adapter"
+    key_file: Path
+    policy_file: Path
+    image_store: Path
+    code: str
+    poll_seconds: int = Field(default=25, ge=1, le=30)
+    heartbeat_seconds: float = Field(default=15, gt=0, le=30)
+
+    @classmethod
+    def path(cls, config_directory: Path, profile: str) -> Path:
+        """Where the settings of a profile live: beside AiiDA's own configuration."""
+        return config_directory / "byoc" / f"{profile}.toml"
+
+    @classmethod
+    def load(cls, path: Path) -> NodeSettings:
+        """Read the settings; raise `SettingsError` with one sentence when they cannot be used."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except FileNotFoundError as error:
+            raise SettingsError(f"{path} does not exist; run `verdi data byoc init`") from error
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}") from error
+        except ValidationError as error:
+            first = field_errors(error)[0]
+            raise SettingsError(f"{path} is wrong at {first.field}: {first.message}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the settings as TOML."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = self.model_dump(mode="json")
+        lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value)

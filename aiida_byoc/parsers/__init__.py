@@ -1,0 +1,1 @@
+"""From retrieved files to outputs or a named exit code."""

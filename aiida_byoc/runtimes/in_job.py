@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Run one container inside a Slurm job and leave a completion record. Standard library only, Python 3.6 or newer.
+
+This file is copied into every job's directory and executed there, outside the container:
+
+    byoc_job.json        what to run (read)
+    byoc_fence/          made first; a second copy of the job finds it and leaves without a trace
+    work/                the container's only window to the disk
+    outputs/             declared outputs, moved here once verified: the container cannot reach them any more
+    byoc_record.json     the completion record, written last, by atomic rename
+
+Exit status: the container's, 125 when it did not start, 75 (EX_TEMPFAIL) when the fence was already taken.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+SPECIFICATION = "byoc_job.json"
+RECORD = "byoc_record.json"
+FENCE = "byoc_fence"
+WORK = "work"
+OUTPUTS = "outputs"
+STATUS_FD = "{status_fd}"
+"""Stands in a command line for the descriptor on which the runtime reports what really ran."""
+NOT_STARTED = 125
+FENCED = 75
+
+
+def main():
+    with open(SPECIFICATION, encoding="utf-8") as file:
+        specification = json.load(file)
+    try:
+        os.mkdir(FENCE)
+    except FileExistsError:
+        print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
+        return FENCED
+    os.makedirs(WORK, exist_ok=True)
+    started_at = time.time()
+    code, message = run_container(specification)
+    ended_at = time.time()
+    outputs, missing = keep_outputs(specification["outputs"])
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    write_record(
+        {
+            "submission_id": specification["submission_id"],
+            "attempt": specification["attempt"],
+            "image_digest": specification["image_digest"],
+            "scheduler_job_id": os.environ.get("SLURM_JOB_ID"),
+            "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
+            "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            "container_started": code is not None,
+            "exit_code": code,
+            "message": message,
+            "started_at": started_at,
+            "ended_at": ended_at,
+            "outputs": outputs,
+            "missing": missing,
+            "usage": {
+                "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+                "peak_rss_mib": round(used.ru_maxrss / 1024, 1),
+                "walltime_seconds": round(ended_at - started_at, 3),
+            },
+        }
+    )
+    return NOT_STARTED if code is None else code
+
+
+def run_container(specification):
+    """Return (exit code of the program, None), or (None, why it did not start)."""
+    reading, writing = os.pipe()
+    runtime, *words = specification["command"]
+    # Found on the machine's PATH: the environment given below is the container's.
+    command = [shutil.which(runtime) or runtime]
+    command += [str(writing) if word == STATUS_FD else word for word in words]
+    try:
+        process = subprocess.Popen(
+            command, env=specification["env"], stdin=subprocess.DEVNULL, pass_fds=[writing]
+        )
+    except OSError as error:
+        return None, "the runtime {} cannot be started: {}".format(runtime, error.strerror)
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, "rb") as status:
+        told = status.read()
+    returned = process.wait()
+    if STATUS_FD in specification["command"] and exit_code_told(told) is None:
+        if returned < 0:
+            return 128 - returned, None
+        return None, "the runtime did not start the program; see stderr"
+    return (128 - returned if returned < 0 else returned), None
+
+
+def exit_code_told(text):
+    """Find `exit-code` among the JSON objects that bubblewrap writes, one after the other."""
+    decoder = json.JSONDecoder()
+    position, found = 0, None
+    decoded = text.decode("utf-8", "replace").strip()
+    while position < len(decoded):
+        try:
+            value, position = decoder.raw_decode(decoded, position)
+        except ValueError:
+            break
+        found = value.get("exit-code", found)
+        while position < len(decoded) and decoded[position].isspace():
+            position += 1
+    return found
+
+
+def keep_outputs(names):
+    """Move each declared output out of the container's reach, then measure it; links and devices do not count."""
+    kept, missing = [], []
+    for name in names:
+        source = os.path.join(WORK, name)
+        inside = os.path.realpath(source) == os.path.join(os.path.realpath(WORK), name)
+        try:
+            regular = stat.S_ISREG(os.lstat(source).st_mode)
+        except OSError:
+            regular = False
+        if not (inside and regular):
+            missing.append(name)
+            continue
+        target = os.path.join(OUTPUTS, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(source, target)
+        digest, size = hashlib.sha256(), 0
+        with open(target, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+                size += len(block)
+        kept.append({"name": name, "size": size, "sha256": digest.hexdigest()})
+    return kept, missing
+
+
+def write_record(record):
+    """Write it so that it is either whole or absent, also after a power cut."""
+    temporary = RECORD + ".tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, RECORD)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

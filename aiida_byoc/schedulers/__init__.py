@@ -1,0 +1,1 @@
+"""Slurm, seen from AiiDA."""

@@ -1,0 +1,119 @@
+"""`byoc.slurm`: AiiDA's Slurm plugin that adopts a submitted job instead of submitting it again.
+
+An `sbatch` may report a time-out although the job was created, and a worker may die between `sbatch` and the commit of
+the job id (facts: Nextflow #970, AiiDA #3183). So every job has a name unique to its attempt, and the submit command
+looks for that name before it submits. Slurm's `singleton` dependency and the fence in the job are the second and third
+line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aiida.engine import CalcJob, ExitCode
+from aiida.schedulers.datastructures import JobInfo, JobState
+from aiida.schedulers.plugins.slurm import SlurmScheduler
+
+__all__ = ["REFUSED", "ByocSlurmScheduler", "final_state", "job_directives"]
+
+REFUSED = 132
+"""Exit status of a job that Slurm refused for good (the band of AiiDA's scheduler errors, 1xx)."""
+
+_PERMANENT = (
+    "Invalid account",
+    "Invalid partition",
+    "Invalid qos",
+    "invalid partition specified",
+    "Requested node configuration is not available",
+    "More processors requested than permitted",
+    "Memory specification can not be satisfied",
+    "Requested time limit is invalid",
+    "Invalid generic resource",
+    "Access/permission denied",
+    "User's group not permitted to use this partition",
+)
+"""What `sbatch` says when trying again cannot help; matched without case."""
+
+_ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV", "SE"})
+"""Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
+
+_EXIT_OF_STATE = {
+    "OUT_OF_MEMORY": "ERROR_SCHEDULER_OUT_OF_MEMORY",
+    "TIMEOUT": "ERROR_SCHEDULER_OUT_OF_WALLTIME",
+    "DEADLINE": "ERROR_SCHEDULER_OUT_OF_WALLTIME",
+    "NODE_FAIL": "ERROR_SCHEDULER_NODE_FAILURE",
+    "BOOT_FAIL": "ERROR_SCHEDULER_NODE_FAILURE",
+}
+"""Final states of Slurm to the exit codes of AiiDA's `CalcJob` (110, 120, 140)."""
+
+_STATE = re.compile(
+    r"(?:^|\s)JobState=(?P<shown>\w+)|^(?P<accounted>[A-Z_]+)(?: by \d+)?\|", re.MULTILINE
+)
+
+
+def job_directives(name: str, *, gpus: int | None = None) -> str:
+    """Header lines: the attempt's unique name (a later `--job-name` wins over AiiDA's), never two of it at a time."""
+    lines = [f"#SBATCH --job-name={name}", "#SBATCH --dependency=singleton"]
+    if gpus:
+        lines.append(f"#SBATCH --gres=gpu:{gpus}")
+    return "\n".join(lines)
+
+
+def final_state(text: str) -> str | None:
+    """The job's final state in the words of Slurm, from `scontrol show job` or `sacct`; `None` when neither says."""
+    match = _STATE.search(text)
+    return (match["shown"] or match["accounted"]) if match else None
+
+
+class ByocSlurmScheduler(SlurmScheduler):
+    """Slurm for jobs that must run once."""
+
+    def _get_submit_command(self, submit_script: str) -> str:
+        # `SBATCH_*` in the daemon's environment would override the script's limits. `--states=all` sees jobs that
+        # have already ended, for as long as the controller remembers them (MinJobAge).
+        find_name = f"sed -n 's/^#SBATCH --job-name=//p' {submit_script} | tail -n 1"
+        find_job = 'squeue --noheader --me --states=all --format=%i --name="$name" | head -n 1'
+        return (
+            f"unset ${{!SBATCH_@}}; name=$({find_name}); job=$({find_job}) || exit 1; "
+            f'if [ -n "$job" ]; then echo "Submitted batch job $job"; else sbatch {submit_script}; fi'
+        )
+
+    def _parse_submit_output(self, retval: int, stdout: str, stderr: str) -> str | ExitCode:
+        lowered = stderr.lower()
+        if retval != 0 and any(text.lower() in lowered for text in _PERMANENT):
+            self.logger.error(f"sbatch refused the job for good: {stderr.strip()}")
+            return ExitCode(REFUSED, f"Slurm refused the job: {stderr.strip()[:300]}")
+        return super()._parse_submit_output(retval, stdout, stderr)
+
+    def _get_joblist_command(self, jobs: list[str] | None = None, user: str | None = None) -> str:
+        # All states: a job that ended is told from a job that the controller does not know.
+        return super()._get_joblist_command(jobs=jobs, user=user) + " --states=all"
+
+    def _parse_joblist_output(self, retval: int, stdout: str, stderr: str) -> list[JobInfo]:
+        # `squeue -j ID` fails for an unknown id when only one is asked for: that job is gone, the poll is fine.
+        if retval != 0 and "Invalid job id specified" in stderr:
+            return []
+        jobs = super()._parse_joblist_output(retval, stdout, stderr)
+        for job in jobs:
+            if job.raw_data and job.raw_data[1] in _ALSO_ENDED:
+                job.job_state = JobState.DONE
+        return jobs
+
+    def _get_detailed_job_info_command(self, job_id: str) -> str:
+        # The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever.
+        return (
+            f"scontrol --oneliner show job {job_id} 2>/dev/null || "
+            f"sacct --noheader --parsable2 --allocations --format=State,ExitCode --jobs={job_id}"
+        )
+
+    def parse_output(
+        self,
+        detailed_job_info: dict[str, str | int] | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+    ) -> ExitCode | None:
+        """Turn Slurm's final state into an exit code; `None` where Slurm has nothing against success."""
+        if detailed_job_info is None:
+            return None
+        name = _EXIT_OF_STATE.get(final_state(str(detailed_job_info.get("stdout", ""))) or "")
+        return getattr(CalcJob.exit_codes, name) if name else None

@@ -1,0 +1,220 @@
+"""`byoc.job`: the story of one accepted job, from its image to its outcome.
+
+The outline is the story; recovery is the table of process handlers at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from pathlib import Path
+from typing import Any
+
+from aiida.common.links import LinkType
+from aiida.engine import (
+    BaseRestartWorkChain,
+    ExitCode,
+    ProcessHandlerReport,
+    ProcessSpec,
+    ToContext,
+    append_,
+    process_handler,
+    while_,
+)
+from aiida.orm import CalcJobNode, Dict, Int, ProcessNode, SinglefileData, load_code
+from plumpy import ProcessState
+
+from aiida_byoc.calculations.container import ContainerJob
+from aiida_byoc.commands.policy import Placement
+from aiida_byoc.contracts.commands import SubmitJobCommand
+from aiida_byoc.contracts.validation import validated
+from aiida_byoc.events.hooks import EmitsExecutionEvents
+from aiida_byoc.events.outbox import Report
+from aiida_byoc.runtimes import RUNTIMES
+from aiida_byoc.runtimes.images import ImageError, ImageStore
+from aiida_byoc.runtimes.in_job import WORK
+from aiida_byoc.schedulers.slurm import job_directives
+from aiida_byoc.workflows.outcome import outcome
+
+__all__ = ["JobWorkChain", "node_uuid"]
+
+_ENDED = {ProcessState.FINISHED, ProcessState.EXCEPTED, ProcessState.KILLED}
+_RECOVERABLE = {110: "oom", 120: "timeout", 140: "node_fail"}
+"""Exit status of an attempt → the word by which a retry policy names it."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For images whose configuration sets none."""
+
+
+def node_uuid(submission_id: str) -> uuid.UUID:
+    """The AiiDA UUID of a job's work chain: the same for every try to create it, so the database admits one."""
+    return uuid.uuid5(uuid.UUID(submission_id), "work chain")
+
+
+class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
+    """Run an accepted command as containers through Slurm until it succeeds, fails or runs out of attempts."""
+
+    _process_class = ContainerJob
+
+    @classmethod
+    def define(cls, spec: ProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.input("command", valid_type=Dict, help="The accepted SubmitJobCommand.")
+        spec.input("placement", valid_type=Dict, help="What the node's policy decided for it.")
+        spec.input(
+            "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."
+        )
+        spec.input(
+            "code",
+            valid_type=str,
+            non_db=True,
+            help="Label of the code that runs the in-job program.",
+        )
+        spec.input(
+            "image_store", valid_type=str, non_db=True, help="Directory of the node's images."
+        )
+        spec.inputs["max_iterations"].default = lambda: Int(
+            11
+        )  # above any retry policy: `try_again` decides
+        spec.outline(
+            cls.setup,
+            cls.unpack_image,
+            while_(cls.should_run_process)(
+                cls.run_process,
+                cls.inspect_process,
+            ),
+            cls.keep_outputs,
+        )
+        spec.expose_outputs(ContainerJob)
+        spec.exit_code(
+            500, "ERROR_IMAGE_UNAVAILABLE", message="The image cannot be used: {reason}."
+        )
+
+    def get_or_create_db_record(self) -> ProcessNode:  # type: ignore[override]
+        # `uuid` is unique in the database: a second work chain for the same submission cannot be stored.
+        node = super().get_or_create_db_record()
+        node.backend_entity.bare_model.uuid = node_uuid(self.submission_id)
+        return node
+
+    def setup(self) -> None:
+        """Read the command back from provenance."""
+        super().setup()
+        command = self._command()
+        self.ctx.retry_on = list(command.retry_policy.on)
+        self.ctx.max_attempts = command.retry_policy.max_attempts
+
+    def unpack_image(self) -> ExitCode | None:
+        """Have the image's rootfs ready before Slurm is asked for anything."""
+        digest = self._placement().image_digest
+        store = ImageStore(Path(self.inputs["image_store"]))
+        try:
+            self.ctx.rootfs = str(store.rootfs(digest))
+            self.ctx.image_env = store.environment(digest)
+        except (ImageError, OSError) as error:
+            return self.exit_codes.ERROR_IMAGE_UNAVAILABLE.format(reason=error)
+        return None
+
+    def run_process(self) -> ToContext:
+        """Submit the next attempt, or take up the one that was submitted before a crash."""
+        label = f"iteration_{self.ctx.iteration + 1:02d}"
+        links = self.node.base.links.get_outgoing(
+            link_type=LinkType.CALL_CALC, link_label_filter=label
+        )
+        submitted = links.first()
+        if submitted is not None:
+            self.ctx.iteration += 1
+            self.report(f"taking up {submitted.node.process_label}<{submitted.node.pk}> again")
+            return ToContext(children=append_(submitted.node))
+        self.ctx.inputs = self._attempt(self.ctx.iteration + 1)
+        return super().run_process()
+
+    def keep_outputs(self) -> None:
+        """Make the last attempt's outputs the job's."""
+        self.out_many(self.exposed_outputs(self.ctx.children[-1], ContainerJob, agglomerate=False))
+
+    def report_of_transition(self) -> Report | None:
+        """The job ends with its work chain, in the same transaction."""
+        state = self.state
+        if state not in _ENDED:
+            return None
+        finished = state is ProcessState.FINISHED
+        exit_code = self.node.exit_code if finished else None
+        return outcome(
+            self.node,
+            state,
+            exit_code.status if exit_code else None,
+            exit_code.message if exit_code else None,
+        )
+
+    @process_handler(priority=100, exit_codes=[ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY,
+                                               ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
+                                               ContainerJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE])  # fmt: skip
+    def try_again(self, node: CalcJobNode) -> ProcessHandlerReport | None:
+        """Start another attempt if the command asked for it and has one left."""
+        wanted = _RECOVERABLE[node.exit_status or 0] in self.ctx.retry_on
+        if wanted and self.ctx.iteration < self.ctx.max_attempts:
+            self.report(
+                f"attempt {self.ctx.iteration} ended with [{node.exit_status}]: trying again"
+            )
+            return ProcessHandlerReport(do_break=True)
+        return None
+
+    @process_handler(priority=0)
+    def give_up(self, node: CalcJobNode) -> ProcessHandlerReport | None:
+        """A failure that nothing above mended is the job's: same exit code, same message."""
+        if node.is_finished_ok:
+            return None
+        return ProcessHandlerReport(True, ExitCode(node.exit_status or 1, node.exit_message))
+
+    def _command(self) -> SubmitJobCommand:
+        return validated(SubmitJobCommand, self.inputs["command"].get_dict())
+
+    def _placement(self) -> Placement:
+        return Placement.model_validate(self.inputs["placement"].get_dict())
+
+    def _attempt(self, number: int) -> dict[str, Any]:
+        """The inputs of one attempt: the command's words turned into Slurm's and the runtime's."""
+        command, placement = self._command(), self._placement()
+        shape, workload = command.resource_shape, command.workload
+        name = f"byoc-{self.submission_id}-{number}"
+        runtime = RUNTIMES[placement.runtime]
+        options: dict[str, Any] = {
+            "resources": {
+                "num_machines": shape.nodes,
+                "num_mpiprocs_per_machine": 1,
+                "num_cores_per_mpiproc": shape.cpu,
+            },
+            "max_memory_kb": shape.memory_mib * 1024,
+            "max_wallclock_seconds": shape.walltime_seconds,
+            "queue_name": placement.partition,
+            "import_sys_environment": False,
+            "withmpi": False,
+            "custom_scheduler_commands": job_directives(name, gpus=shape.gpus),
+        }
+        for option in ("account", "qos"):
+            if getattr(placement, option):
+                options[option] = getattr(placement, option)
+        files = {f"input_{index:03d}": file for index, file in enumerate(workload.inputs)}
+        inputs: dict[str, Any] = {
+            "code": load_code(self.inputs["code"]),
+            "container": Dict(
+                {
+                    "command": runtime.command_line(self.ctx.rootfs, workload.argv),
+                    "env": {"PATH": _PATH, **self.ctx.image_env, "HOME": "/work", **workload.env},
+                    "outputs": [file.name for file in workload.outputs],
+                    "image": workload.image,
+                    "image_digest": placement.image_digest,
+                }
+            ),
+            "submission_id": self.submission_id,
+            "attempt": number,
+            "job_name": name,
+            "metadata": {"options": options},
+        }
+        if files:
+            inputs["nodes"] = {
+                key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
+                for key, file in files.items()
+            }
+            inputs["filenames"] = Dict({key: f"{WORK}/{file.name}" for key, file in files.items()})
+        return inputs

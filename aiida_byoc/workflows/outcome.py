@@ -1,0 +1,93 @@
+"""What a work chain's end means for its job: exit codes of AiiDA to the words of the contract, as data.
+
+Both the hook (in the transaction of the end) and the sweep (for ends no hook saw) ask here, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiida.common import NotExistent
+from aiida.orm import CalcJobNode, ProcessNode
+from plumpy import ProcessState
+
+from aiida_byoc.contracts.base import utc_now_text
+from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.events.outbox import Report
+
+__all__ = ["ERRORS", "outcome"]
+
+ERRORS: dict[int, tuple[str, bool]] = {
+    100: ("not_retrieved", True),
+    110: ("oom", True),
+    120: ("timeout", True),
+    131: ("scheduler_refused", False),
+    132: ("scheduler_refused", False),
+    140: ("node_fail", True),
+    302: ("killed", True),
+    303: ("output_missing", False),
+    304: ("lost", True),
+    305: ("record_invalid", True),
+    306: ("output_altered", True),
+    320: ("container_not_started", False),
+    400: ("container_failed", False),
+    500: ("image_unavailable", True),
+}
+"""Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
+
+_MAX_MESSAGE = 2000
+
+
+def outcome(
+    node: ProcessNode, state: ProcessState, exit_status: int | None, exit_message: str | None
+) -> Report:
+    """The terminal report of a job whose work chain ended in `state`.
+
+    The node's own attributes may lag behind inside the transaction of the end, hence the arguments.
+    """
+    attempts = [called for called in node.called if isinstance(called, CalcJobNode)]
+    last = max(attempts, key=lambda called: called.pk or 0, default=None)
+    facts = _facts_of_record(last)
+    now = datetime.now(UTC)
+    if state is ProcessState.KILLED:
+        return Report(
+            state=ExecutionState.CANCELLED,
+            occurred_at=now,
+            reason="the job was stopped",
+            facts=facts,
+        )
+    if state is ProcessState.FINISHED and exit_status == 0 and "result" in facts:
+        return Report(state=ExecutionState.SUCCEEDED, occurred_at=now, facts=facts)
+    code, retryable = ERRORS.get(exit_status or 0, ("execution_failed", True))
+    message = exit_message or "the execution broke off; its process report on the node says why"
+    error = {"code": code, "message": message[:_MAX_MESSAGE], "retryable": retryable}
+    return Report(state=ExecutionState.FAILED, occurred_at=now, facts={**facts, "error": error})
+
+
+def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
+    """The parts of the full state that the completion record holds; nothing without a record."""
+    if node is None:
+        return {}
+    try:
+        record = node.outputs.record.get_dict()
+    except (NotExistent, AttributeError):
+        return {}
+    facts: dict[str, Any] = {
+        "timings": {
+            "started": _instant(record["started_at"]),
+            "ended": _instant(record["ended_at"]),
+        }
+    }
+    if record.get("exit_code") is not None:
+        facts["result"] = {
+            "exit_code": record["exit_code"],
+            "image_digest": record["image_digest"],
+            "outputs": record["outputs"],
+            "usage": record["usage"],
+        }
+    return facts
+
+
+def _instant(seconds: float) -> str:
+    return utc_now_text(datetime.fromtimestamp(seconds, UTC))
