@@ -20,7 +20,7 @@ SERVICE_USER = "postgres"
 PORTS = range(20000, 32000)  # below the kernel's ephemeral range
 
 # A Unix socket's path has at most 107 bytes; the longest below `run` is that of a Slurm step,
-# "/slurmd/n1/n1_1234567.4294967295".
+# "/slurm/slurmd/n1/n1_1234567.4294967295".
 LONGEST_RUN_DIRECTORY = 107 - 40
 
 LABEL = ".aiida-byoc-lab"
@@ -75,23 +75,31 @@ class LabPaths:
 
     @property
     def run(self) -> Path:
-        """Sockets, at a path short enough for them."""
-        if len(bytes(self.root / "run")) <= LONGEST_RUN_DIRECTORY:
-            return self.directory("run")
-        return _close(self._borrow("run", SHORT_PLACE))
-
-    def directory(self, name: str) -> Path:
-        """A directory of the lab, created at first use."""
-        path = self.root / name
+        """The parent of every component's socket directory, at a path short enough for sockets."""
+        path = self.root / "run"
+        if len(bytes(path)) > LONGEST_RUN_DIRECTORY:
+            path = self._borrow("run", SHORT_PLACE)
         path.mkdir(exist_ok=True)
         return _close(path)
+
+    def directory(self, name: str) -> Path:
+        """A private directory of the lab, created at first use."""
+        path = self.root / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def run_directory(self, name: str) -> Path:
+        """A private directory for a component's sockets and pid files, created at first use."""
+        path = self.run / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
 
     def service_directory(self, name: str) -> Path:
         """A directory that the service user owns; in /var/tmp if it cannot reach the lab's own."""
         return self._for_service(self.root, name, LASTING_PLACE)
 
     def service_run(self, name: str) -> Path:
-        """A directory like `run` that the service user owns."""
+        """Like `run_directory`, but the service user owns it."""
         return self._for_service(self.run, name, SHORT_PLACE)
 
     def ports(self, name: str, count: int = 1) -> range:

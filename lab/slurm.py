@@ -151,7 +151,7 @@ def stop(paths: LabPaths, *, cancel: bool = True) -> None:
 def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
     home, conf = paths.directory("slurm"), _conf(paths)
     ports = paths.ports("slurm", 1 + nodes)
-    (paths.run / "slurmd").mkdir(exist_ok=True)
+    (_run(paths) / "slurmd").mkdir(exist_ok=True)
     (home / "cgroup.conf").write_text(CGROUP_CONF)
     conf.write_text(
         SLURM_CONF.format(
@@ -159,7 +159,7 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
             host=socket.gethostname().partition(".")[0],
             user=_user(),
             home=home,
-            run=paths.run,
+            run=_run(paths),
             logs=paths.logs,
             munge_socket=_munge_socket(paths),
             controller_port=ports[0],
@@ -184,7 +184,7 @@ def _start_munge(paths: LabPaths) -> process.Daemon:
     files = [
         f"--socket={_munge_socket(paths)}",
         f"--key-file={key}",
-        f"--pid-file={paths.run / 'munged.pid'}",
+        f"--pid-file={_run(paths) / 'munged.pid'}",
         f"--seed-file={home / 'munged.seed'}",
     ]
     # --force: a lab is private, which munged takes for "inaccessible" or, below a directory that
@@ -208,8 +208,12 @@ def _user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
+def _run(paths: LabPaths) -> Path:
+    return paths.run_directory("slurm")
+
+
 def _munge_socket(paths: LabPaths) -> Path:
-    return paths.run / "munge.socket"
+    return _run(paths) / "munge.socket"
 
 
 def _ask(conf: Path, command: str, *arguments: str) -> str:

@@ -19,6 +19,11 @@ from lab.proctable import MARK, Process, belonging
 IGNORE_SIGTERM = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 
 
+def commands(paths: LabPaths) -> list[str]:
+    """The names of the lab's processes."""
+    return sorted(process.command for process in belonging(paths).values())
+
+
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
     """A process of nobody's lab."""
@@ -69,7 +74,7 @@ def test_the_sweep_needs_no_record(paths: LabPaths, bystander: subprocess.Popen[
     """The mark finds a daemon and what descends from it, even with an empty environment."""
     script = "env -i sleep 600 & exec sleep 601"
     daemon = spawn(paths, "family", ["sh", "-c", script])
-    wait_until(lambda: len(belonging(paths)) == 2, 10, "the child to run", needs=[daemon])
+    wait_until(lambda: commands(paths) == ["sleep", "sleep"], 10, "both to run", needs=[daemon])
     (paths.root / "processes" / "family").unlink()
 
     assert sweep(paths) == ["sleep", "sleep"]
