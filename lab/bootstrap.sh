@@ -78,14 +78,14 @@ ensure_packages() {
         return
     fi
     command -v apt-get >/dev/null || fail "this machine has no apt-get; install what Debian calls: ${packages[*]}"
-    say "Debian packages: installing ${packages[*]}"
-    if [[ $EUID -eq 0 ]]; then
-        (install_packages "${packages[@]}")
-    elif sudo -n true 2>/dev/null; then
-        sudo -n --preserve-env=http_proxy,https_proxy,no_proxy bash "$root/lab/bootstrap.sh" install "${packages[@]}"
-    else
-        fail "packages are missing and need root: apt-get install -y --no-install-recommends ${packages[*]}"
+    local as_root=()
+    if [[ $EUID -ne 0 ]]; then
+        sudo -n true 2>/dev/null ||
+            fail "packages are missing and need root: apt-get install -y --no-install-recommends ${packages[*]}"
+        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy)
     fi
+    say "Debian packages: installing ${packages[*]}"
+    "${as_root[@]}" bash "$root/lab/bootstrap.sh" install "${packages[@]}"
     hash -r
     mapfile -t packages < <(missing_packages)
     [[ ${#packages[@]} -eq 0 ]] || fail "still missing, or too old, after the installation: ${packages[*]}"
