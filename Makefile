@@ -22,10 +22,11 @@ up: bootstrap ## start the whole stack and write lab.json
 down: ## stop the stack and remove everything it left, also after a crash
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; else echo "nothing to stop: the lab was never installed here"; fi
 
-lint: bootstrap ## ruff, mypy and the import contracts
+lint: bootstrap ## ruff, mypy, tsc and the import contracts
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
+	npx --no-install tsc --noEmit
 
 test: lint ## every tier, in one closing line
 	npx --no-install vitest run

@@ -15,22 +15,21 @@ quietly() {
     local log
     log="$(mktemp)"
     if ! "$@" >"$log" 2>&1; then
-        tail -n 40 "$log" >&2
+        tail -n 100 "$log" >&2
         rm -f "$log"
         fail "failed: $*"
     fi
     rm -f "$log"
 }
 
-# The first Python >= 3.11 that can create virtual environments.
+# The first Python >= 3.11 that can create virtual environments; its own path, also from within an active one.
 find_python() {
     local candidate
     for candidate in python3 /usr/bin/python3; do
         "$candidate" -c '
-import sys
-import ensurepip, venv
+import ensurepip, os, sys, venv
 if sys.version_info < (3, 11): sys.exit(1)
-print(sys.executable, "%d.%d.%d" % sys.version_info[:3])' 2>/dev/null && return
+print(os.path.realpath(sys._base_executable), "%d.%d.%d" % sys.version_info[:3])' 2>/dev/null && return
     done
     return 1
 }
