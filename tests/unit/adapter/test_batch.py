@@ -1,0 +1,165 @@
+"""Of a batch only what the product took is acknowledged, and a bad event stops its own job alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adapter.auth import NodeIdentity
+from adapter.convex import UpdatesRefusedError
+from adapter.delivery import Delivery
+from aiida_byoc.contracts import ProjectionOutcome
+from aiida_byoc.contracts.problems import ProblemError
+
+NODE = NodeIdentity("n1", frozenset({"acme", "globex"}))
+ONE, TWO = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "12")
+
+
+class Product:
+    """Answers like Convex: refuses calls with a poisoned update whole, rejects single ones by code."""
+
+    def __init__(self, poison=(), rejected=(), down_after=None, broken=False):
+        self.calls = []
+        self._poison, self._rejected = set(poison), dict(rejected)
+        self._down_after, self._broken = down_after, broken
+
+    async def apply(self, node_id, updates):
+        ids = [update.projection_id for update in updates]
+        if self._down_after is not None and len(self.calls) >= self._down_after:
+            raise ProblemError("product-unavailable")
+        self.calls.append(ids)
+        if self._broken or self._poison & set(ids):
+            raise UpdatesRefusedError
+        return [
+            ProjectionOutcome(projection_id=name, outcome="rejected", code=self._rejected[name])
+            if name in self._rejected
+            else ProjectionOutcome(projection_id=name, outcome="applied")
+            for name in ids
+        ]
+
+    async def answers(self, node_id):
+        return not self._broken
+
+
+def deliver(product, events):
+    return asyncio.run(Delivery(product).deliver(NODE, events))
+
+
+@pytest.fixture
+def job(make_event):
+    def make(submission, *seqs):
+        return [
+            make_event(seq, submission_id=submission, job_id=f"job-{submission[0]}") for seq in seqs
+        ]
+
+    return make
+
+
+def test_what_the_product_took_is_acknowledged_per_job(job):
+    product = Product()
+
+    answer = deliver(product, [*job(ONE, 1, 2), *job(TWO, 5)])
+
+    assert answer.next_seq == {ONE: 3, TWO: 6}
+    assert answer.quarantined == []
+    assert product.calls == [[f"{ONE}:1", f"{ONE}:2", f"{TWO}:5"]]
+
+
+def test_a_gap_ends_what_is_sent_of_its_job(job):
+    """No fault: the node sends the rest again from the gap."""
+    product = Product()
+
+    answer = deliver(product, [*job(ONE, 1, 3, 4), *job(TWO, 1)])
+
+    assert answer.next_seq == {ONE: 2, TWO: 2}
+    assert answer.quarantined == []
+    assert product.calls == [[f"{ONE}:1", f"{TWO}:1"]]
+
+
+FAULTS = {
+    "of another node": ({"source": "/nodes/n2"}, "forbidden"),
+    "of no known form": ({"specversion": "0.3"}, "validation-failed"),
+    "that contradicts itself": ({"subject": "other"}, "validation-failed"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_event_at_fault_is_quarantined_with_what_follows_it(fault, job):
+    change, code = FAULTS[fault]
+    good, bad, later = job(ONE, 1, 2, 3)
+    product = Product()
+
+    answer = deliver(product, [good, {**bad, **change}, *job(TWO, 1), later])
+
+    assert answer.next_seq == {ONE: 2, TWO: 2}
+    [quarantined] = answer.quarantined
+    assert (quarantined.submission_id, quarantined.seq, quarantined.code) == (ONE, 2, code)
+    assert product.calls == [[f"{ONE}:1", f"{TWO}:1"]]
+
+
+def test_an_event_of_a_tenant_the_node_does_not_serve_is_quarantined(make_event):
+    answer = deliver(Product(), [make_event(tenant_id="initech")])
+
+    assert [event.code for event in answer.quarantined] == ["forbidden"]
+    assert "initech" not in answer.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "raw", [None, 7, "x", [], {}, {"data": 7}, {"data": {"submission_id": []}}]
+)
+def test_junk_in_a_batch_is_reported_and_spoils_nothing(raw, job):
+    answer = deliver(Product(), [raw, *job(ONE, 1)])
+
+    assert answer.next_seq == {ONE: 2}
+    [quarantined] = answer.quarantined
+    assert quarantined.submission_id is None
+    assert quarantined.code == "validation-failed"
+
+
+def test_a_poisoned_update_is_found_by_halving_and_stops_its_own_job(job):
+    events = [*job(ONE, 1, 2, 3), *job(TWO, 1, 2, 3)]
+    product = Product(poison={f"{ONE}:2"})
+
+    answer = deliver(product, events)
+
+    assert answer.next_seq == {ONE: 2, TWO: 4}
+    [quarantined] = answer.quarantined
+    assert (quarantined.submission_id, quarantined.seq) == (ONE, 2)
+    assert quarantined.code == "projection-refused"
+    assert [f"{ONE}:3"] not in product.calls
+
+
+def test_a_rejected_update_stops_its_own_job_with_the_products_code(job):
+    answer = deliver(
+        Product(rejected={f"{ONE}:2": "seq_conflict"}), [*job(ONE, 1, 2, 3), *job(TWO, 1)]
+    )
+
+    assert answer.next_seq == {ONE: 2, TWO: 2}
+    assert [(event.seq, event.code) for event in answer.quarantined] == [(2, "seq_conflict")]
+
+
+def test_while_the_product_is_down_nothing_is_acknowledged(job):
+    """Not even a fault: what comes before it is not stored."""
+    good, bad = job(ONE, 1, 2)
+
+    with pytest.raises(ProblemError, match="product-unavailable"):
+        deliver(Product(down_after=0), [good, {**bad, "source": "/nodes/n2"}])
+
+
+def test_an_outage_in_the_middle_acknowledges_what_is_known(job):
+    """The first half is stored, the second meets the outage; a fault behind it is not told yet."""
+    first, fault = job(TWO, 3, 4)
+    events = [*job(ONE, 1, 2), first, {**fault, "source": "/nodes/n2"}, *job("3" + ONE[1:], 1)]
+    product = Product(poison={"3" + ONE[1:] + ":1"}, down_after=2)
+
+    answer = deliver(product, events)
+
+    assert answer.next_seq == {ONE: 3}
+    assert answer.quarantined == []
+
+
+def test_a_broken_function_is_an_outage_and_no_poison(job):
+    """While the product is being deployed every call is refused: no job may be stopped for that."""
+    with pytest.raises(ProblemError, match="product-unavailable"):
+        deliver(Product(broken=True), [*job(ONE, 1), *job(TWO, 1)])
