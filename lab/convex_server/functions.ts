@@ -1,4 +1,4 @@
-// The functions of `convex/`, run one at a time by convex-test on a database in memory.
+// The functions of `convex/`, run by convex-test on a database in memory, one transaction at a time.
 import { randomUUID } from "node:crypto";
 import { readdirSync } from "node:fs";
 import { ConvexError, convexToJson, jsonToConvex, type JSONValue, type Value } from "convex/values";
@@ -18,8 +18,6 @@ const FUNCTIONS = new URL("../../convex/", import.meta.url);
 const CONFIGURATION = new Set(["schema.ts", "auth.config.ts"]);
 
 export class Deployment {
-  private turn: Promise<unknown> = Promise.resolve();
-
   private constructor(
     private readonly database: TestConvex<typeof schema>,
     private readonly exported: ReadonlyMap<string, Exported>,
@@ -56,7 +54,7 @@ export class Deployment {
     if (type !== undefined && type !== actual) {
       return failure(`Trying to execute ${canonical} as ${type}, but it is defined as ${actual}.`);
     }
-    return this.inTurn(() => this.call(caller, actual, name, args));
+    return this.call(caller, actual, name, args);
   }
 
   private async call(caller: Caller, type: FunctionType, name: string, args: JSONValue): Promise<Answer> {
@@ -71,13 +69,6 @@ export class Deployment {
       }
       return failure(error instanceof Error ? error.message : String(error));
     }
-  }
-
-  // The database knows one transaction at a time.
-  private inTurn(work: () => Promise<Answer>): Promise<Answer> {
-    const result = this.turn.then(work);
-    this.turn = result;
-    return result;
   }
 }
 

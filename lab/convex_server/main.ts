@@ -5,9 +5,6 @@ import { configure } from "./config";
 import { Deployment } from "./functions";
 import { listen } from "./http";
 
-process.on("SIGTERM", () => process.exit(0));
-process.on("SIGINT", () => process.exit(0));
-
 const config = configure(process.env);
 const authenticator = await Authenticator.create(config);
 const url = await listen(config.port, authenticator, await Deployment.load());

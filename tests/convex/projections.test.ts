@@ -48,6 +48,15 @@ describe("the order of arrival", () => {
     expect(updateOf(stored!)).toEqual(LIFE[4]);
   });
 
+  test("a gap of one counts, and so does the first update", async () => {
+    const { apply, job } = await deployment();
+    await apply([LIFE[1]!, LIFE[3]!]);
+    expect((await job())!.missing).toEqual([
+      { first: 1, last: 1 },
+      { first: 3, last: 3 },
+    ]);
+  });
+
   test("a late update is on the timeline and leaves the state", async () => {
     const { apply, job, rows } = await deployment();
     await apply([LIFE[0]!, LIFE[3]!]);
@@ -110,6 +119,7 @@ describe("refused by itself, the rest of the batch applied", () => {
     ["no such day", "invalid", update(1, "accepted", { timings: { started: "2026-13-01T12:00:00Z" } })],
     ["more than an event holds", "too_large", update(1, "accepted", { message: "x".repeat(64 * 1024) })],
     ["succeeded shown as running", "inconsistent", update(1, "succeeded", { state: "running" })],
+    ["another node and its tenant", "forbidden", update(1, "accepted", { node_id: "n2", tenant_id: "rival" })],
     ["another node", "forbidden", update(1, "accepted", { node_id: "n2" })],
     ["a tenant that the node does not serve", "forbidden", update(1, "accepted", { tenant_id: "rival" })],
   ];

@@ -92,12 +92,14 @@ describe("nodes", () => {
 
   test("list shows the tenant's nodes with their last heartbeat", async () => {
     const { t, user, service } = await deployment();
-    await t.mutation(internal.tenancy.seed, { nodes: [{ node_id: "n0", tenant_ids: ["acme"] }] });
+    const declared = ["n3", "n0"].map((node_id) => ({ node_id, tenant_ids: ["acme"] }));
+    await t.mutation(internal.tenancy.seed, { nodes: declared });
     const sent = beat("2026-03-01T12:00:00.5Z");
     expect(await service().mutation(api.nodes.recordHeartbeat, sent)).toEqual({ outcome: "applied" });
     expect(await user("alice").query(api.nodes.list, { tenant_id: "acme" })).toEqual([
       { node_id: "n0" },
       { node_id: "n1", heartbeat: { received_at: sent.received_at, report } },
+      { node_id: "n3" },
     ]);
   });
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from functools import partial
 
@@ -52,7 +54,7 @@ def test_it_ends_at_once_and_forgets(new_lab):
     convex, daemon = lab.ready()
     with httpx.Client(base_url=convex.url) as client:
         assert client.get("/version").is_success  # an idle connection does not hold it up
-        process.stop(lab.paths, daemon.name, patience=5)
+        os.kill(daemon.pid, signal.SIGTERM)
         process.wait_until(lambda: not daemon.alive, 5, "the server's end", logs=[daemon.log])
     again, restarted = lab.ready()
     assert again == convex
