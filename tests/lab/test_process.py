@@ -84,7 +84,7 @@ def test_the_sweep_needs_no_record(paths: LabPaths, bystander: subprocess.Popen[
 
 def test_an_orphan_without_environment_belongs_where_it_works(paths: LabPaths) -> None:
     """Postgres overwrites its children's environment; their directory still tells whose they are."""
-    script = "env -i sleep 600 & (cd / && env -i sleep 601 & echo $!) > elsewhere; exec sleep 602"
+    script = "env -i sleep 600 & (cd /; env -i sleep 601 & echo $!) > elsewhere; exec sleep 602"
     mother = spawn(paths, "mother", ["sh", "-c", script], cwd=paths.logs)
     wait_until(lambda: commands(paths) == ["sleep"] * 3, 10, "all three", needs=[mother])
     elsewhere = int((paths.logs / "elsewhere").read_text())
