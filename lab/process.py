@@ -127,9 +127,9 @@ def wait_until(
         if result := condition():
             return result
         if ended := [daemon.name for daemon in needs if not daemon.alive]:
-            raise LabError(f"waited for {what}, but {', '.join(ended)} ended{_tails(logs)}")
+            raise LabError(f"waited for {what}, but {', '.join(ended)} ended{tails(logs)}")
         if time.monotonic() > until:
-            raise LabError(f"waited {deadline:g} s in vain for {what}{_tails(logs)}")
+            raise LabError(f"waited {deadline:g} s in vain for {what}{tails(logs)}")
         time.sleep(POLL_SECONDS)
 
 
@@ -196,7 +196,8 @@ def _reap() -> None:
         _children.discard(pid)
 
 
-def _tails(logs: Iterable[Path]) -> str:
+def tails(logs: Iterable[Path]) -> str:
+    """The last lines of each log, under its path."""
     parts = []
     for log in logs:
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
