@@ -63,6 +63,15 @@ SUBMIT_PROBLEMS = (
 )
 """The last six are the node's to decide, see `aiida_byoc.contracts.problems`."""
 
+_OURS = {
+    "unauthenticated",
+    "payload-too-large",
+    "unsupported-media-type",
+    "node-unreachable",
+    "outcome-unknown",
+}
+"""Only the adapter can know these: no node may answer them."""
+
 _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 
 
@@ -225,9 +234,10 @@ _Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView)
 
 
 def _decided(verdict: Verdict, decision: _Decision | None, declared: tuple[str, ...]) -> _Decision:
-    """What the node decided; its refusal is raised here if the route declares it, else as `internal-error`."""
+    """What the node decided; a refusal that is not the node's to make here becomes `internal-error`."""
     if verdict.problem is not None and verdict.outcome == "rejected":
-        if verdict.problem.type.removeprefix(PROBLEM_BASE) not in declared:
+        name = verdict.problem.type.removeprefix(PROBLEM_BASE)
+        if name not in declared or name in _OURS:
             raise ProblemError("internal-error")
         raise ProblemError.of(verdict.problem)
     if decision is None:

@@ -7,6 +7,7 @@ import json
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import Request
 from hypothesis import given
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from adapter.auth import ClientGuard, NodeGuard
 from aiida_byoc.contracts.problems import ProblemError
+
+CLIENT_ISSUER = "https://product.example"
 
 
 def request(*authorizations: str) -> Request:
@@ -216,6 +219,41 @@ def test_a_node_of_others_does_not_exist(clients, product, client_claims):
 
     assert foreign.kind.name == "not-found"
     assert foreign.problem() == unknown.problem()
+
+
+def test_a_node_may_sign_with_ed25519_and_name_no_key(make_settings, node_claims):
+    """As our own agent does."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    jwk = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key()))
+    nodes = {"n1": {"jwks": {"keys": [{**jwk, "kid": "n1-1"}]}, "tenants": ["acme"]}}
+    guard = NodeGuard(make_settings(nodes=nodes))
+
+    assert guard.admit(bearer(jwt.encode(node_claims, key, "EdDSA")), "n1").node_id == "n1"
+
+
+def test_while_keys_are_rotated_both_are_good(make_settings, product, client_claims):
+    """A token that names no key is tried against each of the set."""
+    successor = type(product)("product-2")
+    jwks = {"keys": [successor.jwk, product.jwk]}
+    guard = ClientGuard(make_settings(client_issuers=[{"issuer": CLIENT_ISSUER, "jwks": jwks}]))
+
+    for signer in (product, successor):
+        for token in (signer.sign(client_claims), jwt.encode(client_claims, signer.key, "ES256")):
+            assert guard.admit(bearer(token), "n1", scope="jobs:read")
+
+
+def test_an_issuer_signs_only_by_its_own_algorithms(make_settings, client_claims):
+    """An RSA key in the set is no use unless the operator allowed RS256 for this issuer."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    issuer = {"issuer": CLIENT_ISSUER, "jwks": {"keys": [jwk]}}
+    token = bearer(jwt.encode(client_claims, key, "RS256"))
+
+    strict = ClientGuard(make_settings(client_issuers=[issuer]))
+    allowed = ClientGuard(make_settings(client_issuers=[{**issuer, "algorithms": ["RS256"]}]))
+
+    assert refusal(lambda: strict.admit(token, "n1", scope="jobs:read"))
+    assert allowed.admit(token, "n1", scope="jobs:read").tenant_id == "acme"
 
 
 def test_clients_and_nodes_do_not_pass_for_each_other(

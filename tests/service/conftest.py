@@ -1,0 +1,135 @@
+"""The adapter between a scripted node and a product that fails on demand.
+
+Node and product speak the wire, nothing else: what passes here passes for anybody who follows the contracts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.service.adapter_process import ROOT, Adapter
+from tests.service.conformance import conforms
+from tests.service.fake_convex import FakeConvex
+from tests.service.keys import Keys
+from tests.service.node import ScriptedNode
+
+
+@pytest.fixture(scope="session")
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture(scope="session")
+def convex_session(keys: Keys) -> Iterator[FakeConvex]:
+    convex = FakeConvex(keys)
+    yield convex
+    convex.stop()
+
+
+@pytest.fixture
+def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
+    """The product, well again after each test."""
+    yield convex_session
+    convex_session.faults.clear()
+    convex_session.poison.clear()
+    convex_session.rejected.clear()
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory, keys: Keys, convex_session: FakeConvex) -> Iterator[Adapter]:
+    adapter = Adapter(tmp_path_factory.mktemp("adapter"), keys, convex_session)
+    yield adapter
+    adapter.stop()
+
+
+@pytest.fixture
+def own_adapter(tmp_path: Path, keys: Keys, convex: FakeConvex) -> Iterator[Callable[..., Adapter]]:
+    """Adapters of this test alone: to be killed, or set up otherwise."""
+    started: list[Adapter] = []
+
+    def start(**changes: Any) -> Adapter:
+        started.append(Adapter(tmp_path / str(len(started)), keys, convex, **changes))
+        return started[-1]
+
+    yield start
+    for adapter in started:
+        adapter.process.kill()
+        adapter.process.wait()
+
+
+@pytest.fixture
+def command() -> dict[str, Any]:
+    """A correct SubmitJobCommand of tenant acme for node n1, with a job_id of its own."""
+    return {
+        "schema_version": "1",
+        "tenant_id": "acme",
+        "workspace_id": "lab",
+        "job_id": f"job-{uuid4()}",
+        "management_node_id": "n1",
+        "execution_profile": {"queue_name": "main"},
+        "resource_shape": {"cpu": 1, "memory_mib": 256, "walltime_seconds": 60},
+        "workload": {
+            "kind": "container",
+            "image": "localhost/byoc/demo:1",
+            "argv": ["python3", "-c", "print(1)"],
+        },
+        "requested_by": {"user_id": "user-1"},
+    }
+
+
+@pytest.fixture(scope="session")
+def document() -> dict[str, Any]:
+    return json.loads((ROOT / "docs" / "openapi.json").read_text())
+
+
+@pytest.fixture
+def http(adapter: Adapter, document: dict[str, Any]) -> Iterator[httpx.Client]:
+    """A client of the adapter that holds every answer against the published document."""
+    hooks = {"response": [lambda response: conforms(response, document)]}
+    with httpx.Client(base_url=adapter.url, event_hooks=hooks, timeout=10, trust_env=False) as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def node_session(adapter: Adapter, keys: Keys) -> Iterator[ScriptedNode]:
+    node = ScriptedNode(adapter.url, keys)
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def node(node_session: ScriptedNode) -> Iterator[ScriptedNode]:
+    """Node n1, with nothing received yet."""
+    node_session.received.clear()
+    node_session.problems.clear()
+    yield node_session
+    node_session.decide = node_session.accept
+
+
+@pytest.fixture
+def submit(http: httpx.Client, keys: Keys) -> Callable[..., httpx.Response]:
+    """Submit as a client would: a fresh key unless one is given."""
+
+    def submit(
+        command: dict[str, Any],
+        *,
+        tenant: str = "acme",
+        key: str | None = None,
+        node_id: str = "n1",
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        sent = {
+            "Authorization": f"Bearer {keys.client(tenant)}",
+            "Idempotency-Key": f'"{key or uuid4()}"',
+            **(headers or {}),
+        }
+        return http.post(f"/v1/nodes/{node_id}/jobs", json=command, headers=sent)
+
+    return submit
