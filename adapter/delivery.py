@@ -39,7 +39,16 @@ class Delivery:
                 if not batch.settled_any:
                     raise
                 # Acknowledge what is known; the relay sends the rest again and then meets the outage.
-        return batch.acknowledgement()
+        acknowledgement = batch.acknowledgement()
+        _log.info(
+            "The product has a node's events of this many jobs.",
+            extra={
+                "event": "events.delivered",
+                "node_id": node.node_id,
+                "count": len(acknowledgement.next_seq),
+            },
+        )
+        return acknowledgement
 
     async def _apply(self, batch: Batch, updates: Sequence[ProjectionUpdate]) -> None:
         """Apply `updates` in order; halve what Convex refuses as a whole until the poison stands alone."""

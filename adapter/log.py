@@ -33,7 +33,8 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({name: vars(record)[name] for name in _FIELDS if name in vars(record)})
+        facts = vars(record)
+        line.update({name: facts[name] for name in _FIELDS if facts.get(name) is not None})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)

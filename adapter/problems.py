@@ -42,6 +42,7 @@ async def _on_problem(request: Request, error: Exception) -> Response:
             "event": "request.refused",
             "problem": error.kind.name,
             "node_id": request.path_params.get("node_id"),
+            "job_id": request.path_params.get("job_id"),
             "request_id": request.state.request_id,
         },
     )
