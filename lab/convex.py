@@ -58,6 +58,7 @@ def start(
     """
     # The key reaches the server by its environment: everybody may read a command line.
     environment = {
+        "TSX_DISABLE_CACHE": "1",  # it would stay behind, outside the lab
         "CONVEX_SERVER_PORT": str(port),
         "CONVEX_SERVER_ADMIN_KEY": admin_key,
         "BYOC_PRODUCT_ISSUER": product_issuer.iss,

@@ -35,7 +35,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
     DEFAULT_RETRIEVED_TEMPORARY = ()
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: CalcJobProcessSpec) -> None:
         super().define(spec)
         spec.input(
             "container",
@@ -50,7 +50,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.input(
             "job_name", valid_type=str, non_db=True, help="Slurm job name, unique to the attempt."
         )
-        spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"  # type: ignore[index]
+        spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"
         for name in ("arguments", "outputs", "parser"):
             del spec.inputs[name]
         spec.output(
@@ -79,6 +79,9 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             message="Outputs differ from the completion record: {names}.",
         )
         spec.exit_code(
+            400, "ERROR_COMMAND_FAILED", message="The container exited with status {status}."
+        )
+        spec.exit_code(
             320, "ERROR_CONTAINER_NOT_STARTED", message="The container did not start: {reason}."
         )
 
@@ -101,7 +104,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.codes_info[0].cmdline_params = [PROGRAM]
         info.append_text = "exit $?"
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
+        # The number keeps that many parts of the path: all of them.
         info.retrieve_temporary_list = [
-            (f"{in_job.OUTPUTS}/{name}", ".", None) for name in container["outputs"]
+            (f"{in_job.OUTPUTS}/{name}", ".", name.count("/") + 2) for name in container["outputs"]
         ]
         return info

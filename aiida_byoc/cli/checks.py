@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiida_byoc.node import SettingsError
 from aiida_byoc.runtimes import RUNTIMES
 
-__all__ = ["adapter", "broker", "computer_and_code", "runtime", "slurm"]
+if TYPE_CHECKING:
+    from aiida.orm import Computer
+
+__all__ = ["adapter", "broker", "computer", "runtime", "slurm"]
 
 _BROKERS = ("core.rabbitmq", "core.zeromq")
 
@@ -74,32 +77,25 @@ def adapter(url: str) -> None:
         ) from error
 
 
-def computer_and_code(computer_label: str, code_label: str, python: str) -> None:
-    """The AiiDA computer runs `byoc.slurm`, and the code for the in-job program exists (it is made if missing)."""
+def computer(label: str) -> Computer:
+    """The AiiDA computer of the cluster: it exists, is configured, and runs `byoc.slurm`."""
     from aiida.common import NotExistent
     from aiida.manage import get_manager
-    from aiida.orm import InstalledCode, load_code, load_computer
+    from aiida.orm import load_computer
 
     get_manager().get_profile_storage()
     try:
-        computer = load_computer(computer_label)
+        found = load_computer(label)
     except NotExistent as error:
         raise SettingsError(
-            f"there is no AiiDA computer {computer_label}; make it with `verdi computer setup --scheduler byoc.slurm`"
+            f"there is no AiiDA computer {label}; make it with `verdi computer setup --scheduler byoc.slurm`"
         ) from error
-    if computer.scheduler_type != "byoc.slurm":
+    if found.scheduler_type != "byoc.slurm":
         raise SettingsError(
-            f"the computer {computer_label} uses {computer.scheduler_type}; it needs the scheduler byoc.slurm"
+            f"the computer {label} uses {found.scheduler_type}; it needs the scheduler byoc.slurm"
         )
-    if not computer.is_configured:
+    if not found.is_configured:
         raise SettingsError(
-            f"the computer {computer_label} is not configured; run `verdi computer configure`"
+            f"the computer {label} is not configured; run `verdi computer configure`"
         )
-    try:
-        load_code(code_label)
-    except NotExistent:
-        InstalledCode(
-            label=code_label.partition("@")[0],
-            computer=computer,
-            filepath_executable=str(Path(python)),
-        ).store()
+    return found

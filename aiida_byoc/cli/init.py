@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from aiida_byoc.cli.common import one_sentence, profile_storage, settings_path
+
+if TYPE_CHECKING:
+    import psycopg
+    from aiida.orm import Computer
 
 __all__ = ["init"]
 
@@ -39,6 +44,11 @@ __all__ = ["init"]
 @click.option(
     "--python", default="/usr/bin/python3", show_default=True, help="Python 3 on the compute nodes."
 )
+@click.option(
+    "--job-poll-seconds",
+    type=click.FloatRange(0.1),
+    help="Shortest time between two looks at Slurm's queue.  [default: leave the computer's]",
+)
 @click.option("--offline", is_flag=True, help="Do not ask the adapter whether it is there.")
 @one_sentence
 def init(  # noqa: PLR0917
@@ -49,6 +59,7 @@ def init(  # noqa: PLR0917
     image_store: Path,
     computer: str,
     python: str,
+    job_poll_seconds: float | None,
     offline: bool,
 ) -> None:
     """Make this machine and profile a management node."""
@@ -84,7 +95,10 @@ def init(  # noqa: PLR0917
         raise SettingsError(f"--{first.field.replace('_', '-')}: {first.message}") from error
     if not offline:
         checks.adapter(adapter_url)
-    checks.computer_and_code(computer, settings.code, python)
+    cluster = checks.computer(computer)
+    if job_poll_seconds is not None:
+        cluster.set_minimum_job_poll_interval(job_poll_seconds)
+    _make_code(cluster, settings.code, python)
     image_store.mkdir(parents=True, exist_ok=True)
     with connect(storage_config, application="init") as connection:
         applied = migrate(connection)
@@ -97,12 +111,20 @@ def init(  # noqa: PLR0917
     )
 
 
-def _name_node(connection: object, node_id: str) -> None:
-    import psycopg
+def _make_code(cluster: Computer, label: str, python: str) -> None:
+    from aiida.common import NotExistent
+    from aiida.orm import InstalledCode, load_code
 
+    try:
+        load_code(label)
+    except NotExistent:
+        name = label.partition("@")[0]
+        InstalledCode(label=name, computer=cluster, filepath_executable=python).store()
+
+
+def _name_node(connection: psycopg.Connection, node_id: str) -> None:
     from aiida_byoc.node import SettingsError
 
-    assert isinstance(connection, psycopg.Connection)  # noqa: S101
     connection.execute(
         "INSERT INTO byoc.node (node_id) VALUES (%s) ON CONFLICT DO NOTHING", (node_id,)
     )

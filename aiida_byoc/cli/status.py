@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from aiida_byoc.cli.common import node_settings, one_sentence, profile_storage
@@ -37,10 +39,11 @@ def status() -> None:
         if get_daemon_client(profile).is_daemon_running
         else "not running; start `verdi daemon start`",
     }
-    for name, probe in {
+    probes: dict[str, Callable[[], None]] = {
         "slurm": checks.slurm,
         "adapter": lambda: checks.adapter(str(settings.adapter_url)),
-    }.items():
+    }
+    for name, probe in probes.items():
         try:
             probe()
             findings[name] = None

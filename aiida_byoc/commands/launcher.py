@@ -56,7 +56,7 @@ class Launcher:
         job: Mapping[str, Any] | None = None
         try:
             with transaction(self._storage) as connection:
-                job = _next_accepted(connection, now)
+                job = _next_accepted(connection)
                 if job is None:
                     return False
                 if job["deadline"] is not None and job["deadline"] <= now:
@@ -147,13 +147,12 @@ class Launcher:
             return [row[0] for row in connection.execute(query)]
 
 
-def _next_accepted(connection: psycopg.Connection, now: datetime) -> Mapping[str, Any] | None:
+def _next_accepted(connection: psycopg.Connection) -> Mapping[str, Any] | None:
     return (
         connection.cursor(row_factory=dict_row)
         .execute(
-            "SELECT * FROM byoc.job WHERE state = 'accepted' AND launch_not_before <= %s"
-            " ORDER BY accepted_at LIMIT 1 FOR UPDATE SKIP LOCKED",
-            (now,),
+            "SELECT * FROM byoc.job WHERE state = 'accepted' AND launch_not_before <= now()"
+            " ORDER BY accepted_at LIMIT 1 FOR UPDATE SKIP LOCKED"
         )
         .fetchone()
     )

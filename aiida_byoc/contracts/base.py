@@ -32,10 +32,10 @@ class Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-def no_control_characters(value: str) -> str:
-    """Refuse C0, C1, lone surrogates and line or paragraph separators: they forge log lines and script lines."""
+def no_control_characters(value: str, allowed: str = "") -> str:
+    """Refuse C0, C1, lone surrogates and line or paragraph separators: they forge log and script lines."""
     for character in value:
-        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+        if character not in allowed and unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
             raise ValueError(f"must not contain control characters (found U+{ord(character):04X})")
     return value
 

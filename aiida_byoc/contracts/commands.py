@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from aiida_byoc.contracts.base import Order, Text, UtcTime
+from aiida_byoc.contracts.base import Order, Text, UtcTime, no_control_characters
 from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
 
 __all__ = [
@@ -96,7 +96,11 @@ class InputFile(Order):
     """A text file put below `/work` before the container starts."""
 
     name: RelativePath
-    text: Annotated[str, Field(max_length=128 * 1024, description="content, written as UTF-8")]
+    text: Annotated[
+        str,
+        AfterValidator(lambda text: no_control_characters(text, allowed="\t\n\r")),
+        Field(max_length=128 * 1024, description="content, written as UTF-8"),
+    ]
 
 
 class OutputFile(Order):

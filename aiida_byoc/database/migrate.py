@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import LiteralString, cast
 
 import psycopg
 
@@ -30,7 +29,7 @@ def migrate(connection: psycopg.Connection) -> list[str]:
         for version, name, sql in _migrations():
             if version in done:
                 continue
-            connection.execute(cast(LiteralString, sql))
+            connection.execute(sql.encode())  # bytes: ours, and no template
             connection.execute(
                 "INSERT INTO byoc.migration (version, name) VALUES (%s, %s)", (version, name)
             )

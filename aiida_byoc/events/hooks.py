@@ -25,10 +25,8 @@ from aiida_byoc.events import outbox
 from aiida_byoc.events.outbox import Report
 
 if TYPE_CHECKING:
-    from aiida.engine import Process
+    from aiida.engine import Process as _Process  # the other base of every class that mixes this in
     from plumpy.process_states import State
-
-    _Process = Process
 else:
     _Process = object
 
@@ -84,7 +82,8 @@ class EmitsExecutionEvents(_Process):
             ValueError
         ):  # reported by super, which sets the state all the same
             self.update_outputs()
-        communicator, self._communicator = self._communicator, None
+        communicator: Any = self._communicator
+        self._communicator = None
         try:
             with transaction(storage) as connection:
                 super().on_entered(from_state)

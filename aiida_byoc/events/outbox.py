@@ -60,7 +60,7 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
     attempt = report.attempt or job["attempt"]
     if not _has_place(job, report, attempt):
         return None
-    seq = job["seq"] + 1
+    seq: int = job["seq"] + 1
     snapshot = _merged(job["snapshot"], report.facts, new_attempt=attempt > job["attempt"])
     body = _event(job, report, seq=seq, attempt=attempt, snapshot=snapshot)
     held_from = job["state"] if report.state is ExecutionState.HELD else None

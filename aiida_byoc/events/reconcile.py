@@ -32,9 +32,7 @@ def reconcile(storage: Any) -> int:
         untold = connection.execute(_ENDED_UNTOLD).fetchall()
     for submission_id, pk in untold:
         node: Any = load_node(pk)
-        report = outcome(
-            node, ProcessState(node.process_state.value), node.exit_status, node.exit_message
-        )
+        report = outcome(node, ProcessState(node.process_state.value))
         with transaction(storage) as connection:
             outbox.append(connection, submission_id, report)
         _LOGGER.warning("the end of submission %s was told by the sweep", submission_id)

@@ -33,7 +33,7 @@ LIMIT %s
 """
 
 _ACKNOWLEDGE = """
-UPDATE byoc.stream SET acked_seq = %(acked)s, failures = 0, not_before = '-infinity'
+UPDATE byoc.stream SET acked_seq = %(acked)s, failures = 0, not_before = now()
 WHERE submission_id = %(submission)s AND %(acked)s <= latest_seq
 """
 

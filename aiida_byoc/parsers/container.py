@@ -66,7 +66,7 @@ class ContainerParser(Parser):
         if not record.container_started:
             return self._exit("ERROR_CONTAINER_NOT_STARTED", reason=record.message)
         if record.exit_code != 0:
-            return self._exit("ERROR_COMMAND_FAILED", status=record.exit_code, stderr="")
+            return self._exit("ERROR_COMMAND_FAILED", status=record.exit_code)
         if record.missing:
             return self._exit(
                 "ERROR_OUTPUT_FILEPATHS_MISSING", missing_filepaths=", ".join(record.missing)

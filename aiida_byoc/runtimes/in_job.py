@@ -12,6 +12,7 @@ This file is copied into every job's directory and executed there, outside the c
 Exit status: the container's, 125 when it did not start, 75 (EX_TEMPFAIL) when the fence was already taken.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,6 +44,7 @@ def main():
         print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
         return FENCED
     os.makedirs(WORK, exist_ok=True)
+    adopt_orphans()
     started_at = time.time()
     code, message = run_container(specification)
     ended_at = time.time()
@@ -91,11 +93,30 @@ def run_container(specification):
     with os.fdopen(reading, "rb") as status:
         told = status.read()
     returned = process.wait()
+    wait_for_orphans()
     if STATUS_FD in specification["command"] and exit_code_told(told) is None:
         if returned < 0:
             return 128 - returned, None
         return None, "the runtime did not start the program; see stderr"
     return (128 - returned if returned < 0 else returned), None
+
+
+def adopt_orphans():
+    """Become the parent of what the runtime leaves behind (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    bubblewrap does not wait for its container's first process: without this, its resource usage is lost, and it could
+    still write while the outputs are measured.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def wait_for_orphans():
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def exit_code_told(text):

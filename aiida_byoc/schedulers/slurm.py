@@ -83,17 +83,19 @@ class ByocSlurmScheduler(SlurmScheduler):
         if retval != 0 and any(text.lower() in lowered for text in _PERMANENT):
             self.logger.error(f"sbatch refused the job for good: {stderr.strip()}")
             return ExitCode(REFUSED, f"Slurm refused the job: {stderr.strip()[:300]}")
-        return super()._parse_submit_output(retval, stdout, stderr)
+        answer: str | ExitCode = super()._parse_submit_output(retval, stdout, stderr)
+        return answer
 
     def _get_joblist_command(self, jobs: list[str] | None = None, user: str | None = None) -> str:
         # All states: a job that ended is told from a job that the controller does not know.
-        return super()._get_joblist_command(jobs=jobs, user=user) + " --states=all"
+        command: str = super()._get_joblist_command(jobs=jobs, user=user)
+        return f"{command} --states=all"
 
     def _parse_joblist_output(self, retval: int, stdout: str, stderr: str) -> list[JobInfo]:
         # `squeue -j ID` fails for an unknown id when only one is asked for: that job is gone, the poll is fine.
         if retval != 0 and "Invalid job id specified" in stderr:
             return []
-        jobs = super()._parse_joblist_output(retval, stdout, stderr)
+        jobs: list[JobInfo] = super()._parse_joblist_output(retval, stdout, stderr)
         for job in jobs:
             if job.raw_data and job.raw_data[1] in _ALSO_ENDED:
                 job.job_state = JobState.DONE

@@ -57,7 +57,7 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
     _process_class = ContainerJob
 
     @classmethod
-    def define(cls, spec: ProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: ProcessSpec) -> None:
         super().define(spec)
         spec.input("command", valid_type=Dict, help="The accepted SubmitJobCommand.")
         spec.input("placement", valid_type=Dict, help="What the node's policy decided for it.")
@@ -90,7 +90,7 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             500, "ERROR_IMAGE_UNAVAILABLE", message="The image cannot be used: {reason}."
         )
 
-    def get_or_create_db_record(self) -> ProcessNode:  # type: ignore[override]
+    def get_or_create_db_record(self) -> ProcessNode:
         # `uuid` is unique in the database: a second work chain for the same submission cannot be stored.
         node = super().get_or_create_db_record()
         node.backend_entity.bare_model.uuid = node_uuid(self.submission_id)
@@ -137,14 +137,7 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         state = self.state
         if state not in _ENDED:
             return None
-        finished = state is ProcessState.FINISHED
-        exit_code = self.node.exit_code if finished else None
-        return outcome(
-            self.node,
-            state,
-            exit_code.status if exit_code else None,
-            exit_code.message if exit_code else None,
-        )
+        return outcome(self.node, state)
 
     @process_handler(priority=100, exit_codes=[ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY,
                                                ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,

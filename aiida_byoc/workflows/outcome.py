@@ -39,12 +39,11 @@ ERRORS: dict[int, tuple[str, bool]] = {
 _MAX_MESSAGE = 2000
 
 
-def outcome(
-    node: ProcessNode, state: ProcessState, exit_status: int | None, exit_message: str | None
-) -> Report:
+def outcome(node: ProcessNode, state: ProcessState) -> Report:
     """The terminal report of a job whose work chain ended in `state`.
 
-    The node's own attributes may lag behind inside the transaction of the end, hence the arguments.
+    Inside the transaction of the end the node's own `process_state` may lag behind, hence the argument; AiiDA commits
+    exit status and message before the state.
     """
     attempts = [called for called in node.called if isinstance(called, CalcJobNode)]
     last = max(attempts, key=lambda called: called.pk or 0, default=None)
@@ -57,10 +56,12 @@ def outcome(
             reason="the job was stopped",
             facts=facts,
         )
-    if state is ProcessState.FINISHED and exit_status == 0 and "result" in facts:
+    if state is ProcessState.FINISHED and node.exit_status == 0 and "result" in facts:
         return Report(state=ExecutionState.SUCCEEDED, occurred_at=now, facts=facts)
-    code, retryable = ERRORS.get(exit_status or 0, ("execution_failed", True))
-    message = exit_message or "the execution broke off; its process report on the node says why"
+    code, retryable = ERRORS.get(node.exit_status or 0, ("execution_failed", True))
+    message = (
+        node.exit_message or "the execution broke off; its process report on the node says why"
+    )
     error = {"code": code, "message": message[:_MAX_MESSAGE], "retryable": retryable}
     return Report(state=ExecutionState.FAILED, occurred_at=now, facts={**facts, "error": error})
 

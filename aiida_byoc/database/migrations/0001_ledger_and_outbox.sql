@@ -29,7 +29,7 @@ CREATE TABLE byoc.job (
     process_pk          bigint,
     dispatched_at       timestamptz,
     launch_failures     integer NOT NULL DEFAULT 0,
-    launch_not_before   timestamptz NOT NULL DEFAULT '-infinity',
+    launch_not_before   timestamptz NOT NULL DEFAULT now(),
 
     cancel_requested_at timestamptz,
     cancel_reason       text,
@@ -70,7 +70,7 @@ CREATE TABLE byoc.stream (
     latest_seq    integer NOT NULL,
     acked_seq     integer NOT NULL DEFAULT 0,
     failures      integer NOT NULL DEFAULT 0,
-    not_before    timestamptz NOT NULL DEFAULT '-infinity',
+    not_before    timestamptz NOT NULL DEFAULT now(),
     quarantine    jsonb
 );
 CREATE INDEX stream_undelivered ON byoc.stream (submission_id)

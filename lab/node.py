@@ -1,0 +1,188 @@
+"""The management node of a lab: an AiiDA profile on the lab's Postgres and Slurm, its daemon, and our agent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import process
+from lab.credentials import Credentials
+from lab.image import Image
+from lab.paths import LabPaths
+from lab.postgres import Postgres
+from lab.proctable import MARK
+from lab.slurm import Slurm
+
+__all__ = ["NODE_ID", "PROFILE", "QUEUE", "Node", "environment", "start", "stop"]
+
+NODE_ID = "lab-node"
+PROFILE = "byoc"
+QUEUE = "main"
+COMPUTER = "lab"
+START_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
+
+# Ceilings of a small machine. The second digest is approved but in no store: what a job of it shows is
+# how a missing image is told.
+POLICY = """\
+tenants = [{tenants}]
+runtime = "bubblewrap"
+
+[ceilings]
+cpu = 4
+memory_mib = 4096
+walltime_seconds = 3600
+nodes = 2
+attempts = 3
+
+[queues.{queue}]
+partition = "main"
+
+[queues.high]
+partition = "high"
+
+[images."{repository}"]
+digests = ["{digest}", "{missing}"]
+tags = {{ "{tag}" = "{digest}" }}
+"""
+MISSING_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A running management node."""
+
+    node_id: str
+    profile: str
+    aiida_path: Path
+    agent_pid: int
+    log: Path
+    daemon_log: Path
+
+
+def environment(paths: LabPaths, slurm: Slurm) -> dict[str, str]:
+    """What every command of the node needs. TMPDIR: AiiDA's brokers and supervisors put their sockets there."""
+    programs = Path(sys.executable).parent
+    return {
+        MARK: str(paths.root),
+        "AIIDA_PATH": str(paths.directory("aiida")),
+        "SLURM_CONF": str(slurm.conf),
+        "TMPDIR": str(paths.run_directory("aiida")),
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def start(
+    paths: LabPaths,
+    *,
+    postgres: Postgres,
+    slurm: Slurm,
+    image: Image,
+    credentials: Credentials,
+    adapter_url: str,
+) -> Node:
+    """Set the profile up, start daemon and agent, and wait until the agent answers commands.
+
+    Raises:
+        LabError: a command failed or the agent did not start; the message holds what it said.
+    """
+    env = environment(paths, slurm)
+    _make_profile(paths, postgres, env)
+    policy = paths.root / "policy.toml"
+    repository, _, tag = image.ref.rpartition(":")
+    policy.write_text(
+        POLICY.format(
+            tenants=", ".join(f'"{tenant.tenant_id}"' for tenant in credentials.tenants),
+            queue=QUEUE,
+            repository=repository,
+            tag=tag,
+            digest=image.digest,
+            missing=MISSING_DIGEST,
+        )
+    )
+    _byoc(
+        env,
+        "init",
+        *("--node-id", NODE_ID, "--adapter-url", adapter_url, "--policy", str(policy)),
+        *("--key-file", str(credentials.node_key_file), "--computer", COMPUTER),
+        *("--image-store", str(paths.directory("store")), "--job-poll-seconds", "0.5"),
+    )
+    _byoc(env, "images", "add", str(image.layout_dir), image.digest)
+    _verdi(env, "daemon", "start", "1")
+    agent = process.spawn(
+        paths, "agent", [_program("verdi"), "-p", PROFILE, "data", "byoc", "agent", "run"], env=env
+    )
+    process.wait_until(
+        lambda: "launcher_started" in agent.log.read_text(),
+        START_SECONDS,
+        "the agent's launcher to start",
+        needs=[agent],
+    )
+    log = Path(env["AIIDA_PATH"]) / ".aiida" / "daemon" / "log" / f"aiida-{PROFILE}.log"
+    return Node(
+        node_id=NODE_ID,
+        profile=PROFILE,
+        aiida_path=Path(env["AIIDA_PATH"]),
+        agent_pid=agent.pid,
+        log=agent.log,
+        daemon_log=log,
+    )
+
+
+def stop(paths: LabPaths) -> None:
+    """Stop the agent; the daemon and its broker carry the lab's mark and end with the sweep."""
+    process.stop(paths, "agent")
+
+
+def _make_profile(paths: LabPaths, postgres: Postgres, env: Mapping[str, str]) -> None:
+    repository = paths.directory("repository")
+    _verdi(
+        env,
+        *("profile", "setup", "core.psql_dos", "-n", "-p", PROFILE, "--set-as-default"),
+        *("--email", "lab@localhost", "--first-name", "Lab", "--last-name", "Lab"),
+        *("--institution", "Lab", "--broker", "core.zeromq"),
+        *("--database-hostname", postgres.host, "--database-port", str(postgres.port)),
+        *("--database-username", postgres.user, "--database-password", postgres.password),
+        *("--database-name", postgres.database, "--repository-uri", repository.as_uri()),
+        profile=None,
+    )
+    work = paths.directory("work")
+    _verdi(
+        env,
+        *("computer", "setup", "-n", "--label", COMPUTER, "--hostname", "localhost"),
+        *("--transport", "core.local", "--scheduler", "byoc.slurm", "--work-dir", str(work)),
+        *("--mpirun-command", "", "--mpiprocs-per-machine", "1"),
+    )
+    login = ("--safe-interval", "0", "--no-use-login-shell")
+    _verdi(env, "computer", "configure", "core.local", "-n", *login, COMPUTER)
+    # A job takes two of a worker's slots; the default of 200 would deadlock a burst of parents.
+    _verdi(env, "config", "set", "daemon.worker_process_slots", "10000")
+    _verdi(env, "config", "set", "runner.poll.interval", "5")
+
+
+def _byoc(env: Mapping[str, str], *arguments: str) -> None:
+    _verdi(env, "data", "byoc", *arguments)
+
+
+def _verdi(env: Mapping[str, str], *arguments: str, profile: str | None = PROFILE) -> None:
+    command: Sequence[str] = [_program("verdi"), *(["-p", profile] if profile else []), *arguments]
+    outcome = subprocess.run(
+        command,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    if outcome.returncode != 0:
+        shown = " ".join(arguments[:4])
+        raise process.LabError(f"verdi {shown} … failed:\n{outcome.stdout}{outcome.stderr}")
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)

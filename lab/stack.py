@@ -1,0 +1,177 @@
+"""The whole stack, left to right: Postgres, Slurm, image, Convex, adapter, node; `lab.json` tells where all are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from lab import adapter, convex, credentials, image, node, postgres, process, slurm
+from lab.paths import LabPaths
+
+__all__ = ["LAB_FILE", "down", "is_up", "read", "up"]
+
+LAB_FILE = "lab.json"
+TENANTS = ["acme", "globex"]
+CONVEX_SECONDS = 60.0
+
+
+def up(paths: LabPaths) -> dict[str, Any]:
+    """Start everything and wait until it is ready; return what `lab.json` holds.
+
+    Raises:
+        LabError: a part did not start; what had started is stopped again, its logs are in the message.
+    """
+    if is_up(paths):
+        return read(paths)
+    # Product and node must not remember different pasts: a lab that is not up starts from nothing.
+    process.sweep(paths)
+    paths.discard()
+    paths = LabPaths(paths.root)
+    try:
+        return _start(paths)
+    except BaseException:
+        process.sweep(paths)
+        raise
+
+
+def down(paths: LabPaths) -> None:
+    """Stop everything and remove the lab's directories, whatever state it is in."""
+    node.stop(paths)
+    process.stop(paths, "adapter", "convex")
+    with contextlib.suppress(process.LabError, OSError):  # the sweep ends what does not stop
+        slurm.stop(paths)
+    process.sweep(paths)
+    paths.discard()
+
+
+def is_up(paths: LabPaths) -> bool:
+    """Whether a complete lab runs here."""
+    daemons = process.recorded(paths)
+    return (
+        (paths.root / LAB_FILE).exists()
+        and bool(daemons)
+        and all(daemon.alive for daemon in daemons.values())
+    )
+
+
+def read(paths: LabPaths) -> dict[str, Any]:
+    """What `lab.json` holds."""
+    content: dict[str, Any] = json.loads((paths.root / LAB_FILE).read_text())
+    return content
+
+
+def _start(paths: LabPaths) -> dict[str, Any]:
+    with _step("Postgres"):
+        database = postgres.start(paths)
+    with _step("Slurm"):
+        cluster = slurm.start(paths)
+    with _step("demonstration image"):
+        built = image.build(paths)
+    with _step("Convex functions"):
+        keys = credentials.make(paths, TENANTS)
+        product = _start_convex(paths, keys)
+    with _step("adapter"):
+        adapter_url, adapter_daemon = adapter.start(paths, convex=product, credentials=keys)
+    with _step("management node"):
+        management_node = node.start(
+            paths,
+            postgres=database,
+            slurm=cluster,
+            image=built,
+            credentials=keys,
+            adapter_url=adapter_url,
+        )
+    content = {
+        "adapter": {"url": adapter_url, "pid": adapter_daemon.pid, "log": str(adapter_daemon.log)},
+        "convex": {
+            "url": product.url,
+            "site_url": product.site_url,
+            "admin_key": product.admin_key,
+            **_pid_and_log(paths, "convex"),
+        },
+        "node": {
+            "node_id": management_node.node_id,
+            "agent_pid": management_node.agent_pid,
+            "aiida_path": str(management_node.aiida_path),
+            "profile": management_node.profile,
+            "daemon_log": str(management_node.daemon_log),
+            "log": str(management_node.log),
+            "environment": node.environment(paths, cluster),
+        },
+        "postgres": {"dsn": database.dsn, "pid": database.pid},
+        "slurm": {
+            "conf": str(cluster.conf),
+            "slurmctld_pid": cluster.slurmctld_pid,
+            "slurmd_pids": cluster.slurmd_pids,
+            "nodes": cluster.nodes,
+        },
+        "tenants": [
+            {
+                "tenant_id": tenant.tenant_id,
+                "workspace_id": tenant.workspace_id,
+                "user_id": tenant.user_id,
+                "token": tenant.token,
+            }
+            for tenant in keys.tenants
+        ],
+        "images": [{"ref": built.ref, "digest": built.digest}],
+        "queue_name": node.QUEUE,
+    }
+    file = paths.root / LAB_FILE
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(content, indent=2))
+    draft.rename(file)
+    return content
+
+
+def _start_convex(paths: LabPaths, keys: credentials.Credentials) -> convex.Convex:
+    product = convex.start(
+        lambda name, argv, env: process.spawn(paths, name, argv, env=env),
+        port=paths.ports("convex")[0],
+        admin_key=secrets.token_hex(24),
+        product_issuer=keys.product,
+        service_issuer=keys.service,
+    )
+    process.wait_until(
+        lambda: convex.ready(product),
+        CONVEX_SECONDS,
+        "the Convex functions to answer",
+        needs=[process.recorded(paths)["convex"]],
+    )
+    tenants = [tenant.tenant_id for tenant in keys.tenants]
+    declared = {
+        "tenants": [{"tenant_id": tenant} for tenant in tenants],
+        "memberships": [
+            {
+                "tenant_id": each.tenant_id,
+                "token_identifier": each.token_identifier,
+                "role": "member",
+            }
+            for each in keys.tenants
+        ],
+        "nodes": [{"node_id": node.NODE_ID, "tenant_ids": tenants}],
+    }
+    convex.call(product, "mutation", "tenancy:seed", declared)
+    return product
+
+
+def _pid_and_log(paths: LabPaths, name: str) -> dict[str, Any]:
+    daemon = process.recorded(paths)[name]
+    return {"pid": daemon.pid, "log": str(daemon.log)}
+
+
+@contextlib.contextmanager
+def _step(what: str) -> Iterator[None]:
+    sys.stderr.write(f"lab: starting {what} … ")
+    sys.stderr.flush()
+    try:
+        yield
+    except BaseException:
+        sys.stderr.write("failed\n")
+        raise
+    sys.stderr.write("ready\n")
