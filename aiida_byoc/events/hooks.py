@@ -56,6 +56,8 @@ def _connection(storage: Any) -> psycopg.Connection:
 class EmitsExecutionEvents(_Process):
     """Mixin over `WorkChain` and `CalcJob`, for processes with the input `submission_id`."""
 
+    _communicator: Any
+
     @property
     def submission_id(self) -> str:
         """The job in the ledger that this process works for."""
