@@ -163,3 +163,33 @@ def test_a_broken_function_is_an_outage_and_no_poison(job):
     """While the product is being deployed every call is refused: no job may be stopped for that."""
     with pytest.raises(ProblemError, match="product-unavailable"):
         deliver(Product(broken=True), [*job(ONE, 1), *job(TWO, 1)])
+
+
+def test_one_call_is_in_flight_per_node(job):
+    """Order holds because batches of a node do not overtake each other; nodes do not wait for nodes."""
+
+    class Slow(Product):
+        def __init__(self):
+            super().__init__()
+            self.running, self.most = [], set()
+
+        async def apply(self, node_id, updates):
+            self.running.append(node_id)
+            self.most.add(tuple(sorted(self.running)))
+            await asyncio.sleep(0.005)
+            self.running.remove(node_id)
+            return await super().apply(node_id, updates)
+
+    product, other = Slow(), NodeIdentity("n2", NODE.tenants)
+    theirs = [{**job(TWO, 1)[0], "source": "/nodes/n2"}]
+
+    async def story():
+        delivery = Delivery(product)
+        batches = [(NODE, job(ONE, 1)), (NODE, job(ONE, 2)), (other, theirs)]
+        return await asyncio.gather(*(delivery.deliver(*batch) for batch in batches))
+
+    answers = asyncio.run(story())
+
+    assert [answer.next_seq for answer in answers] == [{ONE: 2}, {ONE: 3}, {TWO: 2}]
+    assert ("n1", "n2") in product.most
+    assert ("n1", "n1") not in product.most
