@@ -17,7 +17,7 @@ from pydantic import (
     PlainSerializer,
 )
 
-__all__ = ["Fact", "Order", "Text", "UtcTime", "no_control_characters", "utc_now_text"]
+__all__ = ["PLAIN", "Fact", "Order", "UtcTime", "no_control_characters", "utc_now_text"]
 
 
 class Order(BaseModel):
@@ -40,8 +40,8 @@ def no_control_characters(value: str, allowed: str = "") -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(no_control_characters)]
-"""A string without control characters; give it a `max_length` where it is used."""
+PLAIN = AfterValidator(no_control_characters)
+"""Marks a string without control characters; stands after its length, so that lengths are told in characters."""
 
 
 _RFC3339 = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$")
@@ -56,7 +56,10 @@ def _rfc3339_only(value: object) -> object:
 
 
 def _as_utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must lie in the years 1 to 9999 also in UTC") from error
 
 
 def _rfc3339(value: datetime) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from aiida_byoc.contracts.base import Order, Text, UtcTime, no_control_characters
+from aiida_byoc.contracts.base import PLAIN, Order, UtcTime, no_control_characters
 from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
 
 __all__ = [
@@ -52,7 +52,9 @@ def _relative_path(value: str) -> str:
     return value
 
 
-RelativePath = Annotated[Text, Field(min_length=1, max_length=512), AfterValidator(_relative_path)]
+RelativePath = Annotated[
+    str, Field(min_length=1, max_length=512), PLAIN, AfterValidator(_relative_path)
+]
 """A path below the job's working directory `/work`."""
 
 
@@ -98,8 +100,8 @@ class InputFile(Order):
     name: RelativePath
     text: Annotated[
         str,
-        AfterValidator(lambda text: no_control_characters(text, allowed="\t\n\r")),
         Field(max_length=128 * 1024, description="content, written as UTF-8"),
+        AfterValidator(lambda text: no_control_characters(text, allowed="\t\n\r")),
     ]
 
 
@@ -125,8 +127,8 @@ def _image(value: str) -> str:
 
 Image = Annotated[
     str,
-    AfterValidator(_image),
     Field(max_length=255, examples=["localhost/byoc/demo:1"]),
+    AfterValidator(_image),
 ]
 
 
@@ -136,11 +138,12 @@ class ContainerWorkload(Order):
     kind: Literal["container"]
     image: Image
     argv: Annotated[
-        list[Annotated[Text, Field(max_length=32 * 1024)]],
+        list[Annotated[str, Field(max_length=32 * 1024), PLAIN]],
         Field(min_length=1, max_length=256, description="program and arguments, passed literally"),
     ]
     env: Annotated[
-        dict[EnvironmentName, Annotated[Text, Field(max_length=32 * 1024)]], Field(max_length=256)
+        dict[EnvironmentName, Annotated[str, Field(max_length=32 * 1024), PLAIN]],
+        Field(max_length=256),
     ] = {}
     inputs: Annotated[list[InputFile], Field(max_length=256)] = []
     outputs: Annotated[list[OutputFile], Field(max_length=64)] = []
@@ -174,7 +177,7 @@ class RetryPolicy(Order):
 class Requester(Order):
     """Who asked, as the product knows them."""
 
-    user_id: Annotated[Text, Field(min_length=1, max_length=128)]
+    user_id: Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 
 
 class SubmitJobCommand(Order):
@@ -202,6 +205,6 @@ class CancelJobCommand(Order):
     workspace_id: Name
     job_id: Name
     management_node_id: Name
-    reason: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=500), PLAIN] | None = None
     requested_by: Requester
     traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None

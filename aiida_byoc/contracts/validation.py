@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+import math
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +17,11 @@ __all__ = ["field_errors", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_Place: TypeAlias = "tuple[_Place, object] | None"
+"""Where a value stands: its parent's place and its own key or index."""
+
+_MAX_ERRORS = 50
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REMEDIES = {
     "extra_forbidden": "remove the field; the contract does not know it",
     "missing": "add the field",
@@ -38,7 +47,7 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
     """Say what is wrong, field by field, without echoing what was sent."""
     found = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
-        path = [str(part)[:64] for part in item["loc"] if part != "[key]"]
+        path = [_printable(part) for part in item["loc"] if part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
         found.append(
             FieldError(
@@ -47,20 +56,62 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
                 remedy=_REMEDIES.get(item["type"]),
             )
         )
-    return found[:50]
+    return found[:_MAX_ERRORS]
 
 
 def validated(model: type[Model], data: Any, *, what: str = "message") -> Model:
     """Validate JSON data strictly; raise `validation-failed` with every field at fault."""
     try:
         # JSON in, so that strictness has JSON's types (arrays, RFC 3339 strings), not Python's.
-        return model.model_validate_json(json.dumps(data, allow_nan=False))
+        return model.model_validate_json(_json(data, what))
     except ValidationError as error:
-        errors = field_errors(error)
-        raise ProblemError(
-            "validation-failed",
-            f"The {what} does not fit its contract: {len(errors)} field(s) at fault, first {errors[0].field}.",
-            errors=errors,
-        ) from error
+        raise _refusal(field_errors(error), what) from error
+
+
+def _json(data: Any, what: str) -> bytes:
+    try:
+        return json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError as error:
+        too_deep = FieldError(field="(body)", message="is nested too deeply")
+        raise _refusal([too_deep], what) from error
     except ValueError as error:
-        raise ProblemError("validation-failed", f"The {what} cannot be used: {error}.") from error
+        raise _refusal(list(islice(_unwritable(data), _MAX_ERRORS)), what) from error
+
+
+def _refusal(errors: list[FieldError], what: str) -> ProblemError:
+    return ProblemError(
+        "validation-failed",
+        f"The {what} does not fit its contract: {len(errors)} field(s) at fault, first {errors[0].field}.",
+        errors=errors,
+    )
+
+
+def _printable(part: object) -> str:
+    """A part of a path as it may stand in a log line: names of unknown members are the sender's choice."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(part)[:64])
+
+
+def _unwritable(data: Any) -> Iterator[FieldError]:
+    """What Python's parser reads and no JSON writer may write: lone surrogates, and numbers beyond a double."""
+    waiting: list[tuple[Any, _Place]] = [(data, None)]
+    while waiting:
+        value, place = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(item, (place, key)) for key, item in value.items()]
+            waiting += [(key, (place, key)) for key in value]
+        elif isinstance(value, list):
+            waiting += [(item, (place, index)) for index, item in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            message = "is beyond the range of a number"
+            yield FieldError(field=_path(place), message=message, remedy="send a smaller number")
+        elif isinstance(value, str) and _SURROGATE.search(value):
+            message = "must not contain control characters (found a lone surrogate)"
+            yield FieldError(field=_path(place), message=message, remedy="send whole characters")
+
+
+def _path(place: _Place) -> str:
+    parts: list[str] = []
+    while place is not None:
+        place, part = place
+        parts.insert(0, _printable(part))
+    return ".".join(parts) or "(body)"
