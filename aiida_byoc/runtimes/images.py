@@ -7,29 +7,20 @@ STORE/rootfs/<64 hex>/     its unpacked layers, read-only for jobs; complete as 
 from __future__ import annotations
 
 import fcntl
-import gzip
 import hashlib
-import io
 import json
-import os
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from aiida_byoc.runtimes.layers import ImageError, apply_layer, remove
 
 __all__ = ["ImageError", "ImageStore"]
 
 _MOUNT_POINTS = ("proc", "dev", "tmp", "work")
-_WHITEOUT = ".wh."
-_OPAQUE = ".wh..wh..opq"
-_GZIP = b"\x1f\x8b"
-
-
-class ImageError(Exception):
-    """An image is missing, damaged or of a kind that cannot be unpacked; the message says which."""
+_DRAFT = ".draft-"
 
 
 class ImageStore:
@@ -43,17 +34,10 @@ class ImageStore:
         target = self._layout(digest)
         if target.exists():
             return
-        manifest = _json_blob(layout, digest)
-        for descriptor in (manifest["config"], *manifest["layers"]):
-            _verified_blob(layout, descriptor["digest"])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".adding-"))
-        shutil.copytree(layout, staging, dirs_exist_ok=True)
-        with _only_one(target.parent / ".lock"):
-            if target.exists():
-                shutil.rmtree(staging)
-            else:
-                staging.rename(target)
+        config, layers = _manifest(layout, digest)
+        for blob in (config, *layers):
+            _verified(layout, blob).close()
+        _make_once(target, lambda draft: shutil.copytree(layout, draft, dirs_exist_ok=True))
 
     def digests(self) -> list[str]:
         """What the store holds."""
@@ -64,7 +48,7 @@ class ImageStore:
         """The unpacked image; unpacks and verifies it at first use, once, however many ask at the same time.
 
         Raises:
-            ImageError: the image is not in the store, or a blob does not have the digest it is known by.
+            ImageError: the image is not in the store, is damaged, or reaches outside its own root.
         """
         target = self._directory / "rootfs" / _hex(digest)
         if target.exists():
@@ -72,27 +56,13 @@ class ImageStore:
         layout = self._layout(digest)
         if not layout.exists():
             raise ImageError(f"the image {digest} is not in the node's image store")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(target.parent / ".lock"):
-            if target.exists():
-                return target
-            staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-            try:
-                for descriptor in _json_blob(layout, digest)["layers"]:
-                    _apply_layer(_verified_blob(layout, descriptor["digest"]), staging)
-                for name in _MOUNT_POINTS:
-                    (staging / name).mkdir(exist_ok=True)
-                staging.chmod(0o755)
-                staging.rename(target)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
+        _make_once(target, lambda draft: _unpack(layout, digest, draft))
         return target
 
     def environment(self, digest: str) -> dict[str, str]:
         """The environment that the image's own configuration sets."""
         layout = self._layout(digest)
-        config = _json_blob(layout, _json_blob(layout, digest)["config"]["digest"])
+        config = _json_blob(layout, _manifest(layout, digest)[0])
         pairs = (entry.partition("=") for entry in config.get("config", {}).get("Env") or [])
         return {name: value for name, _, value in pairs}
 
@@ -107,63 +77,64 @@ def _hex(digest: str) -> str:
     return value
 
 
-def _verified_blob(layout: Path, digest: str) -> bytes:
-    path = layout / "blobs" / "sha256" / _hex(digest)
+def _verified(layout: Path, digest: str) -> BinaryIO:
+    """Open a blob at its beginning, if its content has the digest it is known by."""
     try:
-        content = path.read_bytes()
+        blob = (layout / "blobs" / "sha256" / _hex(digest)).open("rb")
     except OSError as error:
         raise ImageError(f"the blob {digest} is missing from the image") from error
-    if hashlib.sha256(content).hexdigest() != _hex(digest):
+    if hashlib.file_digest(blob, "sha256").hexdigest() != _hex(digest):
+        blob.close()
         raise ImageError(f"the blob {digest} has been altered: its content has another digest")
-    return content
+    blob.seek(0)
+    return blob
 
 
 def _json_blob(layout: Path, digest: str) -> dict[str, Any]:
-    try:
-        value = json.loads(_verified_blob(layout, digest))
-    except ValueError as error:
-        raise ImageError(f"the blob {digest} is not JSON") from error
+    with _verified(layout, digest) as blob:
+        try:
+            value = json.load(blob)
+        except ValueError as error:
+            raise ImageError(f"the blob {digest} is not JSON") from error
     return cast("dict[str, Any]", value)
 
 
-def _apply_layer(blob: bytes, root: Path) -> None:
-    """Unpack one layer (OCI image-spec, layer.md): whiteouts first, then entries; never outside `root`."""
-    raw: BinaryIO = io.BytesIO(blob)
-    if blob.startswith(_GZIP):
-        raw = cast("BinaryIO", gzip.GzipFile(fileobj=raw))
-    with tarfile.open(fileobj=raw, mode="r|") as archive:
-        for member in archive:
-            name = Path(member.name)
-            if name.name == _OPAQUE:
-                for child in (root / name.parent).iterdir():
-                    _remove(child)
-            elif name.name.startswith(_WHITEOUT):
-                _remove(root / name.parent / name.name.removeprefix(_WHITEOUT))
-            elif member.isfile() or member.isdir() or member.issym() or member.islnk():
-                # Ownership is dropped: the image is read-only to jobs, and an ordinary user cannot set it.
-                member.uid = member.gid = os.getuid()
-                archive.extract(member, root, filter=_safe)
+def _manifest(layout: Path, digest: str) -> tuple[str, list[str]]:
+    """The digests of the image's configuration and of its layers, lowest first."""
+    manifest = _json_blob(layout, digest)
+    try:
+        return manifest["config"]["digest"], [layer["digest"] for layer in manifest["layers"]]
+    except (KeyError, TypeError) as error:
+        raise ImageError(
+            f"{digest} is not the manifest of one image (an index, perhaps)"
+        ) from error
 
 
-def _safe(member: tarfile.TarInfo, root: str) -> tarfile.TarInfo | None:
-    """PEP 706's `tar` filter, but links may be absolute: at run time they resolve inside the image."""
-    if member.issym():
-        parent = (Path(root) / member.name).parent.resolve()
-        if not parent.is_relative_to(Path(root).resolve()):
-            raise ImageError(f"the layer puts {member.name!r} outside the image")
-        return member
-    return tarfile.tar_filter(member, root)
+def _unpack(layout: Path, digest: str, root: Path) -> None:
+    for digest_of_layer in _manifest(layout, digest)[1]:
+        with _verified(layout, digest_of_layer) as layer:
+            apply_layer(layer, root)
+    for name in _MOUNT_POINTS:
+        place = root / name
+        if place.is_symlink() or not place.is_dir():
+            remove(place)
+            place.mkdir()
+    root.chmod(0o755)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _make_once(target: Path, make: Callable[[Path], object]) -> None:
+    """Let one of several processes fill a directory, which appears as `target` once it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return
+        for abandoned in target.parent.glob(_DRAFT + "*"):  # by a process that was killed
+            shutil.rmtree(abandoned)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=_DRAFT))
+        try:
+            make(draft)
+            draft.rename(target)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
