@@ -33,9 +33,11 @@ LIMIT %s
 """
 
 _ACKNOWLEDGE = """
-UPDATE byoc.stream SET acked_seq = %(acked)s, failures = 0, not_before = now()
-WHERE submission_id = %(submission)s AND %(acked)s <= latest_seq
+UPDATE byoc.stream SET failures = 0, not_before = now(),
+    acked_seq = CASE WHEN %(back)s THEN %(acked)s ELSE greatest(acked_seq, %(acked)s) END
+WHERE submission_id = %(submission)s AND %(acked)s BETWEEN 0 AND latest_seq
 """
+"""A product that was set back asks for less than we sent; otherwise another relay may be further than we are."""
 
 _POSTPONE = """
 UPDATE byoc.stream SET failures = failures + 1,
@@ -63,22 +65,25 @@ def deliver(connection: psycopg.Connection, sink: EventSink) -> int:
     for submission_id, seq, _ in rows:
         first.setdefault(submission_id, seq)
     answer = sink.events([body for _, _, body in rows])
+    refused = {each.submission_id: each for each in answer.quarantined if each.submission_id}
     settled = 0
     with connection.transaction():
-        for submission_id, seq in first.items():
+        for submission_id, seq in sorted(first.items()):  # one order, or two relays could deadlock
             wanted = answer.next_seq.get(submission_id, seq)
-            if wanted > seq:
-                connection.execute(_ACKNOWLEDGE, {"submission": submission_id, "acked": wanted - 1})
-                settled += wanted - seq
-        refused = {each.submission_id: each for each in answer.quarantined if each.submission_id}
-        for submission_id, each in refused.items():
-            if submission_id in first:
+            moved = wanted != seq and _acknowledge(connection, submission_id, seq, wanted)
+            settled += max(0, wanted - seq) if moved else 0
+            if submission_id in refused:
                 connection.execute(
                     "UPDATE byoc.stream SET quarantine = %s WHERE submission_id = %s",
-                    (Jsonb(each.model_dump(mode="json")), submission_id),
+                    (Jsonb(refused[submission_id].model_dump(mode="json")), submission_id),
                 )
                 settled += 1
-        for submission_id, seq in first.items():
-            if submission_id not in refused and answer.next_seq.get(submission_id, seq) <= seq:
+            elif not moved:
                 connection.execute(_POSTPONE, (submission_id,))
     return settled
+
+
+def _acknowledge(connection: psycopg.Connection, submission_id: str, seq: int, wanted: int) -> bool:
+    """Go where the product is; `False` when that is no place in this job's stream."""
+    where = {"submission": submission_id, "acked": wanted - 1, "back": wanted < seq}
+    return connection.execute(_ACKNOWLEDGE, where).rowcount == 1
