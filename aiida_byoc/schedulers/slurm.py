@@ -70,12 +70,14 @@ class ByocSlurmScheduler(SlurmScheduler):
 
     def _get_submit_command(self, submit_script: str) -> str:
         # `SBATCH_*` in the daemon's environment would override the script's limits. `--states=all` sees jobs that
-        # have already ended, for as long as the controller remembers them (MinJobAge).
+        # have already ended, for as long as the controller remembers them (MinJobAge). A `squeue` that fails knows
+        # nothing of the job: no pipe may hide that, or it would be submitted twice.
         find_name = f"sed -n 's/^#SBATCH --job-name=//p' {submit_script} | tail -n 1"
-        find_job = 'squeue --noheader --me --states=all --format=%i --name="$name" | head -n 1'
+        find_jobs = 'squeue --noheader --me --states=all --format=%i --name="$name"'
         return (
-            f"unset ${{!SBATCH_@}}; name=$({find_name}); job=$({find_job}) || exit 1; "
-            f'if [ -n "$job" ]; then echo "Submitted batch job $job"; else sbatch {submit_script}; fi'
+            f"unset ${{!SBATCH_@}}; name=$({find_name}); jobs=$({find_jobs}) || exit 1; "
+            f'if [ -n "$jobs" ]; then echo "Submitted batch job ${{jobs%%[[:space:]]*}}"; '
+            f"else sbatch {submit_script}; fi"
         )
 
     def _parse_submit_output(self, retval: int, stdout: str, stderr: str) -> str | ExitCode:
