@@ -10,12 +10,21 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
+from aiida_byoc.runtimes import RUNTIMES
 
 __all__ = ["Placement", "Policy", "PolicyError"]
 
@@ -58,6 +67,16 @@ class Image(_Model):
     digests: list[Digest] = Field(min_length=1)
     tags: dict[str, Digest] = {}
 
+    @field_validator("tags")
+    @classmethod
+    def _tags_stand_for_approved_digests(
+        cls, tags: dict[str, str], others: ValidationInfo
+    ) -> dict[str, str]:
+        for tag, digest in tags.items():
+            if digest not in others.data.get("digests", [digest]):
+                raise ValueError(f"the tag {tag!r} stands for a digest that is not in digests")
+        return tags
+
 
 class Placement(_Model):
     """Where and as what an accepted job runs: the policy's decision, in Slurm's and OCI's words."""
@@ -78,11 +97,18 @@ class Policy(_Model):
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
 
+    @field_validator("runtime")
+    @classmethod
+    def _runtime_is_known(cls, runtime: str) -> str:
+        if runtime not in RUNTIMES:
+            raise ValueError(f"{runtime!r} is unknown; use one of {', '.join(RUNTIMES)}")
+        return runtime
+
     @classmethod
     def load(cls, path: Path) -> Policy:
         """Read the policy; raise `PolicyError` with one sentence when it cannot be used."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
