@@ -161,22 +161,23 @@ def _job(
 def _earlier_claim(
     connection: psycopg.Connection, command: SubmitJobCommand, key: str, intent: str
 ) -> JobAcceptance | None:
-    row = (
+    # Key and job in one statement: between two, the same command's own claim could commit and look like a conflict.
+    rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
             "SELECT job.*, node.node_id FROM byoc.job, byoc.node"
-            " WHERE tenant_id = %s AND idempotency_key = %s",
-            (command.tenant_id, key),
+            " WHERE tenant_id = %s AND (idempotency_key = %s OR job_id = %s)",
+            (command.tenant_id, key, command.job_id),
         )
-        .fetchone()
+        .fetchall()
     )
-    if row is not None:
-        if row["fingerprint"] != intent:
-            raise ProblemError("idempotency-key-reused")
-        return _acceptance(row)
-    other = _job(connection, command.tenant_id, command.job_id)
-    if other is not None:
-        raise ProblemError("job-cancelled" if other["command"] is None else "job-id-conflict")
+    for row in rows:
+        if row["idempotency_key"] == key:
+            if row["fingerprint"] != intent:
+                raise ProblemError("idempotency-key-reused")
+            return _acceptance(row)
+    if rows:
+        raise ProblemError("job-cancelled" if rows[0]["command"] is None else "job-id-conflict")
     return None
 
 
