@@ -1,0 +1,82 @@
+"""One server for the session, one fresh database for each test, migrated unless the test says otherwise."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from pgtest.pgtest import PGTest
+from psycopg import sql
+
+from aiida_byoc.database.connection import connect
+from aiida_byoc.database.migrate import migrate
+from tests.builders import NODE
+from tests.postgres.server import server
+
+Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PGTest]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PGTest) -> str:
+    """A database as `byoc init` leaves it."""
+    _administer(postgres, "CREATE DATABASE template_byoc")
+    with connect(_storage(postgres, "template_byoc"), application="init") as connection:
+        migrate(connection)
+        connection.execute("INSERT INTO byoc.node (node_id) VALUES (%s)", (NODE,))
+    return "template_byoc"
+
+
+@pytest.fixture
+def storage(postgres: PGTest, template: str) -> Iterator[dict[str, Any]]:
+    """The storage configuration of a profile whose database is ready."""
+    yield from _fresh(postgres, template)
+
+
+@pytest.fixture
+def bare_storage(postgres: PGTest) -> Iterator[dict[str, Any]]:
+    """The storage configuration of a profile that `byoc init` has not seen."""
+    yield from _fresh(postgres, "template1")
+
+
+@pytest.fixture
+def open_connection(storage: dict[str, Any]) -> Iterator[Connect]:
+    """Open connections as the parts of a node do; closed after the test."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(connect(storage, application="test"))
+
+
+@pytest.fixture
+def connection(open_connection: Connect) -> psycopg.Connection:
+    return open_connection()
+
+
+def _fresh(postgres: PGTest, template: str) -> Iterator[dict[str, Any]]:
+    name = f"test_{uuid.uuid4().hex}"
+    _administer(postgres, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    yield _storage(postgres, name)
+    _administer(postgres, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+def _storage(postgres: PGTest, database: str) -> dict[str, Any]:
+    return {
+        "database_hostname": "localhost",
+        "database_port": postgres.port,
+        "database_username": postgres.username,
+        "database_password": "",
+        "database_name": database,
+    }
+
+
+def _administer(postgres: PGTest, statement: str, *names: str) -> None:
+    with connect(_storage(postgres, "postgres"), application="tests") as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
