@@ -28,7 +28,7 @@ def test_i1_one_claim_per_key(open_connection: Connect, connection: psycopg.Conn
     together = threading.Barrier(THREADS, timeout=START_SECONDS)
 
     def submit_all(number: int) -> dict[int, tuple[JobAcceptance, bool]]:
-        order = random.Random(number).sample(range(KEYS), KEYS)
+        order = random.Random(number).sample(range(KEYS), KEYS)  # noqa: S311  (no secret)
         together.wait()
         return {
             key: ledger.accept(

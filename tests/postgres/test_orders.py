@@ -1,0 +1,105 @@
+"""I6: whatever the order of submit, cancel, launch and their repetitions, the end is consistent."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from aiida_byoc.commands import ledger
+from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.events import outbox
+from tests.builders import KEY, NOW, cancel, placement, submit
+from tests.postgres.conftest import Connect
+from tests.postgres.reading import row, states
+
+Step = Callable[[psycopg.Connection], str]
+STEPS = ("submit", "submit again", "cancel", "cancel again", "launch")
+
+
+def do_submit(connection: psycopg.Connection) -> str:
+    try:
+        _, replayed = ledger.accept(connection, submit(), KEY, place=lambda _: placement(), now=NOW)
+    except ProblemError as problem:
+        return problem.kind.name
+    return "replayed" if replayed else "accepted"
+
+
+def do_cancel(connection: psycopg.Connection) -> str:
+    cancellation, _ = ledger.cancel(connection, cancel(), now=NOW)
+    return cancellation.status
+
+
+def do_launch(connection: psycopg.Connection) -> str:
+    """As the launcher does: lock what is accepted, launch that."""
+    with connection.transaction():
+        found = connection.execute(
+            "SELECT submission_id::text FROM byoc.job WHERE state = 'accepted' FOR UPDATE SKIP LOCKED"
+        ).fetchone()
+        if found is None:
+            return "nothing to launch"
+        launched = outbox.Report(state=ExecutionState.LAUNCHED, occurred_at=NOW)
+        assert outbox.append(connection, found[0], launched) is not None
+        return "launched"
+
+
+ACTIONS: dict[str, Step] = {
+    "submit": do_submit,
+    "submit again": do_submit,
+    "cancel": do_cancel,
+    "cancel again": do_cancel,
+    "launch": do_launch,
+}
+
+
+def check_end(connection: psycopg.Connection, outcomes: dict[str, str]) -> None:
+    """What everybody was told must be true of the one row that is left."""
+    kept = row(connection)
+    assert kept is not None
+    submits = {outcomes["submit"], outcomes["submit again"]}
+    cancels = {outcomes["cancel"], outcomes["cancel again"]}
+    if kept["command"] is None:
+        assert submits == {"job-cancelled"}
+        assert cancels == {"cancelled"}
+        assert outcomes["launch"] == "nothing to launch"
+        return
+    assert submits == {"accepted", "replayed"}
+    told = states(connection, str(kept["submission_id"]))
+    if outcomes["launch"] == "launched":
+        assert told == ["accepted", "launched"]
+        assert cancels == {"cancelling"}
+        assert kept["cancel_requested_at"] is not None
+    else:
+        assert told == ["accepted", "cancelled"]
+        assert cancels == {"cancelled"}
+
+
+@pytest.mark.parametrize("first", STEPS)
+def test_i6_every_order_ends_consistent(connection: psycopg.Connection, first: str) -> None:
+    others = [step for step in STEPS if step != first]
+    for rest in itertools.permutations(others):
+        outcomes = {step: ACTIONS[step](connection) for step in (first, *rest)}
+        check_end(connection, outcomes)
+        connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream")
+
+
+def test_i6_all_at_once_ends_consistent(
+    open_connection: Connect, connection: psycopg.Connection
+) -> None:
+    connections = {step: open_connection() for step in STEPS}
+    together = threading.Barrier(len(STEPS), timeout=30)
+
+    def act(step: str) -> str:
+        together.wait()
+        return ACTIONS[step](connections[step])
+
+    with ThreadPoolExecutor(len(STEPS)) as pool:
+        for _ in range(40):
+            outcomes = dict(zip(STEPS, pool.map(act, STEPS), strict=True))
+            check_end(connection, outcomes)
+            connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream")
