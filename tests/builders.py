@@ -16,6 +16,7 @@ __all__ = [
     "KEY",
     "NODE",
     "NOW",
+    "POLICY",
     "cancel",
     "cancel_body",
     "event",
@@ -29,6 +30,27 @@ NODE = "n1"
 KEY = "key-0123456789abcdef"
 NOW = datetime(2026, 2, 15, 10, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "d" * 64
+POLICY = f"""\
+tenants = ["acme", "globex"]
+runtime = "bubblewrap"
+
+[ceilings]
+cpu = 4
+memory_mib = 4096
+walltime_seconds = 3600
+
+[queues.main]
+partition = "batch"
+
+[queues.night]
+partition = "batch"
+accounts = {{ chemistry = "chem-42" }}
+qos = {{ low = "scavenger" }}
+
+[images."localhost/byoc/demo"]
+digests = ["{DIGEST}"]
+tags = {{ "1" = "{DIGEST}" }}
+"""
 SUBMISSION = "11111111-1111-4111-8111-111111111111"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,7 +15,8 @@ from psycopg import sql
 
 from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import migrate
-from tests.builders import NODE
+from aiida_byoc.node import NodeSettings
+from tests.builders import NODE, POLICY
 from tests.postgres.server import server
 
 Connect = Callable[[], psycopg.Connection]
@@ -58,6 +60,23 @@ def open_connection(storage: dict[str, Any]) -> Iterator[Connect]:
 @pytest.fixture
 def connection(open_connection: Connect) -> psycopg.Connection:
     return open_connection()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> NodeSettings:
+    """A node whose policy places the example command."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    return NodeSettings.model_validate(
+        {
+            "node_id": NODE,
+            "adapter_url": "http://127.0.0.1:1",
+            "key_file": tmp_path / "node.pem",
+            "policy_file": policy,
+            "image_store": tmp_path / "images",
+            "code": "byoc@slurm",
+        }
+    )
 
 
 def _fresh(postgres: PGTest, template: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,92 @@
+"""What a node tells of itself and of a job: live, and to the job's own tenant alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.commands import ledger
+from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.events.relay import deliver
+from aiida_byoc.node import NodeSettings
+from tests.builders import NODE, NOW, cancel
+from tests.postgres.jobs import accept, walk
+from tests.postgres.product import Product
+
+
+def test_the_view_is_the_newest_event(connection: psycopg.Connection) -> None:
+    submission = accept(connection)
+    deliver(connection, Product())
+    walk(connection, submission, "launched", "queued")
+    ledger.cancel(connection, cancel(), now=NOW)
+
+    view = ledger.view(connection, "acme", "job-1")
+
+    assert (view.node_id, view.job.submission_id) == (NODE, submission)
+    assert (view.job.state, view.job.seq, view.delivered_seq) == ("queued", 3, 1)
+    assert view.cancel_requested_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("tenant", "job"), [("globex", "job-1"), ("acme", "job-2"), ("acme", "buried")]
+)
+def test_i7_what_is_not_the_tenants_is_not_there(
+    connection: psycopg.Connection, tenant: str, job: str
+) -> None:
+    """Another tenant's job, nobody's, and a tombstone look the same."""
+    accept(connection)
+    ledger.cancel(connection, cancel(job_id="buried"), now=NOW)
+
+    with pytest.raises(ProblemError) as caught:
+        ledger.view(connection, tenant, job)
+
+    assert caught.value.problem() == ProblemError("not-found").problem()
+
+
+def test_tenants_with_the_same_job_id_see_their_own(connection: psycopg.Connection) -> None:
+    ours = accept(connection)
+    theirs = accept(connection, tenant_id="globex")
+
+    assert ledger.view(connection, "acme", "job-1").job.submission_id == ours
+    assert ledger.view(connection, "globex", "job-1").job.submission_id == theirs
+
+
+def test_the_heartbeat_counts_what_is_under_way(
+    connection: psycopg.Connection, settings: NodeSettings
+) -> None:
+    assert heartbeat(connection, settings).jobs_active == 0
+    first, second = accept(connection, "job-1"), accept(connection, "job-2")
+    deliver(connection, Product())
+    walk(connection, first, "launched", "queued", "succeeded")
+    walk(connection, second, "launched")
+    connection.execute("UPDATE byoc.event SET occurred_at = now() - interval '90 s' WHERE seq = 2")
+
+    beat = heartbeat(connection, settings)
+
+    assert (beat.jobs_active, beat.events_undelivered) == (1, 4)
+    assert 90 <= beat.oldest_undelivered_seconds < 150
+    assert beat.queues == ["main", "night"]
+    assert set(beat.versions) == {"aiida-byoc", "aiida-core", "python"}
+
+
+def test_a_quarantined_stream_is_not_counted_as_lag(
+    connection: psycopg.Connection, settings: NodeSettings
+) -> None:
+    accept(connection)
+    connection.execute("""UPDATE byoc.stream SET quarantine = '{"code": "poison"}'""")
+
+    beat = heartbeat(connection, settings)
+
+    assert (beat.jobs_active, beat.events_undelivered) == (1, 0)
+    assert beat.oldest_undelivered_seconds == 0
+
+
+def test_a_node_without_a_policy_offers_nothing_and_lives(
+    connection: psycopg.Connection, settings: NodeSettings
+) -> None:
+    Path(settings.policy_file).unlink()
+
+    assert heartbeat(connection, settings).queues == []
