@@ -126,6 +126,14 @@ def test_depth_is_refused_at_every_depth(depth):
     refused(SubmitJobCommand, data)
 
 
+def test_data_too_deep_to_be_written_are_refused_as_a_whole():
+    data: list = []
+    for _ in range(100_000):
+        data = [data]
+
+    assert [error.field for error in refused(SubmitJobCommand, data).errors] == ["(body)"]
+
+
 @pytest.mark.parametrize("data", [None, [], "x", 1, True])
 def test_a_body_that_is_no_object_is_refused_as_a_whole(data):
     assert [error.field for error in refused(SubmitJobCommand, data).errors] == ["(body)"]

@@ -1,0 +1,115 @@
+"""Rules of the house that a reader would otherwise have to remember."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.fences.house import CODE, ROOT, files
+
+MOST_LINES = 300
+BANNED = re.compile(r"(?:^|[-_.@/[])(?:redis|rq|bullmq|ioredis)(?:$|[-_.[\]])", re.IGNORECASE)
+PRIVATE_PATH = re.compile(
+    r"/(?:home|Users)/\w|/root/|/tmp/\w"
+    r"|(?<![\w.:/}~])/(?:[\w.-]+/)+(?:aiida_byoc|adapter|convex|docs|lab|tests|\.lab|\.venv)/"
+)
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
+
+
+def is_banned(name: str) -> bool:
+    return BANNED.search(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "banned"),
+    [("redis", True), ("rq", True), ("types-redis", True), ("fastapi[redis]", True), ("@types/redis", True),
+     ("ioredis", True), ("rqdatac", False), ("requests", False), ("attrs", False), ("torque", False)],
+)  # fmt: skip
+def test_the_banned_are_recognised(name, banned):
+    assert is_banned(name) is banned
+
+
+def test_the_python_lock_has_no_redis_and_no_rq():
+    text = (ROOT / "requirements.lock").read_text()
+    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", text, re.MULTILINE)
+
+    assert len(names) > 50
+    assert [name for name in names if is_banned(name)] == []
+
+
+def test_the_npm_lock_has_no_redis_and_no_rq():
+    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+
+    assert len(packages) > 20
+    assert [name for name in packages if is_banned(name)] == []
+
+
+def test_nothing_declares_redis_or_rq():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    package = json.loads((ROOT / "package.json").read_text())
+    names = [
+        re.split(r"[<>=!~; ]", requirement)[0]
+        for group in (project["dependencies"], *project["optional-dependencies"].values())
+        for requirement in group
+    ]
+    names += [*package["dependencies"], *package["devDependencies"]]
+
+    assert len(names) > 15
+    assert [name for name in names if is_banned(name)] == []
+
+
+def test_files_are_small():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in files(*CODE)
+        if path.suffix in {".py", ".ts", ".sh", ".sql"}
+        and (lines := len(path.read_text().splitlines())) > MOST_LINES
+    }
+
+    assert long == {}, "which second idea moved in?"
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [('"/home/ann/x"', True), ("cd /root/byoc", True), ("/tmp/x", True), ("= /srv/clone/aiida_byoc/cli", True),
+     ("see docs/contracts/", False), ("https://host/a/docs/b", False), ("{root}/a/lab/x", False), ("/work/out", False)],
+)  # fmt: skip
+def test_a_path_of_somebodys_machine_is_recognised(text, private):
+    assert bool(PRIVATE_PATH.search(text)) is private
+
+
+def test_no_path_of_somebodys_machine():
+    """A clone runs anywhere."""
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:80]}"
+        for path in files()
+        if path != Path(__file__)
+        for line in path.read_text().splitlines()
+        if PRIVATE_PATH.search(line)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("requirements.lock", r"https?://|--(?:extra-)?index-url"), ("package-lock.json", r'"resolved": "http')],
+)  # fmt: skip
+def test_locks_name_no_registry(name, host):
+    assert re.findall(host, (ROOT / name).read_text()) == []
+
+
+def test_nothing_is_unfinished():
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:80]}"
+        for path in files(*CODE, "docs", "tests")
+        if path != Path(__file__)
+        for line in path.read_text().splitlines()
+        if UNFINISHED.search(line)
+    ]
+
+    assert found == []
