@@ -8,14 +8,15 @@ submit left 16 of 77 nodes orphaned under SIGKILL, this 0 of 113); several launc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 from aiida.engine.processes.control import kill_processes
+from aiida.engine.runners import Runner
 from aiida.engine.utils import instantiate_process
-from aiida.manage.manager import Manager
+from aiida.manage import get_manager
 from aiida.orm import Dict, load_node
 from psycopg.rows import dict_row
 
@@ -35,12 +36,21 @@ _KILL_TIMEOUT_SECONDS = 5.0
 
 
 class Launcher:
-    """What is to be done now; each `step` does one piece of each kind of work and commits it."""
+    """What is to be done now; each `step` does one piece of each kind of work and commits it.
 
-    def __init__(self, manager: Manager, settings: NodeSettings) -> None:
-        self._storage = manager.get_profile_storage()
-        self._runner = manager.get_runner()
+    Args:
+        runner: AiiDA's; its persister saves the checkpoints.
+        settings: the node's.
+        dispatch: hands the pk of a committed work chain to the workers; raises if it cannot.
+    """
+
+    def __init__(
+        self, runner: Runner, settings: NodeSettings, dispatch: Callable[[int], object]
+    ) -> None:
+        self._runner = runner
+        self._storage = get_manager().get_profile_storage()
         self._settings = settings
+        self._hand_over = dispatch
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
@@ -105,7 +115,7 @@ class Launcher:
 
     def _dispatch(self, pk: int) -> bool:
         """Hand a committed work chain to the workers; whoever dies in between finds it undispatched."""
-        self._runner.controller.continue_process(pk, nowait=False, no_reply=True)
+        self._hand_over(pk)
         with transaction(self._storage) as connection:
             connection.execute(
                 "UPDATE byoc.job SET dispatched_at = now() WHERE process_pk = %s", (pk,)
@@ -130,14 +140,14 @@ class Launcher:
                 (failures, now + timedelta(seconds=2**failures), job["submission_id"]),
             )
 
-    def _undispatched(self) -> Iterator[int]:
-        yield from self._pks(
+    def _undispatched(self) -> list[int]:
+        return self._pks(
             "SELECT process_pk FROM byoc.job WHERE state = 'launched' AND dispatched_at IS NULL"
             " ORDER BY accepted_at LIMIT 20"
         )
 
-    def _to_stop(self) -> Iterator[int]:
-        yield from self._pks(
+    def _to_stop(self) -> list[int]:
+        return self._pks(
             "SELECT process_pk FROM byoc.job WHERE cancel_requested_at IS NOT NULL AND dispatched_at IS NOT NULL"
             " AND state IN ('launched', 'queued', 'running', 'held') ORDER BY cancel_requested_at LIMIT 20"
         )

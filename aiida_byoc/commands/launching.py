@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -25,7 +26,9 @@ def launch_forever(settings: NodeSettings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     agent = os.getppid()
-    launcher = Launcher(get_manager(), settings)
+    runner = get_manager().get_runner()
+    hand_over = functools.partial(runner.controller.continue_process, nowait=False, no_reply=True)
+    launcher = Launcher(runner, settings, hand_over)
     _LOGGER.info("Launcher started event=launcher_started pid=%s", os.getpid())
     while not stopping.is_set() and os.getppid() == agent:
         began = time.monotonic()

@@ -97,8 +97,18 @@ def run_container(specification):
     if STATUS_FD in specification["command"] and exit_code_told(told) is None:
         if returned < 0:
             return 128 - returned, None
-        return None, "the runtime did not start the program; see stderr"
+        return None, "the program was not started: " + last_words()
     return (128 - returned if returned < 0 else returned), None
+
+
+def last_words():
+    """What the runtime said: nothing else wrote to the job's stderr, since the program never ran."""
+    try:
+        with open("stderr", encoding="utf-8", errors="replace") as file:
+            said = " ".join(file.read(4096).split())
+    except OSError:
+        said = ""
+    return said[-300:] or "the runtime did not say why"
 
 
 def adopt_orphans():
