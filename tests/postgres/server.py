@@ -18,12 +18,15 @@ from lab.postgres import binary
 
 __all__ = ["server"]
 
+_MEMORY = "/dev/shm"
+_ENOUGH_BYTES = 2**30
+
 
 @contextmanager
 def server() -> Iterator[PGTest]:
     """Run a server until the end of the block; nothing remains."""
     pg_ctl = Path(binary("pg_ctl"))
-    home = Path(tempfile.mkdtemp(prefix="byoc-pg-"))
+    home = Path(tempfile.mkdtemp(prefix="byoc-pg-", dir=_place()))
     try:
         if os.geteuid() == 0:
             pg_ctl = _for_service_user(pg_ctl, home)
@@ -34,6 +37,17 @@ def server() -> Iterator[PGTest]:
                 yield running
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _place() -> str | None:
+    """Memory, where there is enough of it: a new database per test is many small files."""
+    try:
+        memory = os.statvfs(_MEMORY)
+    except OSError:
+        return None
+    fits = memory.f_bavail * memory.f_frsize >= _ENOUGH_BYTES
+    usable = os.access(_MEMORY, os.W_OK) and not memory.f_flag & os.ST_NOEXEC
+    return _MEMORY if fits and usable else None
 
 
 def _for_service_user(pg_ctl: Path, home: Path) -> Path:
