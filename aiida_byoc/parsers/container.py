@@ -21,7 +21,7 @@ __all__ = ["CompletionRecord", "ContainerParser"]
 class CompletionRecord(BaseModel):
     """What `runtimes/in_job.py` writes."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     submission_id: str
     attempt: int
@@ -77,11 +77,10 @@ class ContainerParser(Parser):
         """The record, if it is this job's; `FileNotFoundError` without one, `ValueError` when it cannot be believed."""
         text = self.retrieved.base.repository.get_object_content(in_job.RECORD, mode="rb")
         try:
-            record = CompletionRecord.model_validate(json.loads(text))
+            record = CompletionRecord.model_validate_json(text)
         except ValidationError as error:
-            raise ValueError(f"its field {error.errors()[0]['loc']} is wrong") from error
-        except ValueError as error:
-            raise ValueError("it is not JSON") from error
+            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
+            raise ValueError(f"{where} is wrong") from error
         specification = json.loads(
             self.node.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
         )

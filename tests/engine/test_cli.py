@@ -1,0 +1,215 @@
+"""`verdi data byoc`: what is missing is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from aiida_byoc.cli import byoc
+
+POLICY = """
+tenants = ["acme"]
+[ceilings]
+cpu = 1
+memory_mib = 1
+walltime_seconds = 1
+[queues.main]
+partition = "main"
+[images]
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run a command; an unexpected exception is the test's."""
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(
+            byoc, list(arguments), env=environment or None, catch_exceptions=False
+        )
+
+    return invoke
+
+
+@pytest.fixture
+def adapter_url() -> Any:
+    """Something that answers /livez."""
+
+    class Alive(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Alive)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def options(tmp_path: Path, adapter_url: str) -> dict[str, str]:
+    """Options of `init` that fit this machine, apart from the broker."""
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "node.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    (tmp_path / "policy.toml").write_text(POLICY)
+    return {
+        "--node-id": "engine-node",
+        "--adapter-url": adapter_url,
+        "--key-file": str(tmp_path / "node.pem"),
+        "--policy": str(tmp_path / "policy.toml"),
+        "--image-store": str(tmp_path / "store"),
+        "--computer": "cluster",
+    }
+
+
+@pytest.fixture
+def brokered(profile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile names a broker; nothing is started."""
+    monkeypatch.setitem(profile.dictionary["process_control"], "backend", "core.zeromq")
+
+
+def init(run: Run, options: dict[str, str], **changes: str) -> Result:
+    """Call `init` with some options changed."""
+    named = {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    words = [word for pair in {**options, **named}.items() for word in pair]
+    return run("init", *words)
+
+
+@pytest.mark.usefixtures("node", "brokered")
+def test_init_can_be_repeated(run: Run, options: dict[str, str]) -> None:
+    """The tables are up to date, the settings are written, the next step is named."""
+    results = [init(run, options), init(run, options)]
+
+    assert [result.exit_code for result in results] == [0, 0], results[0].output
+    assert "up to date" in results[1].output
+    assert "agent run" in results[1].output
+
+
+@pytest.mark.usefixtures("node", "brokered")
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"adapter_url": "http://127.0.0.1:1"},
+            "the adapter cannot be reached at http://127.0.0.1:1",
+        ),
+        ({"adapter_url": "nowhere"}, "--adapter-url"),
+        ({"node_id": "has spaces"}, "--node-id"),
+        ({"node_id": "another"}, "belongs to the node engine-node"),
+        ({"policy": "/nonexistent.toml"}, "the policy /nonexistent.toml cannot be read"),
+        ({"key_file": "/nonexistent.pem"}, "the node's key /nonexistent.pem cannot be read"),
+        ({"computer": "nowhere"}, "there is no AiiDA computer nowhere"),
+    ],
+)
+def test_init_says_what_is_wrong(
+    run: Run, options: dict[str, str], changes: dict[str, str], sentence: str
+) -> None:
+    """One sentence, no traceback, exit status 1."""
+    result = init(run, options, **changes)
+
+    assert result.exit_code == 1
+    assert sentence in result.output
+    assert result.output.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("node", "brokered")
+def test_init_names_a_missing_slurm(
+    run: Run, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Slurm's commands on PATH."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+    result = init(run, options)
+
+    assert (result.exit_code, "Slurm is missing" in result.output) == (1, True)
+
+
+@pytest.mark.usefixtures("node", "brokered")
+def test_init_names_a_missing_runtime(
+    run: Run, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm is there, bubblewrap is not."""
+    for name in ("sbatch", "squeue", "scancel", "scontrol"):
+        (tmp_path / name).symlink_to(Path("/usr/bin") / name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    result = init(run, options)
+
+    assert (result.exit_code, "the runtime bubblewrap is missing" in result.output) == (1, True)
+
+
+@pytest.mark.usefixtures("node")
+def test_init_names_a_missing_broker(run: Run, options: dict[str, str]) -> None:
+    """The profile of this tier has none."""
+    result = init(run, options)
+
+    assert (result.exit_code, "broker is missing" in result.output) == (1, True)
+
+
+def test_init_refuses_sqlite(options: dict[str, str], tmp_path: Path) -> None:
+    """The ledger needs PostgreSQL; `verdi` says so, and how to get it."""
+    verdi = str(Path(sys.executable).parent / "verdi")
+    environment = {**os.environ, "AIIDA_PATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    made = [verdi, "presto", "-n", "-p", "light", "--no-broker"]
+    subprocess.run(made, env=environment, check=True, capture_output=True, timeout=120)
+    words = [word for pair in options.items() for word in pair]
+
+    result = subprocess.run(
+        [verdi, "-p", "light", "data", "byoc", "init", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "core.sqlite_dos; a management node needs core.psql_dos" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_jobs_and_events_are_listed(run: Run, node: Any) -> None:
+    """As a table for people, as JSON for programs."""
+    submission = node.accept()
+    node.launch(submission)
+    job = node.events(submission)[0]["job_id"]
+
+    table = run("jobs", "list", "--tenant", "acme")
+    listed = json.loads(run("jobs", "list", "--json", "--state", "launched").output)
+    shown = json.loads(run("jobs", "show", "--tenant", "acme", job).output)
+    told = json.loads(run("events", "list", "--job", job, "--json").output)
+
+    assert job in table.output
+    assert job in [row["job_id"] for row in listed]
+    assert shown["job"]["submission_id"] == submission
+    assert [(row["seq"], row["state"]) for row in told] == [(1, "accepted"), (2, "launched")]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_job_of_another_tenant_does_not_exist(run: Run, node: Any) -> None:
+    """Job ids are looked up per tenant."""
+    job = node.events(node.accept())[0]["job_id"]
+
+    result = run("jobs", "show", "--tenant", "globex", job)
+
+    assert (result.exit_code, job in result.output) == (1, False)

@@ -1,0 +1,148 @@
+"""The completion record is believed only if it is this job's, whole and true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida.common.links import LinkType
+from aiida.orm import CalcJobNode, FolderData
+
+from aiida_byoc.calculations.container import ContainerJob
+from aiida_byoc.parsers.container import ContainerParser
+
+SPECIFICATION = {
+    "submission_id": "7d0f1f0e-8d0f-4a53-9f5c-0b8f4e8f1c11",
+    "attempt": 1,
+    "image_digest": "sha256:" + "a" * 64,
+}
+CONTENT = b"42\n"
+RECORD = {
+    **SPECIFICATION,
+    "scheduler_job_id": "17",
+    "container_started": True,
+    "exit_code": 0,
+    "message": None,
+    "started_at": 1.0,
+    "ended_at": 2.5,
+    "outputs": [{"name": "a/b", "size": 3, "sha256": hashlib.sha256(CONTENT).hexdigest()}],
+    "missing": [],
+    "usage": {"cpu_seconds": 0.1, "peak_rss_mib": 3.0, "walltime_seconds": 1.5},
+}
+
+Parse = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def parse(computer: Any, tmp_path: Path) -> Parse:
+    """Parse what a job left; return the exit status and the outputs."""
+
+    def run(
+        record: bytes | None, *, content: bytes | None = CONTENT, slurm: int | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        node = CalcJobNode(computer=computer, process_type=ContainerJob.build_process_type())
+        node.set_option("resources", {"num_machines": 1})
+        node.base.repository.put_object_from_bytes(
+            json.dumps(SPECIFICATION).encode(), "byoc_job.json"
+        )
+        node.store()
+        node.set_job_id("17")
+        if slurm:
+            node.set_exit_status(slurm)
+        retrieved = FolderData()
+        if record is not None:
+            retrieved.base.repository.put_object_from_bytes(record, "byoc_record.json")
+        retrieved.base.links.add_incoming(node, LinkType.CREATE, "retrieved")
+        retrieved.store()
+        if content is not None:
+            (tmp_path / "outputs/a").mkdir(parents=True)
+            (tmp_path / "outputs/a/b").write_bytes(content)
+        parser = ContainerParser(node)
+        exit_code = parser.parse(retrieved_temporary_folder=str(tmp_path))
+        return (exit_code.status if exit_code else 0), parser.outputs
+
+    return run
+
+
+def status(name: str) -> int:
+    """The exit status of that name."""
+    return int(getattr(ContainerJob.exit_codes, name).status)
+
+
+def record(**changes: Any) -> bytes:
+    """A record, true but for the changes."""
+    return json.dumps({**RECORD, **changes}).encode()
+
+
+def test_a_true_record_gives_record_and_outputs(parse: Parse) -> None:
+    """Both are nodes of the provenance graph."""
+    exit_status, outputs = parse(record())
+
+    assert exit_status == 0
+    assert outputs["record"]["usage"]["cpu_seconds"] == 0.1
+    assert outputs["outputs"].base.repository.get_object_content("a/b", mode="rb") == CONTENT
+
+
+def test_no_record_is_never_success(parse: Parse) -> None:
+    """However quietly the job left the queue."""
+    assert parse(None)[0] == status("ERROR_NO_COMPLETION_RECORD")
+
+
+def test_slurm_explains_a_missing_record(parse: Parse) -> None:
+    """Its verdict (here: out of memory) stands."""
+    assert parse(None, slurm=110)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        record(attempt=2),
+        record(submission_id="00000000-0000-0000-0000-000000000000"),
+        record(image_digest="sha256:" + "b" * 64),
+        record(scheduler_job_id="18"),
+        record(exit_code="0"),
+        record(exit_code=256),
+        record(outputs="none"),
+        json.dumps({"exit_code": 0}).encode(),
+    ],
+)
+def test_a_record_that_is_not_this_jobs_is_refused(parse: Parse, forged: bytes) -> None:
+    """Another job's, another attempt's, another image's, junk."""
+    assert parse(forged)[0] == status("ERROR_COMPLETION_RECORD_INVALID")
+
+
+def test_an_altered_output_is_refused(parse: Parse) -> None:
+    """Its hash is not the record's: it is not kept."""
+    exit_status, outputs = parse(record(), content=b"43\n")
+
+    assert exit_status == status("ERROR_OUTPUT_ALTERED")
+    assert "outputs" not in outputs
+
+
+def test_a_lost_output_is_refused(parse: Parse) -> None:
+    """The record has it, the retrieved files have not."""
+    assert parse(record(), content=None)[0] == status("ERROR_OUTPUT_ALTERED")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"exit_code": 3}, "ERROR_COMMAND_FAILED"),
+        ({"missing": ["c"]}, "ERROR_OUTPUT_FILEPATHS_MISSING"),
+        (
+            {"container_started": False, "exit_code": None, "message": "no such program"},
+            "ERROR_CONTAINER_NOT_STARTED",
+        ),
+    ],
+)
+def test_what_went_wrong_has_a_name(parse: Parse, changes: dict[str, Any], name: str) -> None:
+    """Each kind of failure has its own exit code."""
+    assert parse(record(**changes))[0] == status(name)
