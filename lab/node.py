@@ -17,7 +17,7 @@ from lab.postgres import Postgres
 from lab.proctable import MARK
 from lab.slurm import Slurm
 
-__all__ = ["NODE_ID", "PROFILE", "QUEUE", "Node", "environment", "start", "stop"]
+__all__ = ["NODE_ID", "PROFILE", "QUEUE", "Node", "environment", "spawn_agent", "start", "stop"]
 
 NODE_ID = "lab-node"
 PROFILE = "byoc"
@@ -114,15 +114,7 @@ def start(
     )
     _byoc(env, "images", "add", str(image.layout_dir), image.digest)
     _verdi(env, "daemon", "start", "1")
-    agent = process.spawn(
-        paths, "agent", [_program("verdi"), "-p", PROFILE, "data", "byoc", "agent", "run"], env=env
-    )
-    process.wait_until(
-        lambda: "launcher_started" in agent.log.read_text(),
-        START_SECONDS,
-        "the agent's launcher to start",
-        needs=[agent],
-    )
+    agent = spawn_agent(paths, env)
     log = Path(env["AIIDA_PATH"]) / ".aiida" / "daemon" / "log" / f"aiida-{PROFILE}.log"
     return Node(
         node_id=NODE_ID,
@@ -132,6 +124,29 @@ def start(
         log=agent.log,
         daemon_log=log,
     )
+
+
+def spawn_agent(paths: LabPaths, env: Mapping[str, str]) -> process.Daemon:
+    """Start the agent (again) and wait until its launcher works.
+
+    Raises:
+        LabError: it did not start; the message holds the end of its log.
+    """
+    command = [_program("verdi"), "-p", PROFILE, "data", "byoc", "agent", "run"]
+    log = paths.logs / "agent.log"
+    before = _launches(log)
+    agent = process.spawn(paths, "agent", command, env=env)
+    process.wait_until(
+        lambda: _launches(log) > before,
+        START_SECONDS,
+        "the agent's launcher to start",
+        needs=[agent],
+    )
+    return agent
+
+
+def _launches(log: Path) -> int:
+    return log.read_text().count("event=launcher_started") if log.exists() else 0
 
 
 def stop(paths: LabPaths) -> None:
