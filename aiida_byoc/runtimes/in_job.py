@@ -80,8 +80,10 @@ def run_container(specification):
     reading, writing = os.pipe()
     runtime, *words = specification["command"]
     # Found on the machine's PATH: the environment given below is the container's.
-    command = [shutil.which(runtime) or runtime]
-    command += [str(writing) if word == STATUS_FD else word for word in words]
+    command = [shutil.which(runtime) or runtime, *words]
+    tells = STATUS_FD in command
+    if tells:  # the first is the runtime's; the program's own words are not touched
+        command[command.index(STATUS_FD)] = str(writing)
     try:
         process = subprocess.Popen(
             command, env=specification["env"], stdin=subprocess.DEVNULL, pass_fds=[writing]
@@ -94,7 +96,7 @@ def run_container(specification):
         told = status.read()
     returned = process.wait()
     wait_for_orphans()
-    if STATUS_FD in specification["command"] and exit_code_told(told) is None:
+    if tells and exit_code_told(told) is None:
         if returned < 0:
             return 128 - returned, None
         return None, "the program was not started: " + last_words()
@@ -160,7 +162,9 @@ def keep_outputs(names):
             continue
         target = os.path.join(OUTPUTS, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.chmod(os.path.dirname(source), 0o700)  # a job may close its directories and files;
         os.rename(source, target)
+        os.chmod(target, 0o600)  # they are ours, and to be read
         digest, size = hashlib.sha256(), 0
         with open(target, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
