@@ -1,0 +1,86 @@
+"""Run the program of `runtimes/in_job.py` as a Slurm job would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiida_byoc.runtimes import in_job
+
+__all__ = ["SLURM", "Job"]
+
+SLURM = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_NAME": "b-1",
+    "SLURMD_NODENAME": "c1",
+    "SLURM_CONF": "/etc/slurm/slurm.conf",
+}
+PATIENCE = 60
+
+
+@dataclass
+class Job:
+    """A job's directory, and the program in it."""
+
+    directory: Path
+    python: str = sys.executable
+    as_user: Sequence[str] = ()
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        outputs: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Put the specification there and start the program, with its output in two files."""
+        specification = {
+            "submission_id": "11111111-1111-4111-8111-111111111111",
+            "attempt": 2,
+            "image_digest": "sha256:" + "d" * 64,
+            "command": list(command),
+            "env": dict(env or {"PATH": os.defpath}),
+            "outputs": list(outputs),
+        }
+        (self.directory / in_job.SPECIFICATION).write_text(json.dumps(specification))
+        shutil.copy(in_job.__file__, self.directory / "byoc_in_job.py")
+        with (
+            (self.directory / "stdout").open("ab") as out,
+            (self.directory / "stderr").open("ab") as err,
+        ):
+            return subprocess.Popen(
+                [*self.as_user, self.python, "byoc_in_job.py"],
+                cwd=self.directory,
+                env={**os.environ, **SLURM},
+                stdout=out,
+                stderr=err,
+            )
+
+    def run(self, *command: str, **options: Any) -> int:
+        """Run to the end; return the exit status."""
+        return self.start(command, **options).wait(PATIENCE)
+
+    def sh(self, script: str, **options: Any) -> int:
+        """Run a script by the simplest of all runtimes, in the container's directory."""
+        return self.run("/bin/sh", "-c", f"cd {in_job.WORK} && {{ {script}\n}}", **options)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.directory / in_job.RECORD).read_text())
+
+    def said(self, stream: str = "stdout") -> str:
+        return (self.directory / stream).read_text()
+
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.directory))
+            for path in self.directory.rglob("*")
+            if not path.is_dir()
+        }

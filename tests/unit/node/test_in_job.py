@@ -1,0 +1,250 @@
+"""The program of the job: runs once, tells how it ended, and writes the record last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from aiida_byoc.parsers.container import CompletionRecord
+from aiida_byoc.runtimes import in_job
+from aiida_byoc.runtimes.bubblewrap import command_line
+from tests.eventually import eventually
+from tests.unit.node.inside import Job
+
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
+    before = time.time()
+
+    status = job.sh("printf hello > a.txt", outputs=["a.txt"])
+
+    assert status == 0
+    record = CompletionRecord.model_validate(job.record)
+    assert record.submission_id == "11111111-1111-4111-8111-111111111111"
+    assert (record.attempt, record.image_digest) == (2, "sha256:" + "d" * 64)
+    assert (record.scheduler_job_id, job.record["scheduler_job_name"]) == ("17", "b-1")
+    assert job.record["node"] == "c1"
+    assert (record.container_started, record.exit_code, record.message) == (True, 0, None)
+    assert before <= record.started_at <= record.ended_at <= time.time()
+    assert record.usage.walltime_seconds == pytest.approx(
+        record.ended_at - record.started_at, abs=0.01
+    )
+    (output,) = record.outputs
+    assert (output.name, output.size) == ("a.txt", 5)
+    assert output.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert record.missing == []
+    assert (job.directory / "outputs" / "a.txt").read_text() == "hello"
+    assert job.files() == {
+        *("byoc_job.json", "byoc_in_job.py", "byoc_record.json", "stdout", "stderr"),
+        "outputs/a.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 3", 3), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
+)
+def test_the_programs_status_is_the_jobs(job: Job, script: str, code: int) -> None:
+    assert job.sh(script) == code
+    assert (job.record["container_started"], job.record["exit_code"]) == (True, code)
+
+
+def test_a_runtime_that_is_not_there_is_named(job: Job) -> None:
+    assert job.run("no-such-runtime", "x") == in_job.NOT_STARTED
+
+    record = CompletionRecord.model_validate(job.record)
+    assert (record.container_started, record.exit_code) == (False, None)
+    assert record.message is not None
+    assert "no-such-runtime" in record.message
+
+
+def test_output_streams_belong_to_the_program(job: Job) -> None:
+    job.sh("printf out; printf err >&2")
+
+    assert (job.said("stdout"), job.said("stderr")) == ("out", "err")
+
+
+def test_the_environment_is_exactly_the_given_one(job: Job) -> None:
+    """Nothing of Slurm's, of the machine's or of the batch script's reaches the program."""
+    given = {"PATH": os.defpath, "QUOTED": "a 'b' \"c\" $(id)", "EMPTY": ""}
+
+    job.run("/usr/bin/env", "-0", env=given)
+
+    seen = dict(entry.split("=", 1) for entry in job.said().split("\0") if entry)
+    assert seen == given
+
+
+def test_the_programs_words_arrive_literally(job: Job) -> None:
+    words = ["", "a b", "$(id)", "'", '"', "\\", "*", "{status_fd}", "-n", "ä", "\t"]
+    script = 'for word do printf "%s\\0" "$word"; done'
+
+    # The runtime's own place for the descriptor comes first.
+    job.run("/bin/sh", "-c", f": $0; {script}", in_job.STATUS_FD, *words)
+
+    assert job.said().split("\0")[:-1] == words
+
+
+def test_standard_input_is_empty(job: Job) -> None:
+    assert job.sh("cat") == 0
+    assert job.said() == ""
+
+
+def test_i17_a_second_copy_leaves_without_a_trace(job: Job) -> None:
+    job.sh("printf one > a", outputs=["a"])
+    before = {name: (job.directory / name).read_bytes() for name in job.files() - {"stderr"}}
+
+    status = job.sh("printf two > a", outputs=["a"])
+
+    assert status == in_job.FENCED == 75
+    assert "another copy of this job was here first" in job.said("stderr")
+    after = {name: (job.directory / name).read_bytes() for name in job.files() - {"stderr"}}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {in_job.SPECIFICATION}  # by this test
+
+
+def test_i17_of_copies_that_start_together_one_runs(job: Job) -> None:
+    command = ["/bin/sh", "-c", "echo ran"]
+    copies = [job.start(command) for _ in range(6)]
+
+    assert sorted(copy.wait(60) for copy in copies) == [0] + [75] * 5
+    assert job.said() == "ran\n"
+
+
+def test_i19_a_job_that_is_killed_leaves_no_record(job: Job) -> None:
+    process = job.start(["/bin/sh", "-c", "echo up; exec sleep 60"])
+    eventually(lambda: job.said() == "up\n", "the program to run", logs=[job.directory / "stderr"])
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+    process.kill()
+    process.wait(60)
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+
+    assert not {name for name in job.files() if in_job.RECORD in name}
+
+
+def test_i19_the_record_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is seen under its name until all of it is on the disk."""
+    monkeypatch.chdir(tmp_path)
+    steps: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        assert not Path(in_job.RECORD).exists()
+        real_sync(descriptor)
+
+    def rename(source: str, target: str) -> None:
+        steps.append(f"rename {source} {target}")
+        json.loads(Path(source).read_text())
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", rename)
+    in_job.write_record({"exit_code": 0})
+
+    temporary = f"{in_job.RECORD}.tmp"
+    assert steps == [f"sync {temporary}", f"rename {temporary} {in_job.RECORD}"]
+    assert [path.name for path in tmp_path.iterdir()] == [in_job.RECORD]
+
+
+def test_what_the_program_left_running_is_waited_for(job: Job) -> None:
+    """Outputs are measured when nobody can change them any more."""
+    late = "(while [ ! -e go ]; do :; done; printf late > a) </dev/null >/dev/null 2>&1 &"
+    process = job.start(["/bin/sh", "-c", f"cd work; {late} echo up"], outputs=["a"])
+    eventually(lambda: job.said() == "up\n", "the program to end", logs=[job.directory / "stderr"])
+    assert not (job.directory / in_job.RECORD).exists()
+
+    (job.directory / "work" / "go").touch()
+
+    assert process.wait(60) == 0
+    assert job.record["outputs"][0]["sha256"] == hashlib.sha256(b"late").hexdigest()
+
+
+def test_usage_counts_grandchildren(job: Job) -> None:
+    burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+
+    job.sh(f"(sh -c '{burn}' &) ; true")
+
+    usage = job.record["usage"]
+    assert usage["cpu_seconds"] > 0.1
+    assert usage["peak_rss_mib"] > 0.5
+    assert usage["walltime_seconds"] >= usage["cpu_seconds"] / 4
+
+
+@needs_bubblewrap
+def test_a_container_that_succeeds(job: Job, rootfs: Path) -> None:
+    command = command_line(str(rootfs), ["sh", "-c", "echo $A; mkdir d; echo x > d/o; exit 0"])
+
+    assert job.run(*command, outputs=["d/o"], env={"A": "1", "PATH": "/bin"}) == 0
+    assert (job.record["container_started"], job.record["exit_code"]) == (True, 0)
+    assert job.said() == "1\n"
+    assert [output["name"] for output in job.record["outputs"]] == ["d/o"]
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 1", 1), ("exit 125", 125), ("kill -9 $$", 137)]
+)
+def test_a_container_that_fails(job: Job, rootfs: Path, script: str, code: int) -> None:
+    """Also with a status that the runtime itself uses."""
+    assert job.run(*command_line(str(rootfs), ["sh", "-c", script]), env={"PATH": "/bin"}) == code
+    assert (job.record["container_started"], job.record["exit_code"]) == (True, code)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("missing", ["program", "rootfs"])
+def test_a_container_that_does_not_start(job: Job, rootfs: Path, missing: str) -> None:
+    program = "no-such-program" if missing == "program" else "sh"
+    place = rootfs if missing == "program" else rootfs / "nowhere"
+
+    status = job.run(*command_line(str(place), [program]), env={"PATH": "/bin"})
+
+    assert status == in_job.NOT_STARTED
+    assert (job.record["container_started"], job.record["exit_code"]) == (False, None)
+    assert job.record["message"]
+
+
+@needs_bubblewrap
+def test_a_container_leaves_nothing_running(job: Job, rootfs: Path) -> None:
+    """What it started in the background dies with it, before the outputs are measured."""
+    duration = f"61.{os.getpid()}"
+    script = f"sleep {duration} & echo x > o"
+
+    assert job.run(*command_line(str(rootfs), ["sh", "-c", script]), env={"PATH": "/bin"}) == 0
+
+    left = [
+        path for path in Path("/proc").glob("[0-9]*/cmdline") if duration.encode() in read(path)
+    ]
+    assert left == []
+    assert job.record["usage"]["walltime_seconds"] < 30
+
+
+@needs_bubblewrap
+def test_usage_counts_the_containers_processes(job: Job, rootfs: Path) -> None:
+    """bubblewrap does not wait for them; the program of the job does."""
+    burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+
+    job.run(*command_line(str(rootfs), ["sh", "-c", burn]), env={"PATH": "/bin"})
+
+    assert job.record["usage"]["cpu_seconds"] > 0.1
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
