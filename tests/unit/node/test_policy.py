@@ -1,0 +1,223 @@
+"""What a node's owner allows, and how a refusal or a mistake in the file is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.contracts.problems import ProblemError
+from tests.builders import DIGEST, POLICY, submit, submit_body
+
+OTHER = "sha256:" + "e" * 64
+SHAPE = {"cpu": 4, "memory_mib": 4096, "walltime_seconds": 3600}
+
+
+def read(tmp_path: Path, text: str = POLICY) -> Policy:
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    return Policy.load(path)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Policy:
+    return read(tmp_path)
+
+
+def refusal(policy: Policy, **changes: Any) -> ProblemError:
+    with pytest.raises(ProblemError) as caught:
+        policy.place(submit(**changes))
+    return caught.value
+
+
+def image(reference: str) -> dict[str, Any]:
+    return {**submit_body()["workload"], "image": reference}
+
+
+def test_a_command_within_the_policy_is_placed(policy: Policy) -> None:
+    assert policy.place(submit(resource_shape=SHAPE)) == Placement(
+        partition="batch", image_digest=DIGEST, runtime="bubblewrap"
+    )
+
+
+def test_names_become_slurms_words(policy: Policy) -> None:
+    profile = {"queue_name": "night", "account": "chemistry", "qos": "low"}
+
+    placed = policy.place(submit(execution_profile=profile))
+
+    assert (placed.partition, placed.account, placed.qos) == ("batch", "chem-42", "scavenger")
+
+
+def test_defaults_stand_in_for_what_is_not_named(tmp_path: Path) -> None:
+    defaults = 'partition = "batch"\ndefault_account = "house"\ndefault_qos = "normal"\n'
+    policy = read(tmp_path, POLICY.replace('partition = "batch"\n', defaults, 1))
+
+    placed = policy.place(submit())
+
+    assert (placed.account, placed.qos) == ("house", "normal")
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "ceiling"),
+    [
+        ("resource_shape.cpu", {"resource_shape": {**SHAPE, "cpu": 5}}, 4),
+        ("resource_shape.memory_mib", {"resource_shape": {**SHAPE, "memory_mib": 4097}}, 4096),
+        (
+            "resource_shape.walltime_seconds",
+            {"resource_shape": {**SHAPE, "walltime_seconds": 3601}},
+            3600,
+        ),
+        ("resource_shape.gpus", {"resource_shape": {**SHAPE, "gpus": 1}}, 0),
+        ("resource_shape.nodes", {"resource_shape": {**SHAPE, "nodes": 2}}, 1),
+        ("retry_policy.max_attempts", {"retry_policy": {"max_attempts": 2, "on": ["oom"]}}, 1),
+    ],
+)
+def test_every_ceiling_holds_and_is_told(
+    policy: Policy, field: str, changes: dict[str, Any], ceiling: int
+) -> None:
+    problem = refusal(policy, **changes)
+
+    assert problem.kind.name == "policy-refused"
+    (error,) = problem.errors
+    assert (error.field, error.remedy) == (field, f"ask for at most {ceiling}")
+    assert field in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "changes"),
+    [
+        ("gpus", 2, {"resource_shape": {**SHAPE, "gpus": 2}}),
+        ("nodes", 3, {"resource_shape": {**SHAPE, "nodes": 3}}),
+        ("attempts", 3, {"retry_policy": {"max_attempts": 3, "on": ["oom"]}}),
+    ],
+)
+def test_a_ceiling_can_be_raised(
+    tmp_path: Path, name: str, value: int, changes: dict[str, Any]
+) -> None:
+    policy = read(tmp_path, POLICY.replace("cpu = 4\n", f"cpu = 4\n{name} = {value}\n"))
+
+    assert policy.place(submit(**changes)).partition == "batch"
+
+
+@pytest.mark.parametrize(
+    ("profile", "field", "remedy"),
+    [
+        ({"queue_name": "batch"}, "queue_name", "use one of: main, night"),
+        ({"queue_name": "night", "account": "chem-42"}, "account", "use one of: chemistry"),
+        ({"queue_name": "night", "qos": "scavenger"}, "qos", "use one of: low"),
+        ({"queue_name": "main", "account": "chemistry"}, "account", "use one of: none"),
+    ],
+    ids=["partition for queue", "raw account", "raw qos", "account of another queue"],
+)
+def test_an_unknown_entry_names_the_allowed_ones(
+    policy: Policy, profile: dict[str, str], field: str, remedy: str
+) -> None:
+    (error,) = refusal(policy, execution_profile=profile).errors
+
+    assert (error.field, error.remedy) == (f"execution_profile.{field}", remedy)
+
+
+def test_all_faults_are_told_at_once(policy: Policy) -> None:
+    shape = {"cpu": 99, "memory_mib": 99999, "walltime_seconds": 60}
+    profile = {"queue_name": "night", "account": "x", "qos": "y"}
+
+    problem = refusal(policy, resource_shape=shape, execution_profile=profile)
+
+    assert [error.field for error in problem.errors] == [
+        "resource_shape.cpu",
+        "resource_shape.memory_mib",
+        "execution_profile.account",
+        "execution_profile.qos",
+    ]
+    assert "4 field(s)" in problem.detail
+
+
+@pytest.mark.parametrize("reference", [f"localhost/byoc/demo@{DIGEST}", "localhost/byoc/demo:1"])
+def test_a_digest_or_a_tag_is_resolved(policy: Policy, reference: str) -> None:
+    assert policy.place(submit(workload=image(reference))).image_digest == DIGEST
+
+
+def test_a_registry_port_is_no_tag(tmp_path: Path) -> None:
+    policy = read(tmp_path, POLICY.replace("localhost/byoc/demo", "localhost:5000/demo"))
+
+    assert policy.place(submit(workload=image("localhost:5000/demo:1"))).image_digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("reference", "what"),
+    [
+        (f"localhost/byoc/other@{DIGEST}", "repository"),
+        ("demo:1", "repository"),
+        (f"localhost/byoc/demo@{OTHER}", "digest"),
+        ("localhost/byoc/demo:2", "tag"),
+        ("localhost/byoc/demo:latest", "tag"),
+    ],
+)
+def test_an_image_that_is_not_approved_is_refused(
+    policy: Policy, reference: str, what: str
+) -> None:
+    problem = refusal(policy, workload=image(reference))
+
+    assert problem.kind.name == "image-not-allowed"
+    assert what in problem.detail
+    (error,) = problem.errors
+    assert error.field == "workload.image"
+    assert DIGEST not in problem.problem().model_dump_json()
+
+
+def test_i23_a_tenant_whom_the_owner_does_not_know_sees_nothing(policy: Policy) -> None:
+    """Not even what the policy would have said about the rest of the command."""
+    problem = refusal(policy, tenant_id="stranger", execution_profile={"queue_name": "x"})
+
+    assert problem.problem() == ProblemError("not-found").problem()
+
+
+BROKEN = {
+    "a type": ("cpu = 4", 'cpu = "4"', "ceilings.cpu"),
+    "a fraction": ("cpu = 4", "cpu = 4.0", "ceilings.cpu"),
+    "zero": ("cpu = 4", "cpu = 0", "ceilings.cpu"),
+    "nothing": ("cpu = 4\n", "", "ceilings.cpu"),
+    "an unknown field": ("cpu = 4", "cpu = 4\ncpus = 4", "ceilings.cpus"),
+    "no tenant": ('["acme", "globex"]', "[]", "tenants"),
+    "a runtime": ('"bubblewrap"', '"docker"', "runtime"),
+    "shell in a partition": ('"batch"', '"batch; reboot"', "queues.main.partition"),
+    "a line in an account": ('"chem-42"', '"chem\\n#SBATCH"', "queues.night.accounts.chemistry"),
+    "a name": ("low =", '"low!" =', "queues.night.qos.low!"),
+    "a digest": (DIGEST, "sha256:12", "images.localhost/byoc/demo.digests.0"),
+    "an unapproved tag": (f'"1" = "{DIGEST}"', f'"1" = "{OTHER}"', "images.localhost/byoc/demo.tags"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "field"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_mistake_is_told_in_one_sentence_with_its_field(
+    tmp_path: Path, old: str, new: str, field: str
+) -> None:
+    assert old in POLICY
+
+    with pytest.raises(PolicyError) as caught:
+        read(tmp_path, POLICY.replace(old, new, 1))
+
+    message = str(caught.value)
+    assert f"policy.toml is wrong at {field}: " in message
+    assert "\n" not in message
+
+
+def test_an_unknown_runtime_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"'docker' is unknown; use one of bubblewrap"):
+        read(tmp_path, POLICY.replace('"bubblewrap"', '"docker"'))
+
+
+@pytest.mark.parametrize("content", [b"tenants = [", b"\xff\xfe"], ids=["syntax", "bytes"])
+def test_what_is_not_toml_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(PolicyError, match=r"policy\.toml is not TOML: "):
+        Policy.load(path)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"none\.toml cannot be read: No such file"):
+        Policy.load(tmp_path / "none.toml")
