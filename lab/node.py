@@ -36,7 +36,6 @@ runtime = "bubblewrap"
 cpu = 4
 memory_mib = 4096
 walltime_seconds = 3600
-nodes = 2
 attempts = 3
 
 [queues.{queue}]

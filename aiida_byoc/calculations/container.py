@@ -22,7 +22,7 @@ from plumpy import ProcessState
 from aiida_byoc.calculations.waiting import ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
 from aiida_byoc.runtimes import in_job
-from aiida_byoc.schedulers.slurm import REFUSED
+from aiida_byoc.schedulers.slurm import CANCELLED, PREEMPTED, REFUSED
 
 __all__ = ["ContainerJob"]
 
@@ -59,6 +59,10 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.output("outputs", valid_type=FolderData, required=False, help="The declared outputs.")
         spec.exit_code(
             REFUSED, "ERROR_SCHEDULER_REFUSED", message="Slurm refused the job: {reason}"
+        )
+        spec.exit_code(PREEMPTED, "ERROR_SCHEDULER_PREEMPTED", message="Slurm preempted the job.")
+        spec.exit_code(
+            CANCELLED, "ERROR_SCHEDULER_CANCELLED", message="The job was cancelled in Slurm."
         )
         spec.exit_code(
             304,

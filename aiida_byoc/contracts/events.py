@@ -15,7 +15,6 @@ from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.lifecycle import ExecutionState
 
 __all__ = [
-    "MAX_EVENT_BYTES",
     "ExecutionEvent",
     "JobError",
     "JobResult",
@@ -25,16 +24,20 @@ __all__ = [
     "Timings",
     "Usage",
     "event_type",
+    "one_line",
 ]
-
-MAX_EVENT_BYTES = 48 * 1024
-"""Upper bound of one event: CloudEvents intermediaries forward at least 64 KiB, the rest is head room."""
 
 Uuid = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
 ]
-Line = Annotated[str, Field(max_length=2000)]
+_LINE = 2000
+Line = Annotated[str, Field(max_length=_LINE)]
+
+
+def one_line(text: str) -> str:
+    """Make text of whatever origin fit for `reason` and `error.message`: printable, one line, not too long."""
+    return "".join(each if each.isprintable() else " " for each in text[:_LINE])
 
 
 class SchedulerRecord(Fact):
@@ -43,7 +46,7 @@ class SchedulerRecord(Fact):
     job_id: Annotated[str, Field(max_length=64)]
     name: Annotated[str, Field(max_length=128)] | None = None
     queue: Annotated[str, Field(max_length=128)] | None = None
-    nodes: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=1024)] | None = (
+    nodes: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=64)] | None = (
         None
     )
     wait_reason: Annotated[str, Field(max_length=256)] | None = None

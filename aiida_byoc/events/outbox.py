@@ -16,12 +16,10 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc.contracts.base import utc_now_text
-from aiida_byoc.contracts.events import ExecutionEvent, event_type
+from aiida_byoc.contracts.events import ExecutionEvent, event_type, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState, may_follow
 
 __all__ = ["Report", "append", "resume"]
-
-_MAX_LINE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,7 @@ def _event(
         "seq": seq,
         "attempt": attempt,
         "state": report.state.value,
-        "reason": report.reason[:_MAX_LINE] if report.reason else None,
+        "reason": one_line(report.reason) if report.reason else None,
         "occurred_at": occurred_at,
         "trace_id": job["trace_id"],
         **snapshot,

@@ -14,10 +14,19 @@ from aiida.engine import CalcJob, ExitCode
 from aiida.schedulers.datastructures import JobInfo, JobState
 from aiida.schedulers.plugins.slurm import SlurmScheduler
 
-__all__ = ["REFUSED", "ByocSlurmScheduler", "final_state", "job_directives"]
+__all__ = [
+    "CANCELLED",
+    "PREEMPTED",
+    "REFUSED",
+    "ByocSlurmScheduler",
+    "final_state",
+    "job_directives",
+]
 
 REFUSED = 132
 """Exit status of a job that Slurm refused for good (the band of AiiDA's scheduler errors, 1xx)."""
+PREEMPTED = 141
+CANCELLED = 142
 
 _PERMANENT = (
     "Invalid account",
@@ -37,14 +46,19 @@ _PERMANENT = (
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV", "SE"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
 
-_EXIT_OF_STATE = {
-    "OUT_OF_MEMORY": "ERROR_SCHEDULER_OUT_OF_MEMORY",
-    "TIMEOUT": "ERROR_SCHEDULER_OUT_OF_WALLTIME",
-    "DEADLINE": "ERROR_SCHEDULER_OUT_OF_WALLTIME",
-    "NODE_FAIL": "ERROR_SCHEDULER_NODE_FAILURE",
-    "BOOT_FAIL": "ERROR_SCHEDULER_NODE_FAILURE",
+_EXIT_OF_STATE: dict[str, ExitCode] = {
+    "OUT_OF_MEMORY": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY,
+    "TIMEOUT": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
+    "DEADLINE": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
+    "NODE_FAIL": CalcJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE,
+    "BOOT_FAIL": CalcJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE,
+    "PREEMPTED": ExitCode(PREEMPTED, "Slurm preempted the job."),
+    "CANCELLED": ExitCode(CANCELLED, "The job was cancelled in Slurm."),
 }
-"""Final states of Slurm to the exit codes of AiiDA's `CalcJob` (110, 120, 140)."""
+"""Final states of Slurm (squeue(1), JOB STATE CODES) to exit codes; the first five are AiiDA's own."""
+
+_OUT_OF_MEMORY = "Exceeded job memory limit"
+"""What slurmd writes to the job's stderr where no cgroup reports OUT_OF_MEMORY (the state is FAILED then)."""
 
 _STATE = re.compile(
     r"(?:^|\s)JobState=(?P<shown>\w+)|^(?P<accounted>[A-Z_]+)(?: by \d+)?\|", re.MULTILINE
@@ -117,7 +131,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         stderr: str | None = None,
     ) -> ExitCode | None:
         """Turn Slurm's final state into an exit code; `None` where Slurm has nothing against success."""
+        if _OUT_OF_MEMORY in (stderr or ""):
+            return _EXIT_OF_STATE["OUT_OF_MEMORY"]
         if detailed_job_info is None:
             return None
-        name = _EXIT_OF_STATE.get(final_state(str(detailed_job_info.get("stdout", ""))) or "")
-        return getattr(CalcJob.exit_codes, name) if name else None
+        return _EXIT_OF_STATE.get(final_state(str(detailed_job_info.get("stdout", ""))) or "")

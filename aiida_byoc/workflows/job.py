@@ -39,7 +39,7 @@ from aiida_byoc.workflows.outcome import outcome
 __all__ = ["JobWorkChain", "node_uuid"]
 
 _ENDED = {ProcessState.FINISHED, ProcessState.EXCEPTED, ProcessState.KILLED}
-_RECOVERABLE = {110: "oom", 120: "timeout", 140: "node_fail"}
+_RECOVERABLE = {110: "oom", 120: "timeout", 140: "node_fail", 141: "preempted"}
 """Exit status of an attempt → the word by which a retry policy names it."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -139,12 +139,10 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             return None
         return outcome(self.node, state)
 
-    @process_handler(priority=100, exit_codes=[ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY,
-                                               ContainerJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
-                                               ContainerJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE])  # fmt: skip
+    @process_handler(priority=100)
     def try_again(self, node: CalcJobNode) -> ProcessHandlerReport | None:
         """Start another attempt if the command asked for it and has one left."""
-        wanted = _RECOVERABLE[node.exit_status or 0] in self.ctx.retry_on
+        wanted = _RECOVERABLE.get(node.exit_status or 0) in self.ctx.retry_on
         if wanted and self.ctx.iteration < self.ctx.max_attempts:
             self.report(
                 f"attempt {self.ctx.iteration} ended with [{node.exit_status}]: trying again"

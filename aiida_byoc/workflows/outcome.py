@@ -13,6 +13,7 @@ from aiida.orm import CalcJobNode, ProcessNode
 from plumpy import ProcessState
 
 from aiida_byoc.contracts.base import utc_now_text
+from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 
@@ -25,6 +26,8 @@ ERRORS: dict[int, tuple[str, bool]] = {
     131: ("scheduler_refused", False),
     132: ("scheduler_refused", False),
     140: ("node_fail", True),
+    141: ("preempted", True),
+    142: ("killed", True),
     302: ("killed", True),
     303: ("output_missing", False),
     304: ("lost", True),
@@ -35,8 +38,6 @@ ERRORS: dict[int, tuple[str, bool]] = {
     500: ("image_unavailable", True),
 }
 """Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
-
-_MAX_MESSAGE = 2000
 
 
 def outcome(node: ProcessNode, state: ProcessState) -> Report:
@@ -62,7 +63,7 @@ def outcome(node: ProcessNode, state: ProcessState) -> Report:
     message = (
         node.exit_message or "the execution broke off; its process report on the node says why"
     )
-    error = {"code": code, "message": message[:_MAX_MESSAGE], "retryable": retryable}
+    error = {"code": code, "message": one_line(message), "retryable": retryable}
     return Report(state=ExecutionState.FAILED, occurred_at=now, facts={**facts, "error": error})
 
 

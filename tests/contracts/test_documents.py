@@ -238,7 +238,6 @@ def test_the_numbers_in_the_pages_are_the_codes():
     """Sizes and times that a stranger builds on."""
     said = {
         "command-submit-job.md": [f"{commands.MAX_COMMAND_BYTES // 1024} KiB"],
-        "event-execution-lifecycle.md": [f"{events.MAX_EVENT_BYTES // 1024} KiB"],
         "command-delivery.md": [f"integer 0\N{EN DASH}{delivery.MAX_POLL_SECONDS}"],
         "event-delivery.md": [f"an array of 1 to {delivery.MAX_EVENT_BATCH}"],
         "projection-update.md": [f"[1..{projection.MAX_PROJECTION_BATCH}]"],

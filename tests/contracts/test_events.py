@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from aiida_byoc.contracts.delivery import Acknowledgement, Command, Heartbeat, PollRequest, Verdict
@@ -201,3 +203,24 @@ def test_a_message_cannot_be_changed_once_read():
 
     with pytest.raises(ValueError, match="frozen"):
         event.data.seq = 5
+
+
+def test_the_largest_event_fits_where_it_has_to_go():
+    """The product takes no more than 64 Ki characters; the limits of the fields see to it."""
+    largest = golden("execution-event.succeeded")
+    output = {"name": "n" * 512, "size": 2**53 - 1, "sha256": "f" * 64}
+    largest["data"] |= {
+        "reason": "r" * 2000,
+        "scheduler": {
+            "job_id": "1" * 64,
+            "name": "n" * 128,
+            "queue": "q" * 128,
+            "nodes": ["n" * 256] * 64,
+            "wait_reason": "w" * 256,
+        },
+    }
+    largest["data"]["result"]["outputs"] = [output] * 64
+
+    event = validated(ExecutionEvent, largest)
+
+    assert len(json.dumps(event.wire(), ensure_ascii=False)) < 64 * 1024

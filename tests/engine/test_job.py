@@ -198,6 +198,43 @@ def test_a_lost_node_starts_another_attempt_if_asked(
     assert attempts.index(("queued", 2)) > attempts.index(("running", 1))
 
 
+def test_a_job_that_takes_too_much_memory_is_told_so(node: Any) -> None:
+    """Also where Slurm has no cgroups and calls it merely FAILED."""
+    hog = "import time; block = bytearray(400 * 2**20); time.sleep(20)"
+    submission = node.accept(
+        "python3", "-c", hog, resource_shape={"cpu": 1, "memory_mib": 100, "walltime_seconds": 60}
+    )
+
+    node.run(submission)
+
+    assert node.events(submission)[-1]["error"]["code"] == "oom"
+
+
+def test_a_job_that_an_administrator_cancels_is_told_so(
+    node: Any, scontrol: Callable[..., str]
+) -> None:
+    """Nobody asked the node for it: the job failed, and may be submitted again."""
+    submission = node.accept("sleep", "60")
+    process = node.load(node.launch(submission))
+    running = node.runner.loop.create_task(process.step_until_terminated())
+
+    def slurm_job() -> str | None:
+        node.runner.loop.run_until_complete(pause_briefly())
+        last = node.events(submission)[-1]
+        return last["scheduler"]["job_id"] if last["state"] == "running" else None
+
+    job_id = wait_until(slurm_job, 30, "the job to run")
+    subprocess.run(["scancel", str(job_id)], check=True)
+    node.runner.loop.run_until_complete(running)
+
+    last = node.events(submission)[-1]
+    assert (last["state"], last["error"]["code"], last["error"]["retryable"]) == (
+        "failed",
+        "killed",
+        True,
+    )
+
+
 async def pause_briefly() -> None:
     """Let AiiDA's loop work."""
     import asyncio
