@@ -20,7 +20,8 @@ from aiida_byoc.contracts.delivery import (
     Heartbeat,
     Verdict,
 )
-from aiida_byoc.contracts.validation import validated
+from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.contracts.validation import Model, validated
 from aiida_byoc.node import NodeSettings, SettingsError
 
 __all__ = ["AdapterClient", "AdapterUnavailable", "private_key"]
@@ -62,7 +63,7 @@ class AdapterClient:
             json={"wait_seconds": wait_seconds, "max_commands": max_commands},
             timeout=httpx.Timeout(wait_seconds + _ANSWER_SECONDS, connect=10.0),
         )
-        return validated(CommandBatch, response.json(), what="answer to the poll").commands
+        return _read(CommandBatch, response).commands
 
     def verdict(self, command_id: str, verdict: Verdict) -> None:
         """Answer a command. One that the adapter no longer waits for (404) is answered all the same."""
@@ -75,7 +76,7 @@ class AdapterClient:
             json=batch,
             headers={"Content-Type": "application/cloudevents-batch+json"},
         )
-        return validated(Acknowledgement, response.json(), what="acknowledgement")
+        return _read(Acknowledgement, response)
 
     def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Tell that we live."""
@@ -119,6 +120,14 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise SettingsError(f"the node's key {path} is not an Ed25519 key")
     return key
+
+
+def _read(model: type[Model], response: httpx.Response) -> Model:
+    """Read a success; one without sense (a proxy's page, perhaps) did not come from the adapter."""
+    try:
+        return validated(model, response.json(), what="answer")
+    except (ValueError, ProblemError) as error:
+        raise AdapterUnavailable(f"HTTP {response.status_code}: {error}") from error
 
 
 def _refusal(response: httpx.Response) -> AdapterUnavailable:
