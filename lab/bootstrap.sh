@@ -112,7 +112,7 @@ ensure_venv() {
         quietly .venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
         printf '%s' "$lock" >.venv/.lock
     fi
-    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
     printf '%s' "$project" >.venv/.project
 }
 

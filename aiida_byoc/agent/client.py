@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from pathlib import Path
@@ -24,7 +25,7 @@ from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.contracts.validation import Model, validated
 from aiida_byoc.node import NodeSettings, SettingsError
 
-__all__ = ["AdapterClient", "AdapterUnavailable", "private_key"]
+__all__ = ["AdapterClient", "AdapterUnavailable", "private_key", "public_jwk"]
 
 _TOKEN_SECONDS = 300
 _ANSWER_SECONDS = 30.0
@@ -107,6 +108,11 @@ class AdapterClient:
             self._token = jwt.encode(claims, self._key, algorithm="EdDSA")
             self._renew_at = now + _TOKEN_SECONDS / 2
         return self._token
+
+
+def public_jwk(key: Ed25519PrivateKey) -> str:
+    """The public half as a JWK (RFC 8037): what the adapter's settings need to know of a node."""
+    return json.dumps(jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True))
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:

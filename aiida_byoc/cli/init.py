@@ -65,7 +65,7 @@ def init(  # noqa: PLR0917
     """Make this machine and profile a management node."""
     from pydantic import ValidationError
 
-    from aiida_byoc.agent.client import private_key
+    from aiida_byoc.agent.client import private_key, public_jwk
     from aiida_byoc.cli import checks
     from aiida_byoc.commands.policy import Policy
     from aiida_byoc.contracts.validation import field_errors
@@ -78,7 +78,7 @@ def init(  # noqa: PLR0917
     checks.slurm()
     policy = Policy.load(policy_file)
     checks.runtime(policy.runtime)
-    private_key(key_file)
+    key = private_key(key_file)
     try:
         settings = NodeSettings.model_validate(
             {
@@ -106,6 +106,7 @@ def init(  # noqa: PLR0917
     settings.save(settings_path(profile))
     click.echo(f"Tables: {', '.join(applied) if applied else 'up to date'}")
     click.echo(f"Settings: {settings_path(profile)}")
+    click.echo(f"Public key, for the adapter's settings: {public_jwk(key)}")
     click.echo(
         f"The profile {profile} is the management node {node_id}; next: verdi data byoc agent run"
     )

@@ -131,8 +131,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         stderr: str | None = None,
     ) -> ExitCode | None:
         """Turn Slurm's final state into an exit code; `None` where Slurm has nothing against success."""
-        if _OUT_OF_MEMORY in (stderr or ""):
+        state = final_state(str((detailed_job_info or {}).get("stdout", "")))
+        # The program writes there as well: its words count only where Slurm does not contradict them.
+        if state in {None, "FAILED"} and _OUT_OF_MEMORY in (stderr or ""):
             return _EXIT_OF_STATE["OUT_OF_MEMORY"]
-        if detailed_job_info is None:
-            return None
-        return _EXIT_OF_STATE.get(final_state(str(detailed_job_info.get("stdout", ""))) or "")
+        return _EXIT_OF_STATE.get(state or "")

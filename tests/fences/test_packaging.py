@@ -62,6 +62,7 @@ def wheel(tmp_path_factory) -> Path:
         "-m",
         "build",
         "--wheel",
+        "--no-isolation",
         "--outdir",
         str(built),
         str(source),
