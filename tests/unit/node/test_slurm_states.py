@@ -73,6 +73,21 @@ def test_the_final_state_becomes_an_exit_code(
         assert (code.status if code else None) == status
 
 
+@pytest.mark.parametrize(
+    ("state", "status"), [("FAILED", 110), ("COMPLETED", None), ("TIMEOUT", 120), (None, 110)]
+)
+def test_words_about_memory_count_unless_slurm_contradicts(
+    scheduler: ByocSlurmScheduler, state: str | None, status: int | None
+) -> None:
+    """Where no cgroup reports it, slurmd says so on the stream that is the program's too."""
+    said = "slurmstepd: error: Step 17.batch exceeded memory, Exceeded job memory limit\n"
+    info: dict[str, str | int] | None = {"stdout": SHOWN.format(state)} if state else None
+
+    code = scheduler.parse_output(info, "", said)
+
+    assert (code.status if code else None) == status
+
+
 def test_without_an_answer_slurm_says_nothing(scheduler: ByocSlurmScheduler) -> None:
     assert scheduler.parse_output(None, None, None) is None
     assert scheduler.parse_output({"retval": 1}, None, None) is None
