@@ -110,7 +110,7 @@ def last_words():
             said = " ".join(file.read(4096).split())
     except OSError:
         said = ""
-    return said[-300:] or "the runtime did not say why"
+    return said[-300:].rstrip(".") or "the runtime did not say why"
 
 
 def adopt_orphans():
