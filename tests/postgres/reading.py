@@ -9,8 +9,9 @@ from psycopg.rows import dict_row
 
 from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.validation import validated
+from tests.eventually import eventually
 
-__all__ = ["events", "nothing_written", "row", "states", "stream", "submission_of"]
+__all__ = ["events", "nothing_written", "row", "states", "stream", "submission_of", "wait_for_lock"]
 
 
 def row(
@@ -63,3 +64,14 @@ def nothing_written(connection: psycopg.Connection) -> bool:
         " (SELECT count(*) FROM byoc.stream)"
     ).fetchone()
     return counts == (0, 0, 0)
+
+
+def wait_for_lock(watcher: psycopg.Connection, waiting: psycopg.Connection) -> None:
+    """Wait until the other connection waits for a lock."""
+    eventually(
+        lambda: watcher.execute(
+            "SELECT true FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
+            (waiting.info.backend_pid,),
+        ).fetchone(),
+        "the other connection to wait for a lock",
+    )

@@ -13,9 +13,8 @@ from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.delivery import JobAcceptance
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import NOW, placement, submit
-from tests.eventually import eventually
 from tests.postgres.conftest import Connect
-from tests.postgres.reading import events
+from tests.postgres.reading import events, wait_for_lock
 
 THREADS = 40
 KEYS = 30
@@ -99,13 +98,3 @@ def test_a_winner_that_rolls_back_leaves_the_key_to_the_next(open_connection: Co
 
     assert not replayed
     assert watcher.execute("SELECT count(*) FROM byoc.event").fetchone() == (1,)
-
-
-def wait_for_lock(watcher: psycopg.Connection, waiting: psycopg.Connection) -> None:
-    eventually(
-        lambda: watcher.execute(
-            "SELECT true FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'",
-            (waiting.info.backend_pid,),
-        ).fetchone(),
-        "the second claim to wait for the first",
-    )

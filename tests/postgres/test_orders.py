@@ -16,7 +16,7 @@ from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import outbox
 from tests.builders import KEY, NOW, cancel, placement, submit
 from tests.postgres.conftest import Connect
-from tests.postgres.reading import row, states
+from tests.postgres.reading import row, states, wait_for_lock
 
 Step = Callable[[psycopg.Connection], str]
 STEPS = ("submit", "submit again", "cancel", "cancel again", "launch")
@@ -35,16 +35,25 @@ def do_cancel(connection: psycopg.Connection) -> str:
     return cancellation.status
 
 
+def claim(connection: psycopg.Connection) -> str | None:
+    """As the launcher does: lock what is accepted, and what nobody else has locked."""
+    found = connection.execute(
+        "SELECT submission_id::text FROM byoc.job WHERE state = 'accepted' FOR UPDATE SKIP LOCKED"
+    ).fetchone()
+    return found[0] if found else None
+
+
+def launch(connection: psycopg.Connection, submission: str) -> None:
+    launched = outbox.Report(state=ExecutionState.LAUNCHED, occurred_at=NOW)
+    assert outbox.append(connection, submission, launched) is not None
+
+
 def do_launch(connection: psycopg.Connection) -> str:
-    """As the launcher does: lock what is accepted, launch that."""
     with connection.transaction():
-        found = connection.execute(
-            "SELECT submission_id::text FROM byoc.job WHERE state = 'accepted' FOR UPDATE SKIP LOCKED"
-        ).fetchone()
-        if found is None:
+        submission = claim(connection)
+        if submission is None:
             return "nothing to launch"
-        launched = outbox.Report(state=ExecutionState.LAUNCHED, occurred_at=NOW)
-        assert outbox.append(connection, found[0], launched) is not None
+        launch(connection, submission)
         return "launched"
 
 
@@ -103,3 +112,24 @@ def test_i6_all_at_once_ends_consistent(
             outcomes = dict(zip(STEPS, pool.map(act, STEPS), strict=True))
             check_end(connection, outcomes)
             connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream")
+
+
+def test_i6_a_cancel_waits_for_a_launch_under_way(
+    open_connection: Connect, connection: psycopg.Connection
+) -> None:
+    """What it says must be true once the launch has committed: the job runs, and is to be stopped."""
+    launcher, canceller = open_connection(), open_connection()
+    do_submit(connection)
+    with ThreadPoolExecutor(1) as pool:
+        with launcher.transaction():
+            submission = claim(launcher)
+            assert submission is not None
+            waiting = pool.submit(do_cancel, canceller)
+            wait_for_lock(connection, canceller)
+            launch(launcher, submission)
+        assert waiting.result(timeout=30) == "cancelling"
+
+    kept = row(connection)
+    assert kept is not None
+    assert states(connection, submission) == ["accepted", "launched"]
+    assert kept["cancel_requested_at"] is not None

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,18 @@ class Job:
         }
         (self.directory / in_job.SPECIFICATION).write_text(json.dumps(specification))
         shutil.copy(in_job.__file__, self.directory / "byoc_in_job.py")
-        with (
-            (self.directory / "stdout").open("ab") as out,
-            (self.directory / "stderr").open("ab") as err,
-        ):
+        with ExitStack() as stack:
+            # Something to read, which the program must not get.
+            words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))
+            out, err = (
+                stack.enter_context((self.directory / name).open("ab"))
+                for name in ("stdout", "stderr")
+            )
             return subprocess.Popen(
                 [*self.as_user, self.python, "byoc_in_job.py"],
                 cwd=self.directory,
                 env={**os.environ, **SLURM},
+                stdin=words,
                 stdout=out,
                 stderr=err,
             )

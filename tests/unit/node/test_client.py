@@ -192,7 +192,7 @@ def test_a_command_that_nobody_waits_for_is_answered_all_the_same(
     client.verdict(COMMAND_ID, Verdict(outcome="accepted"))
 
     with pytest.raises(AdapterUnavailable, match="HTTP 404"):
-        client.events([event().wire()])
+        client.heartbeat(Heartbeat(sent_at=datetime.now(UTC), versions={}))
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,8 @@ HOSTILE: dict[str, list[Entry]] = {
     "traversal within": [file("a/../../victim/file", "broken")],
     "absolute traversal": [file("/../victim/file", "broken")],
     "directory": [directory("../victim/new")],
+    "parent": [directory("..", mode=0o700)],
+    "root by another name": [directory("a"), symlink("a/..", "x")],
     "symlink": [symlink("../victim/file", "x")],
     "relative link then file": [symlink("l", "../victim"), file("l/file", "broken")],
     "relative link then directory": [symlink("l", "../victim"), directory("l/new")],
