@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A slow machine, or the first draw that builds Unicode's tables, is no failure: no test here measures time.
@@ -9,3 +14,10 @@ settings.register_profile(
     "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Importing AiiDA makes a configuration directory: not in the home of whoever tests."""
+    directory = tempfile.mkdtemp(prefix="byoc-aiida-")
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    os.environ["AIIDA_PATH"] = directory

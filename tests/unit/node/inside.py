@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,12 @@ class Job:
     python: str = sys.executable
     as_user: Sequence[str] = ()
 
+    def _put(self, name: str, content: str) -> None:
+        """Write it at once: a copy of the job may be reading it."""
+        draft = self.directory.parent / f"{name}.new"
+        draft.write_text(content)
+        draft.replace(self.directory / name)
+
     def start(
         self,
         command: Sequence[str],
@@ -50,8 +55,8 @@ class Job:
             "env": dict(env or {"PATH": os.defpath}),
             "outputs": list(outputs),
         }
-        (self.directory / in_job.SPECIFICATION).write_text(json.dumps(specification))
-        shutil.copy(in_job.__file__, self.directory / "byoc_in_job.py")
+        self._put(in_job.SPECIFICATION, json.dumps(specification))
+        self._put("byoc_in_job.py", Path(in_job.__file__).read_text())
         with ExitStack() as stack:
             # Something to read, which the program must not get.
             words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))
