@@ -57,6 +57,7 @@ class EmitsExecutionEvents(_Process):
     """Mixin over `WorkChain` and `CalcJob`, for processes with the input `submission_id`."""
 
     _communicator: Any
+    _linked_outputs: frozenset[str] | None = None
 
     @property
     def submission_id(self) -> str:
@@ -72,6 +73,14 @@ class EmitsExecutionEvents(_Process):
         """Write an event now, in a transaction of its own or the one that is open."""
         with transaction(self.node.backend) as connection:
             outbox.append(connection, self.submission_id, report)
+
+    def update_outputs(self) -> None:
+        # AiiDA asks the database for the links it has already made at every transition, and `on_entered` below asks
+        # once more; labels that were linked by this very object need no asking.
+        labels = frozenset(self._flat_outputs())
+        if labels != self._linked_outputs:
+            super().update_outputs()
+            self._linked_outputs = labels
 
     def on_entered(self, from_state: State | None) -> None:
         storage = self.node.backend
