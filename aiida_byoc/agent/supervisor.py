@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 _ONE_AGENT = 0x62796F64
 _RELAY_IDLE_SECONDS = 0.2
 _LAUNCHER_STOP_SECONDS = 10
+_LAUNCHER_SOUND_SECONDS = 30
 _COMMANDS_PER_POLL = 20
 
 Step = Callable[[psycopg.Connection, AdapterClient], float]
@@ -125,6 +127,7 @@ def _keep_launcher(profile: str, stopping: threading.Event) -> None:
     backoff = Backoff(first=0.2, most=10.0)
     command = [sys.executable, "-m", "aiida", "-p", profile, "data", "byoc", "agent", "launch"]
     while not stopping.is_set():
+        began = time.monotonic()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         while process.poll() is None and not stopping.wait(0.2):
             pass
@@ -137,6 +140,8 @@ def _keep_launcher(profile: str, stopping: threading.Event) -> None:
             return
         if stopping.is_set():
             return
+        if time.monotonic() - began > _LAUNCHER_SOUND_SECONDS:
+            backoff.succeeded()
         wait = backoff.failed()
         _LOGGER.warning(
             "Launcher ended event=launcher_ended status=%s wait=%.1f", process.returncode, wait

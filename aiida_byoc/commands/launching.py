@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
+from typing import Any
 
 from aiida.manage import get_manager
 
@@ -18,19 +19,51 @@ __all__ = ["launch_forever"]
 
 _LOGGER = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.25
+_BROKER_SECONDS = 1.0
+
+
+class _BrokerChanged(Exception):
+    """The broker this process is connected to is gone."""
 
 
 def launch_forever(settings: NodeSettings) -> None:
-    """Launch what the ledger holds until told to stop, or until the agent that started us is gone."""
+    """Launch what the ledger holds until told to stop, until the agent that started us is gone, or the broker is."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     agent = os.getppid()
+
+    def goes_on() -> bool:
+        return not stopping.is_set() and os.getppid() == agent
+
+    broker = get_manager().get_broker()
+    while (life := _life(broker)) is None and goes_on():
+        _LOGGER.warning("Broker missing event=broker_missing: is `verdi daemon` running?")
+        stopping.wait(_BROKER_SECONDS)
     runner = get_manager().get_runner()
-    hand_over = functools.partial(runner.controller.continue_process, nowait=False, no_reply=True)
+
+    def hand_over(pk: int) -> None:
+        if _life(broker) != life:
+            raise _BrokerChanged
+        runner.controller.continue_process(pk, nowait=False, no_reply=True)
+
     launcher = Launcher(runner, settings, hand_over)
     _LOGGER.info("Launcher started event=launcher_started pid=%s", os.getpid())
-    while not stopping.is_set() and os.getppid() == agent:
-        began = time.monotonic()
-        if not launcher.step():
-            stopping.wait(max(0.0, _IDLE_SECONDS - (time.monotonic() - began)))
+    with contextlib.suppress(_BrokerChanged):
+        while goes_on() and _life(broker) == life:
+            began = time.monotonic()
+            if not launcher.step():
+                stopping.wait(max(0.0, _IDLE_SECONDS - (time.monotonic() - began)))
+    if _life(broker) != life:
+        _LOGGER.warning("Broker changed event=broker_changed: starting anew")
+
+
+def _life(broker: Any) -> object:
+    """Which life of the broker this is; `None` while it is not there.
+
+    `core.zeromq` lives and dies with the daemon, and sends to a dead one succeed in silence: the task would be lost.
+    RabbitMQ has no process of ours, and reconnects its clients itself.
+    """
+    if not broker.check_service_reachable():
+        return None
+    return broker.probe_service_status().get("pid", "remote")

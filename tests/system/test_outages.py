@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,21 @@ def test_an_agent_that_dies_loses_nothing(
     assert acme.wait(late["job_id"])["state"] == "succeeded"
 
 
+def test_a_daemon_that_is_restarted_loses_nothing(acme: Any) -> None:
+    """What was accepted meanwhile runs when it is back, and so does what was running."""
+    running, waiting = acme.command("sleep", "3"), acme.command("true")
+    acme.submit(running)
+    acme.wait(running["job_id"], "running")
+
+    _verdi(acme, "daemon", "stop")
+    accepted = acme.submit(waiting)
+    _verdi(acme, "daemon", "start", "1")
+
+    assert accepted.status_code == 202
+    assert acme.wait(waiting["job_id"])["state"] == "succeeded"
+    assert acme.wait(running["job_id"])["state"] == "succeeded"
+
+
 def test_a_product_that_is_away_gets_everything_later(
     acme: Any, lab: dict[str, Any], database: psycopg.Connection
 ) -> None:
@@ -92,6 +108,17 @@ def test_a_product_that_is_away_gets_everything_later(
     )["page"]
     latest = max(entry["seq"] for entry in timeline)
     assert sorted(entry["seq"] for entry in timeline) == list(range(1, latest + 1))
+
+
+def _verdi(acme: Any, *words: str) -> None:
+    environment = {**os.environ, **acme.lab["node"]["environment"]}
+    subprocess.run(
+        ["verdi", "-p", "byoc", *words],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=90,
+    )
 
 
 def _submitted(acme: Any, command: dict[str, Any], key: str) -> httpx.Response | None:
