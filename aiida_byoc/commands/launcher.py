@@ -8,6 +8,7 @@ submit left 16 of 77 nodes orphaned under SIGKILL, this 0 of 113); several launc
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +33,9 @@ __all__ = ["Launcher"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
-_KILL_TIMEOUT_SECONDS = 5.0
+_KILL_SECONDS = 5.0
+_KILL_AGAIN_SECONDS = 2.0
+_SWEEP_SECONDS = 5.0
 
 
 class Launcher:
@@ -51,14 +54,16 @@ class Launcher:
         self._storage = get_manager().get_profile_storage()
         self._settings = settings
         self._hand_over = dispatch
+        self._next_sweep = 0.0
+        self._stop_again: dict[int, float] = {}
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
         dispatched = [self._dispatch(pk) for pk in self._undispatched()]
         launched = self._launch_next()
-        stopped = [self._stop(pk) for pk in self._to_stop()]
-        repaired = reconcile(self._storage)
-        return launched or any(dispatched) or any(stopped) or repaired > 0
+        self._stop_cancelled()
+        self._sweep()
+        return launched or any(dispatched)
 
     def _launch_next(self) -> bool:
         """Create the work chain of the oldest accepted job, unless its deadline has passed."""
@@ -122,12 +127,20 @@ class Launcher:
             )
         return True
 
-    def _stop(self, pk: int) -> bool:
-        """Kill a work chain whose cancel was accepted; AiiDA only logs failures, so the intent stays until it ended."""
-        node = load_node(pk)
-        if not node.is_terminated:
-            kill_processes([node], timeout=_KILL_TIMEOUT_SECONDS)
-        return True
+    def _stop_cancelled(self) -> None:
+        """Kill work chains whose cancel was accepted. AiiDA only logs a failure, so try until they have ended."""
+        now = time.monotonic()
+        due = {pk: self._stop_again.get(pk, now) for pk in self._to_stop()}
+        for pk in [pk for pk, again in due.items() if again <= now]:
+            kill_processes([load_node(pk)], timeout=_KILL_SECONDS)
+            due[pk] = time.monotonic() + _KILL_AGAIN_SECONDS
+        self._stop_again = due
+
+    def _sweep(self) -> None:
+        """Look for ends that no hook told, now and then: hooks tell nearly all."""
+        if time.monotonic() >= self._next_sweep:
+            reconcile(self._storage)
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
 
     def _postpone(self, job: Mapping[str, Any], now: datetime) -> None:
         failures = job["launch_failures"] + 1

@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 
+from lab.process import wait_until
+
 
 def test_a_job_runs_and_its_projection_holds_the_result(
     acme: Any, database: psycopg.Connection
@@ -114,7 +116,6 @@ def test_a_running_job_is_cancelled_in_slurm_too(acme: Any) -> None:
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
     assert projection["state"] == "cancelled"
     assert (again.status_code, again.json()["status"]) == (202, "cancelled")
-    from lab.process import wait_until
 
     def gone() -> bool:
         shown = subprocess.run(
@@ -127,6 +128,19 @@ def test_a_running_job_is_cancelled_in_slurm_too(acme: Any) -> None:
         return "JobState=CANCELLED" in shown
 
     wait_until(gone, 30, "Slurm to have cancelled the job")
+
+
+def test_a_cancel_in_any_moment_ends_the_job(acme: Any) -> None:
+    """Right after acceptance, while it is launched, while it starts: the job never outlives its cancel."""
+    commands = [acme.command("sleep", "600") for _ in range(4)]
+    for command in commands:
+        acme.submit(command)
+        acme.cancel(command["job_id"])
+
+    states = {acme.wait(command["job_id"])["state"] for command in commands}
+
+    assert states == {"cancelled"}
+    wait_until(lambda: _sleeping(acme) == [], 30, "Slurm to have nothing left")
 
 
 def test_a_cancel_that_comes_first_wins(acme: Any) -> None:
@@ -228,8 +242,6 @@ def test_the_operator_sees_it_too(acme: Any) -> None:
 
 def test_the_product_sees_the_node_alive(acme: Any) -> None:
     """The heartbeat reaches the product with versions, queues and runtimes."""
-    from lab.process import wait_until
-
     node = wait_until(
         lambda: next((each for each in acme.query("nodes:list") if "heartbeat" in each), None),
         60,
@@ -241,3 +253,14 @@ def test_the_product_sees_the_node_alive(acme: Any) -> None:
     assert "bubblewrap" in report["runtimes"]
     assert acme.lab["queue_name"] in report["queues"]
     assert "aiida-core" in report["versions"]
+
+
+def _sleeping(acme: Any) -> list[str]:
+    """The Slurm jobs that have not ended."""
+    return subprocess.run(
+        ["squeue", "--noheader", "--format=%j"],
+        env={**os.environ, "SLURM_CONF": acme.lab["slurm"]["conf"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()

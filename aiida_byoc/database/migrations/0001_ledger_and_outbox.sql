@@ -49,6 +49,8 @@ CREATE TABLE byoc.job (
 -- What the launcher looks for.
 CREATE INDEX job_to_launch ON byoc.job (accepted_at) WHERE state = 'accepted';
 CREATE INDEX job_to_dispatch ON byoc.job (accepted_at) WHERE state = 'launched' AND dispatched_at IS NULL;
+CREATE INDEX job_to_stop ON byoc.job (cancel_requested_at)
+    WHERE cancel_requested_at IS NOT NULL AND state IN ('launched', 'queued', 'running', 'held');
 CREATE INDEX job_active ON byoc.job (accepted_at)
     WHERE state IN ('accepted', 'launched', 'queued', 'running', 'held');
 
