@@ -21,8 +21,9 @@ from tests.contracts.messages import DOCUMENTS, ROOT, refused
 from tests.contracts.pages import PAGES, examples, plain, rows_below, section, tables
 
 HEADINGS = [
-    "Purpose", "Producer and consumer", "Fields", "Identity and idempotency", "Ordering and retry", "Errors",
-    "Tenant and security", "What to log", "Versioning", "Examples", "Held by",
+    "Purpose", "Producer and consumer", "Required and optional fields", "Idempotency key", "Ordering and retry rule",
+    "Error semantics", "Tenant and auth boundary", "What to log", "Source of record per field", "Versioning",
+    "Examples", "Tests that hold it",
 ]  # fmt: skip
 FIELDS = ["Field", "Type", "Required", "Meaning", "Source of record"]
 MODELS = {
@@ -222,7 +223,7 @@ def test_what_is_to_be_logged_is_logged(page):
 
 @PAGE
 def test_the_tests_that_hold_a_page_exist(page):
-    named = re.findall(r"`(tests/[\w/.]+)`", section(page, "Held by"))
+    named = re.findall(r"`(tests/[\w/.]+)`", section(page, "Tests that hold it"))
 
     assert "tests/contracts/test_documents.py" in named
     assert [name for name in named if not (ROOT / name).is_file()] == []
