@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         return commands[arguments[0]]()
-    except process.LabError as error:
+    except (process.LabError, FileNotFoundError, FileExistsError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return 1
     except KeyboardInterrupt:

@@ -16,11 +16,13 @@ from lab import process, proctable, stack
 from lab.paths import LabPaths
 
 
-def lab_command(paths: LabPaths, command: str) -> subprocess.CompletedProcess[str]:
+def lab_command(
+    paths: LabPaths, command: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """What the Makefile runs."""
     return subprocess.run(
         [sys.executable, "-m", "lab", command],
-        env={**os.environ, "BYOC_LAB_DIR": str(paths.root)},
+        env={**os.environ, "BYOC_LAB_DIR": str(paths.root), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -76,6 +78,25 @@ def test_the_demonstration_passes_on_the_lab_that_is_up(
     assert "projection" in outcome.stdout
     assert lab["images"][0]["digest"] in outcome.stdout
     assert stack.is_up(lab_paths)
+
+
+def test_a_part_that_does_not_start_is_shown_and_nothing_stays() -> None:
+    """The error holds the end of that part's log; what had started is stopped again."""
+    parent = Path(tempfile.mkdtemp(prefix="byoc-broken-"))
+    parent.chmod(0o755)
+    paths = LabPaths(parent / "lab")
+    try:
+        outcome = lab_command(paths, "up", NODE_OPTIONS="--require=/nonexistent/part.js")
+
+        assert outcome.returncode == 1
+        assert "the Convex functions" in outcome.stderr
+        assert "/nonexistent/part.js" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+        assert proctable.belonging(paths) == {}
+        assert not (paths.root / stack.LAB_FILE).exists()
+    finally:
+        stack.down(paths)
+        shutil.rmtree(parent)
 
 
 def test_down_after_a_crash_leaves_nothing() -> None:
