@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -37,7 +34,7 @@ from aiida_byoc.node import NodeSettings
 from aiida_byoc.runtimes.images import ImageStore
 from lab import image, postgres, slurm
 from lab.paths import LabPaths
-from lab.process import sweep
+from tests.labs import scratch_lab
 
 NODE_ID = "engine-node"
 
@@ -45,16 +42,9 @@ NODE_ID = "engine-node"
 @pytest.fixture(scope="session")
 def paths() -> Iterator[LabPaths]:
     """A lab directory for Postgres, Slurm and the image."""
-    parent = Path(tempfile.mkdtemp(prefix="byoc-engine-"))
-    parent.chmod(0o755)
-    paths = LabPaths(parent / "lab")
-    try:
+    with scratch_lab("engine") as paths:
         yield paths
-    finally:
         slurm.stop(paths)
-        sweep(paths)
-        paths.discard()
-        shutil.rmtree(parent)
 
 
 @pytest.fixture(scope="session")

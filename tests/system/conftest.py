@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ import pytest
 
 from lab import convex, process, stack, watch
 from lab.paths import LabPaths
+from tests.labs import scratch_lab
 
 JOB_SECONDS = 90.0
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -24,14 +23,9 @@ TERMINAL = ("succeeded", "failed", "cancelled")
 @pytest.fixture(scope="session")
 def lab_paths() -> Iterator[LabPaths]:
     """Where the stack of this session lives."""
-    parent = Path(tempfile.mkdtemp(prefix="byoc-system-"))
-    parent.chmod(0o755)
-    paths = LabPaths(parent / "lab")
-    try:
+    with scratch_lab("system") as paths:
         yield paths
-    finally:
         stack.down(paths)
-        shutil.rmtree(parent)
 
 
 @pytest.fixture(scope="session")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from lab import process, proctable, stack
 from lab.paths import LabPaths
+from tests.labs import scratch_lab
 
 
 def lab_command(
@@ -82,10 +81,7 @@ def test_the_demonstration_passes_on_the_lab_that_is_up(
 
 def test_a_part_that_does_not_start_is_shown_and_nothing_stays() -> None:
     """The error holds the end of that part's log; what had started is stopped again."""
-    parent = Path(tempfile.mkdtemp(prefix="byoc-broken-"))
-    parent.chmod(0o755)
-    paths = LabPaths(parent / "lab")
-    try:
+    with scratch_lab("broken") as paths:
         outcome = lab_command(paths, "up", NODE_OPTIONS="--require=/nonexistent/part.js")
 
         assert outcome.returncode == 1
@@ -94,17 +90,11 @@ def test_a_part_that_does_not_start_is_shown_and_nothing_stays() -> None:
         assert "Traceback" not in outcome.stderr
         assert proctable.belonging(paths) == {}
         assert not (paths.root / stack.LAB_FILE).exists()
-    finally:
-        stack.down(paths)
-        shutil.rmtree(parent)
 
 
 def test_down_after_a_crash_leaves_nothing() -> None:
     """Every recorded daemon is killed; `down` finds what still lives, and removes sockets and directories."""
-    parent = Path(tempfile.mkdtemp(prefix="byoc-crash-"))
-    parent.chmod(0o755)
-    try:
-        paths = LabPaths(parent / "lab")
+    with scratch_lab("crash") as paths:
         outcome = lab_command(paths, "up")
         assert outcome.returncode == 0, outcome.stderr
         places = paths.places()
@@ -115,10 +105,7 @@ def test_down_after_a_crash_leaves_nothing() -> None:
 
         assert down.returncode == 0, down.stderr
         assert [place for place in places if place.exists()] == []
-        assert proctable.belonging(LabPaths(parent / "lab")) == {}
-        mounts = Path("/proc/self/mounts").read_text()
-        assert str(parent) not in mounts
+        assert proctable.belonging(LabPaths(paths.root)) == {}
+        assert str(paths.root) not in Path("/proc/self/mounts").read_text()
         sockets = Path("/proc/net/unix").read_text()
         assert [place for place in places if str(place) in sockets] == []
-    finally:
-        shutil.rmtree(parent)
