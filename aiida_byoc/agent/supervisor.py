@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 
+from aiida_byoc import crashpoints
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
@@ -58,6 +59,7 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
             wait_seconds=settings.poll_seconds, max_commands=_COMMANDS_PER_POLL
         ):
             client.verdict(command.command_id, decide(connection, settings, command))
+            crashpoints.reached("verdict.sent")
         return 0
 
     def relay_events(connection: psycopg.Connection, client: AdapterClient) -> float:

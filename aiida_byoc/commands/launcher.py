@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from aiida.engine.processes.control import kill_processes
 from aiida.engine.runners import Runner
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
-from aiida.orm import Dict, load_node
+from aiida.orm import Dict
 from psycopg.rows import dict_row
 
+from aiida_byoc import crashpoints
+from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
@@ -33,8 +34,6 @@ __all__ = ["Launcher"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
-_KILL_SECONDS = 5.0
-_KILL_AGAIN_SECONDS = 2.0
 _SWEEP_SECONDS = 5.0
 
 
@@ -55,13 +54,13 @@ class Launcher:
         self._settings = settings
         self._hand_over = dispatch
         self._next_sweep = 0.0
-        self._stop_again: dict[int, float] = {}
+        self._stopper = Stopper(self._storage)
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
         dispatched = [self._dispatch(pk) for pk in self._undispatched()]
         launched = self._launch_next()
-        self._stop_cancelled()
+        self._stopper.step()
         self._sweep()
         return launched or any(dispatched)
 
@@ -86,6 +85,7 @@ class Launcher:
             _LOGGER.exception("the job of submission %s cannot be launched", job["submission_id"])
             self._postpone(job, now)
             return True
+        crashpoints.reached("launch.committed")
         self._dispatch(pk)
         return True
 
@@ -116,25 +116,18 @@ class Launcher:
         )
         outbox.append(connection, submission_id, report)
         process.close()
+        crashpoints.reached("launch.created")
         return pk
 
     def _dispatch(self, pk: int) -> bool:
         """Hand a committed work chain to the workers; whoever dies in between finds it undispatched."""
         self._hand_over(pk)
+        crashpoints.reached("launch.dispatched")
         with transaction(self._storage) as connection:
             connection.execute(
                 "UPDATE byoc.job SET dispatched_at = now() WHERE process_pk = %s", (pk,)
             )
         return True
-
-    def _stop_cancelled(self) -> None:
-        """Kill work chains whose cancel was accepted. AiiDA only logs a failure, so try until they have ended."""
-        now = time.monotonic()
-        due = {pk: self._stop_again.get(pk, now) for pk in self._to_stop()}
-        for pk in [pk for pk, again in due.items() if again <= now]:
-            kill_processes([load_node(pk)], timeout=_KILL_SECONDS)
-            due[pk] = time.monotonic() + _KILL_AGAIN_SECONDS
-        self._stop_again = due
 
     def _sweep(self) -> None:
         """Look for ends that no hook told, now and then: hooks tell nearly all."""
@@ -154,20 +147,12 @@ class Launcher:
             )
 
     def _undispatched(self) -> list[int]:
-        return self._pks(
-            "SELECT process_pk FROM byoc.job WHERE state = 'launched' AND dispatched_at IS NULL"
-            " ORDER BY accepted_at LIMIT 20"
-        )
-
-    def _to_stop(self) -> list[int]:
-        return self._pks(
-            "SELECT process_pk FROM byoc.job WHERE cancel_requested_at IS NOT NULL AND dispatched_at IS NOT NULL"
-            " AND state IN ('launched', 'queued', 'running', 'held') ORDER BY cancel_requested_at LIMIT 20"
-        )
-
-    def _pks(self, query: Any) -> list[int]:
         with transaction(self._storage) as connection:
-            return [row[0] for row in connection.execute(query)]
+            rows = connection.execute(
+                "SELECT process_pk FROM byoc.job WHERE state = 'launched' AND dispatched_at IS NULL"
+                " ORDER BY accepted_at LIMIT 20"
+            )
+            return [row[0] for row in rows]
 
 
 def _next_accepted(connection: psycopg.Connection) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from aiida_byoc import crashpoints
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
@@ -75,7 +76,9 @@ def accept(
         )
         row = _job(connection, command.tenant_id, command.job_id)
         assert row is not None  # noqa: S101  (we have just inserted it)
-        return _acceptance(row), False
+        crashpoints.reached("ledger.claimed")
+    crashpoints.reached("ledger.committed")
+    return _acceptance(row), False
 
 
 def cancel(

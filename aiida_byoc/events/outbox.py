@@ -15,6 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from aiida_byoc import crashpoints
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.events import ExecutionEvent, event_type, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState, may_follow
@@ -76,6 +77,7 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
         " ON CONFLICT (submission_id) DO UPDATE SET latest_seq = excluded.latest_seq",
         (submission_id, seq),
     )
+    crashpoints.reached("event.appended")
     return seq
 
 

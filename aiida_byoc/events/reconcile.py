@@ -8,6 +8,7 @@ from typing import Any
 from aiida.orm import load_node
 from plumpy import ProcessState
 
+from aiida_byoc import crashpoints
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.workflows.outcome import outcome
@@ -33,6 +34,7 @@ def reconcile(storage: Any) -> int:
     for submission_id, pk in untold:
         node: Any = load_node(pk)
         report = outcome(node, ProcessState(node.process_state.value))
+        crashpoints.reached("sweep.found")
         with transaction(storage) as connection:
             outbox.append(connection, submission_id, report)
         _LOGGER.warning("the end of submission %s was told by the sweep", submission_id)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.types.json import Jsonb
 
+from aiida_byoc import crashpoints
 from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH, Acknowledgement
 
 __all__ = ["EventSink", "deliver"]
@@ -64,7 +65,9 @@ def deliver(connection: psycopg.Connection, sink: EventSink) -> int:
     first: dict[str, int] = {}
     for submission_id, seq, _ in rows:
         first.setdefault(submission_id, seq)
+    crashpoints.reached("relay.read")
     answer = sink.events([body for _, _, body in rows])
+    crashpoints.reached("relay.acknowledged")
     refused = {each.submission_id: each for each in answer.quarantined if each.submission_id}
     settled = 0
     with connection.transaction():

@@ -24,6 +24,7 @@ from aiida.engine import (
 from aiida.orm import CalcJobNode, Dict, Int, ProcessNode, SinglefileData, load_code
 from plumpy import ProcessState
 
+from aiida_byoc import crashpoints
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import SubmitJobCommand
@@ -126,7 +127,9 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             self.report(f"taking up {submitted.node.process_label}<{submitted.node.pk}> again")
             return ToContext(children=append_(submitted.node))
         self.ctx.inputs = self._attempt(self.ctx.iteration + 1)
-        return super().run_process()
+        waiting = super().run_process()
+        crashpoints.reached("child.submitted")
+        return waiting
 
     def keep_outputs(self) -> None:
         """Make the last attempt's outputs the job's."""

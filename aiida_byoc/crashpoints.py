@@ -1,0 +1,42 @@
+"""Named moments at which a process may die: inert unless a test armed one.
+
+`BYOC_CRASH_DIR` names a directory; a file `<name>` in it arms that point for the next process that passes it. The
+process takes the file away (so that it dies once), leaves `<name>.hit`, and kills itself as SIGKILL would from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+__all__ = ["POINTS", "reached"]
+
+_DIRECTORY = os.environ.get("BYOC_CRASH_DIR")
+
+POINTS: dict[str, str] = {
+    "ledger.claimed": "the claim and its event are written, not committed",
+    "ledger.committed": "the claim is committed, no verdict has left",
+    "verdict.sent": "the adapter has the verdict",
+    "launch.created": "work chain, checkpoint and event are written, not committed",
+    "launch.committed": "the work chain is committed; with a broker apart from Postgres, no task exists",
+    "launch.dispatched": "the task exists, the ledger does not say so",
+    "child.submitted": "the work chain submitted its calculation, its own checkpoint is older",
+    "event.appended": "state and event are written, not committed",
+    "relay.read": "the relay holds a batch, nothing was sent",
+    "relay.acknowledged": "the product has the batch, the outbox does not know",
+    "sweep.found": "the sweep found something untold, and has not told it",
+}
+"""Every point of this package and what is true at that moment, in the order in which a job passes them."""
+
+
+def reached(name: str) -> None:
+    """Die here if a test armed this point; cost nothing otherwise."""
+    if _DIRECTORY is None:
+        return
+    armed = Path(_DIRECTORY) / name
+    try:
+        armed.rename(armed.with_name(f"{name}.hit"))
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
