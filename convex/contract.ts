@@ -49,6 +49,7 @@ export const projectionFields = {
   job_id: v.string(),
   node_id: v.string(),
   execution_id: v.optional(v.string()),
+  epoch: v.optional(v.string()), // absent: a node of an older version
   seq: v.number(),
   state: productState,
   execution_state: executionState,

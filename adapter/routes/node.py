@@ -113,7 +113,7 @@ def node_router(
             body=list[ExecutionEvent],
             media_types=_EVENT_MEDIA_TYPES,
             answer=answer(200, Acknowledgement),
-            problems=(*_TALKING, "product-unavailable"),
+            problems=(*_TALKING, "epoch-mismatch", "product-unavailable"),
         ),
     )
     async def deliver_events(node_id: str, request: Request) -> Response:

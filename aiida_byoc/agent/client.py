@@ -81,7 +81,7 @@ class AdapterClient:
 
     def heartbeat(self, heartbeat: Heartbeat) -> None:
         """Tell that we live."""
-        self._post("/heartbeat", json=heartbeat.model_dump(mode="json"))
+        self._post("/heartbeat", json=heartbeat.model_dump(mode="json", exclude_none=True))
 
     def _post(self, path: str, *, gone_is_fine: bool = False, **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._bearer()}", **request.pop("headers", {})}

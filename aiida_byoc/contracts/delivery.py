@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from aiida_byoc.contracts.base import Fact, Order, UtcTime
-from aiida_byoc.contracts.events import JobState, Uuid
+from aiida_byoc.contracts.events import Epoch, JobState, Uuid
 from aiida_byoc.contracts.identity import IdempotencyKey, Name
 from aiida_byoc.contracts.problems import Problem
 
@@ -118,10 +118,15 @@ class QuarantinedEvent(Fact):
 
 
 class Acknowledgement(Fact):
-    """What the product has: for each job (by submission_id) the next `seq` it wants. Cumulative."""
+    """How far the product is: for each job (by submission_id) the next `seq` it wants. Cumulative.
+
+    `missing_from` names the jobs of which the product lacks something before that (it was restored from a backup):
+    the lowest `seq` that it lacks.
+    """
 
     next_seq: dict[str, int]
     quarantined: list[QuarantinedEvent] = []
+    missing_from: dict[str, int] | None = None
 
 
 class Heartbeat(Order):
@@ -135,3 +140,6 @@ class Heartbeat(Order):
     events_undelivered: Annotated[int, Field(ge=0)] = 0
     oldest_undelivered_seconds: Annotated[int, Field(ge=0)] = 0
     draining: bool = False
+    epoch: Epoch | None = None
+    jobs_quarantined: Annotated[int, Field(ge=0)] | None = None
+    repairs: Annotated[dict[Name, Annotated[int, Field(ge=0)]], Field(max_length=32)] | None = None

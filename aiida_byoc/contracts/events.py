@@ -15,6 +15,7 @@ from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.lifecycle import ExecutionState
 
 __all__ = [
+    "Epoch",
     "ExecutionEvent",
     "JobError",
     "JobResult",
@@ -31,6 +32,13 @@ Uuid = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
 ]
+Epoch = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{16}$"),
+    Field(description="which history of the node's database this belongs to"),
+]
+"""Changes when a node's database is restored or copied: only within one epoch does `seq` name one fact."""
+
 _LINE = 2000
 Line = Annotated[str, Field(max_length=_LINE)]
 
@@ -102,6 +110,7 @@ class JobState(Fact):
     job_id: Name
     submission_id: Uuid
     execution_id: Annotated[Uuid, Field(description="AiiDA UUID of the work chain")] | None = None
+    epoch: Epoch | None = None
     seq: Annotated[int, Field(ge=1, description="contiguous per job, from 1")]
     attempt: Annotated[int, Field(ge=1)]
     state: ExecutionState = Field(strict=False)

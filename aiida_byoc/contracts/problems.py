@@ -98,6 +98,13 @@ _TYPES = (
         "Mint a new job_id to run it after all.",
     ),
     ProblemType(
+        "epoch-mismatch",
+        409,
+        "The product does not know this history of the node",
+        False,
+        "The product's operator accepts the node's new epoch, once it is clear why the node has one.",
+    ),
+    ProblemType(
         "command-expired",
         410,
         "The deadline of the command has passed",

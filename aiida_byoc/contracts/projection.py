@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from aiida_byoc.contracts.base import Fact, UtcTime
 from aiida_byoc.contracts.events import (
+    Epoch,
     JobError,
     JobResult,
     Line,
@@ -25,7 +26,7 @@ MAX_PROJECTION_BATCH = 100
 
 
 class ProjectionUpdate(Fact):
-    """One event as the product stores it. Idempotency key: (tenant_id, job_id, seq)."""
+    """One event as the product stores it. Idempotency key: (tenant_id, job_id, epoch, seq)."""
 
     schema_version: Literal["1"] = "1"
     projection_id: Annotated[
@@ -38,6 +39,7 @@ class ProjectionUpdate(Fact):
     job_id: Name
     node_id: Name
     execution_id: Uuid | None = None
+    epoch: Epoch | None = None
     seq: Annotated[int, Field(ge=1)]
     state: ProductState = Field(strict=False)
     execution_state: ExecutionState = Field(strict=False)
@@ -61,3 +63,9 @@ class ProjectionOutcome(Fact):
     projection_id: str
     outcome: Literal["applied", "duplicate", "superseded", "rejected"]
     code: str | None = None
+    missing_from: (
+        Annotated[
+            int, Field(ge=1, description="lowest seq the product lacks below the newest it has")
+        ]
+        | None
+    ) = None

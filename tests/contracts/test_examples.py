@@ -24,7 +24,7 @@ def test_every_surface_has_a_golden_message():
 
 @pytest.mark.parametrize("surface", ["execution-event", "projection-update"])
 def test_every_state_has_a_golden_message(surface):
-    states = {name.partition(".")[2] for name in golden_names() if name.startswith(f"{surface}.")}
+    states = {name.split(".")[1] for name in golden_names() if name.startswith(f"{surface}.")}
 
     assert states == {state.value for state in ExecutionState}
 
