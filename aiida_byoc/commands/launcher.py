@@ -1,12 +1,14 @@
 """From the ledger to AiiDA: one single-threaded process that launches, dispatches, stops and repairs.
 
 AiiDA is not thread-safe (measured: 0 of 50 concurrent submits survived a thread pool), so this is the only process of
-the agent that holds AiiDA's storage. Node, checkpoint, ledger and event are *one* transaction (measured: AiiDA's own
-submit left 16 of 77 nodes orphaned under SIGKILL, this 0 of 113); several launchers may work side by side.
+the agent that holds AiiDA's storage. Node, checkpoint, ledger and event are *one* transaction, and with the broker
+`byoc.postgres` the workers' task as well (measured: AiiDA's own submit left 16 of 77 nodes orphaned under SIGKILL,
+this 0 of 113); several launchers may work side by side.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -18,9 +20,10 @@ from aiida.engine.runners import Runner
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from aiida.orm import Dict
-from psycopg.rows import dict_row
 
 from aiida_byoc import crashpoints
+from aiida_byoc.commands.admission import next_job
+from aiida_byoc.commands.policy import Limits, Policy, PolicyError
 from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
@@ -35,6 +38,7 @@ __all__ = ["Launcher"]
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
 _SWEEP_SECONDS = 5.0
+_POLICY_SECONDS = 5.0
 
 
 class Launcher:
@@ -43,40 +47,55 @@ class Launcher:
     Args:
         runner: AiiDA's; its persister saves the checkpoints.
         settings: the node's.
-        dispatch: hands the pk of a committed work chain to the workers; raises if it cannot.
+        dispatch: hands the pk of a work chain to the workers; raises if it cannot.
+        transactional: whether `dispatch` writes in AiiDA's open transaction (`byoc.postgres`); any other broker
+            must see the work chain committed first.
     """
 
     def __init__(
-        self, runner: Runner, settings: NodeSettings, dispatch: Callable[[int], object]
+        self,
+        runner: Runner,
+        settings: NodeSettings,
+        dispatch: Callable[[int], object],
+        *,
+        transactional: bool = False,
     ) -> None:
         self._runner = runner
         self._storage = get_manager().get_profile_storage()
         self._settings = settings
         self._hand_over = dispatch
+        self._transactional = transactional
+        self._limits = Limits()
+        self._next_limits = 0.0
         self._next_sweep = 0.0
         self._stopper = Stopper(self._storage)
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
         dispatched = [self._dispatch(pk) for pk in self._undispatched()]
+        self._read_limits()
         launched = self._launch_next()
         self._stopper.step()
         self._sweep()
         return launched or any(dispatched)
 
     def _launch_next(self) -> bool:
-        """Create the work chain of the oldest accepted job, unless its deadline has passed."""
+        """Create the work chain of the oldest accepted job that has room, unless its deadline has passed."""
         now = datetime.now(UTC)
         job: Mapping[str, Any] | None = None
         try:
             with transaction(self._storage) as connection:
-                job = _next_accepted(connection)
+                job = next_job(connection, self._limits)
                 if job is None:
                     return False
                 if job["deadline"] is not None and job["deadline"] <= now:
                     _fail(connection, job, "deadline_exceeded", "the deadline passed before launch")
                     return True
                 pk = self._create_work_chain(connection, job, now)
+                if self._transactional:
+                    self._hand_over(pk)
+                    _mark_dispatched(connection, pk)
+                crashpoints.reached("launch.created")
         except psycopg.OperationalError:
             raise  # the database is gone: crash, be restarted, start anew
         except Exception:
@@ -86,7 +105,8 @@ class Launcher:
             self._postpone(job, now)
             return True
         crashpoints.reached("launch.committed")
-        self._dispatch(pk)
+        if not self._transactional:
+            self._dispatch(pk)
         return True
 
     def _create_work_chain(
@@ -116,18 +136,26 @@ class Launcher:
         )
         outbox.append(connection, submission_id, report)
         process.close()
-        crashpoints.reached("launch.created")
         return pk
 
     def _dispatch(self, pk: int) -> bool:
         """Hand a committed work chain to the workers; whoever dies in between finds it undispatched."""
-        self._hand_over(pk)
-        crashpoints.reached("launch.dispatched")
-        with transaction(self._storage) as connection:
-            connection.execute(
-                "UPDATE byoc.job SET dispatched_at = now() WHERE process_pk = %s", (pk,)
-            )
+        with transaction(self._storage) if self._transactional else contextlib.nullcontext():
+            self._hand_over(pk)
+            crashpoints.reached("launch.dispatched")
+            with transaction(self._storage) as connection:
+                _mark_dispatched(connection, pk)
         return True
+
+    def _read_limits(self) -> None:
+        """An owner's change counts within seconds; what cannot be read changes nothing."""
+        if time.monotonic() < self._next_limits:
+            return
+        self._next_limits = time.monotonic() + _POLICY_SECONDS
+        try:
+            self._limits = Policy.load(self._settings.policy_file).limits
+        except PolicyError as error:
+            _LOGGER.error("the limits stay as they were: %s", error)  # noqa: TRY400
 
     def _sweep(self) -> None:
         """Look for ends that no hook told, now and then: hooks tell nearly all."""
@@ -155,15 +183,8 @@ class Launcher:
             return [row[0] for row in rows]
 
 
-def _next_accepted(connection: psycopg.Connection) -> Mapping[str, Any] | None:
-    return (
-        connection.cursor(row_factory=dict_row)
-        .execute(
-            "SELECT * FROM byoc.job WHERE state = 'accepted' AND launch_not_before <= now()"
-            " ORDER BY accepted_at LIMIT 1 FOR UPDATE SKIP LOCKED"
-        )
-        .fetchone()
-    )
+def _mark_dispatched(connection: psycopg.Connection, pk: int) -> None:
+    connection.execute("UPDATE byoc.job SET dispatched_at = now() WHERE process_pk = %s", (pk,))
 
 
 def _fail(connection: psycopg.Connection, job: Mapping[str, Any], code: str, message: str) -> None:

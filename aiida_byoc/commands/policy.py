@@ -51,6 +51,14 @@ class Ceilings(_Model):
     attempts: int = Field(ge=1, default=1)
 
 
+class Limits(_Model):
+    """How many launched jobs may be under way; what is accepted beyond waits in the ledger, in order."""
+
+    active_jobs: int = Field(ge=1, default=200)
+    active_jobs_per_tenant: int | None = Field(ge=1, default=None)
+    """`None`: a tenant may have them all."""
+
+
 class Queue(_Model):
     """One queue of the policy: a partition, and the accounts and QOS that may be named with it."""
 
@@ -94,6 +102,7 @@ class Policy(_Model):
     tenants: list[Name] = Field(min_length=1)
     runtime: str = "bubblewrap"
     ceilings: Ceilings
+    limits: Limits = Limits()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
 

@@ -1,0 +1,50 @@
+"""Which accepted job may be launched now: as many at a time as the policy allows, and no tenant in another's way.
+
+A job takes two slots of the workers, one for its work chain and one for its calculation. Work chains that fill all
+slots would wait for ever for calculations that find none, so the rest waits in the ledger, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from aiida_byoc.commands.policy import Limits
+
+__all__ = ["SLOTS_PER_JOB", "next_job"]
+
+SLOTS_PER_JOB = 2
+"""Slots of AiiDA's workers that a launched job may hold at a time."""
+
+_ONE_AT_A_TIME = 0x62796F65
+
+# The deadline of a job counts whether or not its tenant has room.
+_NEXT = """
+WITH active AS (
+    SELECT tenant_id, count(*) AS jobs FROM byoc.job
+    WHERE state IN ('launched', 'queued', 'running', 'held') GROUP BY tenant_id
+)
+SELECT job.* FROM byoc.job LEFT JOIN active USING (tenant_id)
+WHERE job.state = 'accepted' AND job.launch_not_before <= now()
+  AND (job.deadline <= now()
+       OR coalesce(active.jobs, 0) < coalesce(%(active_jobs_per_tenant)s, %(active_jobs)s)
+       AND (SELECT coalesce(sum(jobs), 0) FROM active) < %(active_jobs)s)
+ORDER BY job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
+"""
+
+
+def next_job(connection: psycopg.Connection, limits: Limits) -> Mapping[str, Any] | None:
+    """Lock and return the ledger's row of the oldest accepted job that has room, or whose deadline has passed.
+
+    Counting and launching are one transaction under one lock, so that two launchers together keep the limits;
+    `None` also while another launcher holds it.
+    """
+    # A statement of its own: the next one's snapshot must be younger than the lock.
+    lock = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,)).fetchone()
+    if lock is None or not lock[0]:
+        return None
+    rows = connection.cursor(row_factory=dict_row)
+    return rows.execute(_NEXT, limits.model_dump()).fetchone()
