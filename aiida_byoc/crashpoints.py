@@ -23,6 +23,7 @@ POINTS: dict[str, str] = {
     "launch.dispatched": "the task exists, the ledger does not say so",
     "child.submitted": "the work chain submitted its calculation, its own checkpoint is older",
     "event.appended": "state and event are written, not committed",
+    "relay.claimed": "a lane of the relay has claimed jobs, nothing was read",
     "relay.read": "the relay holds a batch, nothing was sent",
     "relay.acknowledged": "the product has the batch, the outbox does not know",
     "sweep.found": "the sweep found something untold, and has not told it",

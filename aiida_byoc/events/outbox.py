@@ -51,7 +51,8 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
     """
     cursor = connection.cursor(row_factory=dict_row)
     job = cursor.execute(
-        "SELECT job.*, node.node_id FROM byoc.job, byoc.node WHERE submission_id = %s FOR UPDATE OF job",
+        "SELECT job.*, node.node_id, byoc.epoch() AS epoch FROM byoc.job, byoc.node"
+        " WHERE submission_id = %s FOR UPDATE OF job",
         (submission_id,),
     ).fetchone()
     if job is None:
@@ -135,6 +136,7 @@ def _event(
         "workspace_id": job["workspace_id"],
         "job_id": job["job_id"],
         "submission_id": str(job["submission_id"]),
+        "epoch": job["epoch"],
         "seq": seq,
         "attempt": attempt,
         "state": report.state.value,

@@ -57,7 +57,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self, connection: psycopg.Connection) -> None:
         super().__init__()
         self.connection = connection
-        connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream")
+        connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream CASCADE")
         self.jobs: dict[str, Job] = {}
         self.product = Product()
 

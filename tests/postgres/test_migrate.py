@@ -12,6 +12,8 @@ from aiida_byoc.database import migrate as module
 from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import SchemaError, check, migrate
 
+NAMES = [name for _, name, _ in module._migrations()]
+
 
 @pytest.fixture
 def bare(bare_storage: dict[str, Any]) -> psycopg.Connection:
@@ -25,8 +27,8 @@ def tables(connection: psycopg.Connection) -> set[str]:
 
 
 def test_a_fresh_database_gets_every_table(bare: psycopg.Connection) -> None:
-    assert migrate(bare) == ["0001_ledger_and_outbox"]
-    assert tables(bare) == {"migration", "node", "job", "event", "stream"}
+    assert migrate(bare) == NAMES
+    assert {"migration", "node", "job", "event", "stream", "dropped"} <= tables(bare)
     check(bare)
 
 
@@ -46,13 +48,13 @@ def test_operators_who_run_it_at_once_do_not_interleave(bare_storage: dict[str, 
     with ThreadPoolExecutor(6) as pool:
         applied = list(pool.map(run, range(6)))
 
-    assert sorted(applied) == [[]] * 5 + [["0001_ledger_and_outbox"]]
+    assert sorted(applied) == [[]] * 5 + [NAMES]
 
 
 def test_a_migration_that_fails_leaves_nothing(
     bare: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrations = [*module._migrations(), (2, "0002_wrong", "CREATE TABLE byoc.half (); SELEC 1")]
+    migrations = [*module._migrations(), (9999, "9999_wrong", "CREATE TABLE byoc.half (); SELEC 1")]
     monkeypatch.setattr(module, "_migrations", lambda: migrations)
 
     with pytest.raises(psycopg.errors.SyntaxError):
@@ -69,10 +71,12 @@ def test_a_database_without_our_tables_names_the_command_that_helps(
 
 def test_a_newer_schema_is_refused_and_left_alone(bare: psycopg.Connection) -> None:
     migrate(bare)
-    bare.execute("INSERT INTO byoc.migration (version, name) VALUES (2, '0002_of_the_future')")
+    bare.execute("INSERT INTO byoc.migration (version, name) VALUES (9999, '9999_of_the_future')")
 
     assert migrate(bare) == []
-    with pytest.raises(SchemaError, match=r"versions \[1, 2\], this package needs \[1\]; run"):
+    with pytest.raises(
+        SchemaError, match=r"versions \[1, .*9999\], this package needs \[1, .*\]; run"
+    ):
         check(bare)
 
 

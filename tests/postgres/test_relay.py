@@ -79,7 +79,7 @@ def test_i14_poison_stops_its_own_job_only(
     deliver(connection, product)
     assert product.order(healthy) == [1, 2, 3, 4, 5]
     quarantine = stream(connection, sick)["quarantine"]
-    assert (quarantine["seq"], quarantine["code"]) == (5, "poison")
+    assert (quarantine["seq"], quarantine["code"]) == (1, "poison")
     assert stream(connection, healthy)["quarantine"] is None
 
     later = lived(connection, "job-3")
@@ -198,6 +198,7 @@ def test_i15_a_product_that_was_set_back_gets_what_it_lost(
     walk(connection, job, "running")
 
     deliver(connection, product)
+    due(connection)
     deliver(connection, product)
 
     assert product.latest[job] == 4
