@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -21,14 +22,16 @@ from aiida_byoc.contracts.delivery import (
     Heartbeat,
     Verdict,
 )
-from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.contracts.problems import CATALOGUE, PROBLEM_BASE, ProblemError
 from aiida_byoc.contracts.validation import Model, validated
+from aiida_byoc.events.relay import BatchRefused
 from aiida_byoc.node import NodeSettings, SettingsError
 
 __all__ = ["AdapterClient", "AdapterUnavailable", "private_key", "public_jwk"]
 
 _TOKEN_SECONDS = 300
 _ANSWER_SECONDS = 30.0
+_POISON = {400, 413, 422}
 
 
 class AdapterUnavailable(Exception):
@@ -36,10 +39,19 @@ class AdapterUnavailable(Exception):
 
     Attributes:
         retry_after: seconds the adapter asked us to wait, if it did.
+        status: the HTTP status, if there was an answer.
+        problem: name in the problem catalogue, if the answer was a problem document.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        self.retry_after = retry_after
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        status: int | None = None,
+        problem: str | None = None,
+    ) -> None:
+        self.retry_after, self.status, self.problem = retry_after, status, problem
         super().__init__(message)
 
 
@@ -71,12 +83,18 @@ class AdapterClient:
         self._post(f"/commands/{command_id}/verdict", json=verdict.wire(), gone_is_fine=True)
 
     def events(self, batch: list[dict[str, Any]]) -> Acknowledgement:
-        """Deliver a CloudEvents batch; the answer says what the product has."""
-        response = self._post(
-            "/events",
-            json=batch,
-            headers={"Content-Type": "application/cloudevents-batch+json"},
-        )
+        """Deliver a CloudEvents batch; the answer says what the product has.
+
+        Raises:
+            BatchRefused: the answer was about what is in the batch.
+        """
+        headers = {"Content-Type": "application/cloudevents-batch+json"}
+        try:
+            response = self._post("/events", json=batch, headers=headers)
+        except AdapterUnavailable as error:
+            if error.status in _POISON:
+                raise BatchRefused(str(error), error.problem) from error
+            raise
         return _read(Acknowledgement, response)
 
     def heartbeat(self, heartbeat: Heartbeat) -> None:
@@ -138,10 +156,14 @@ def _read(model: type[Model], response: httpx.Response) -> Model:
 
 def _refusal(response: httpx.Response) -> AdapterUnavailable:
     after = response.headers.get("Retry-After", "")
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = "no problem document"
+    detail, problem = "no problem document", None
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        document = response.json()
+        detail = document["detail"]
+        problem = document["type"].removeprefix(PROBLEM_BASE)
     return AdapterUnavailable(
-        f"HTTP {response.status_code}: {detail}", float(after) if after.isdigit() else None
+        f"HTTP {response.status_code}: {detail}",
+        float(after) if after.isdigit() else None,
+        status=response.status_code,
+        problem=problem if problem in CATALOGUE else None,
     )

@@ -1,4 +1,4 @@
-"""`verdi data byoc agent run`: three loops and the launcher's process, kept going until the agent is told to stop.
+"""`verdi data byoc agent run`: loops and the launcher's process, kept going until the agent is told to stop.
 
 Each loop has its own database connection and its own HTTP client, and may fail at any statement: it waits, reconnects
 and goes on where the database says it is. Stopping needs no ceremony; killing is as good.
@@ -22,16 +22,15 @@ from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.agent.relaying import relay_lanes
 from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import check
-from aiida_byoc.events.relay import deliver
 from aiida_byoc.node import NodeSettings
 
 __all__ = ["AlreadyRunning", "run"]
 
 _LOGGER = logging.getLogger(__name__)
 _ONE_AGENT = 0x62796F64
-_RELAY_IDLE_SECONDS = 0.2
 _LAUNCHER_STOP_SECONDS = 10
 _LAUNCHER_SOUND_SECONDS = 30
 _COMMANDS_PER_POLL = 20
@@ -62,14 +61,11 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
             crashpoints.reached("verdict.sent")
         return 0
 
-    def relay_events(connection: psycopg.Connection, client: AdapterClient) -> float:
-        return 0 if deliver(connection, client) else _RELAY_IDLE_SECONDS
-
     def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
         client.heartbeat(heartbeat(connection, settings))
         return settings.heartbeat_seconds
 
-    steps: dict[str, Step] = {"channel": answer_commands, "relay": relay_events, "heartbeat": beat}
+    steps: dict[str, Step] = {"channel": answer_commands, "heartbeat": beat, **relay_lanes()}
     for name, step in steps.items():
         loop = _Loop(name, step, settings, storage_config, stopping)
         threading.Thread(target=loop.run, name=name, daemon=True).start()
