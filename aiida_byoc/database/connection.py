@@ -7,11 +7,20 @@ from typing import Any
 
 import psycopg
 
-__all__ = ["connect"]
+__all__ = ["KEEP_ALIVE", "connect"]
+
+KEEP_ALIVE: Mapping[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
+"""libpq's words for: a server that is gone without a goodbye is noticed within a minute."""
 
 
 def connect(storage_config: Mapping[str, Any], *, application: str) -> psycopg.Connection:
-    """Open an autocommit connection by a profile's storage configuration (`core.psql_dos`).
+    """Open an autocommit connection by a profile's storage configuration (`core.psql_dos` or `byoc.psql_dos`).
 
     Transactions are explicit (`connection.transaction()`); `application` shows in `pg_stat_activity`.
     """
@@ -22,6 +31,6 @@ def connect(storage_config: Mapping[str, Any], *, application: str) -> psycopg.C
         password=storage_config["database_password"],
         dbname=storage_config["database_name"],
         application_name=f"byoc-{application}",
-        connect_timeout=10,
         autocommit=True,
+        **KEEP_ALIVE,
     )

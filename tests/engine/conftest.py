@@ -160,13 +160,19 @@ class Node:
 
 
 @pytest.fixture(scope="session")
+def server(paths: LabPaths) -> postgres.Postgres:
+    """A running PostgreSQL."""
+    return postgres.start(paths)
+
+
+@pytest.fixture(scope="session")
 def profile(
     paths: LabPaths,
+    server: postgres.Postgres,
     aiida_config_factory: Callable[..., Any],  # noqa: F811
     aiida_profile_factory: Callable[..., Any],  # noqa: F811
 ) -> Iterator[Any]:
     """A loaded profile on PostgreSQL."""
-    server = postgres.start(paths)
     storage_config = {
         "database_engine": "postgresql_psycopg",
         "database_hostname": server.host,
@@ -179,7 +185,7 @@ def profile(
     with (
         aiida_config_factory(paths.directory("aiida")) as config,
         aiida_profile_factory(
-            config, storage_backend="core.psql_dos", storage_config=storage_config
+            config, storage_backend="byoc.psql_dos", storage_config=storage_config
         ) as profile,
     ):
         yield profile

@@ -119,6 +119,7 @@ def test_the_entry_points_of_the_wheel_are_those_of_setup_cfg(distribution):
         "aiida.workflows",
         "aiida.parsers",
         "aiida.schedulers",
+        "aiida.storage",
         "aiida.cmdline.data",
         "console_scripts",
     }
