@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a Debian machine and this clone to where the lab and the tests run: Debian packages, `.venv`, npm packages.
-# Idempotent: what is there is skipped. Only the packages need root.
+# Idempotent: what is there is skipped. Only the packages need root. RabbitMQ only with BYOC_LAB_BROKER=core.rabbitmq.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -44,6 +44,7 @@ missing_packages() {
     done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+    [[ "${BYOC_LAB_BROKER:-}" != core.rabbitmq || -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || echo rabbitmq-server
     node_is_recent || echo nodejs
     find_python >/dev/null || printf 'python3\npython3-venv\n'
 }
@@ -81,7 +82,7 @@ ensure_packages() {
     if [[ $EUID -ne 0 ]]; then
         sudo -n true 2>/dev/null ||
             fail "packages are missing and need root: apt-get install -y --no-install-recommends ${packages[*]}"
-        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy)
+        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy,BYOC_LAB_BROKER)
     fi
     say "Debian packages: installing ${packages[*]}"
     "${as_root[@]}" bash "$root/lab/bootstrap.sh" install "${packages[@]}"
