@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
-__all__ = ["LateGroup", "node_settings", "one_sentence", "profile_storage", "settings_path", "show"]
+__all__ = [
+    "LateGroup",
+    "node_settings",
+    "node_tables",
+    "one_sentence",
+    "profile_storage",
+    "settings_path",
+    "show",
+]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -79,6 +88,18 @@ def profile_storage() -> tuple[str, Mapping[str, Any]]:
             " (`verdi profile setup core.psql_dos`)"
         )
     return profile.name, profile.storage_config
+
+
+@contextlib.contextmanager
+def node_tables() -> Iterator[Any]:
+    """A connection to the tables of the loaded profile's node, once they are known to be of this version."""
+    from aiida_byoc.database.connection import connect
+    from aiida_byoc.database.migrate import check
+
+    _, storage_config = profile_storage()
+    with connect(storage_config, application="verdi") as connection:
+        check(connection)
+        yield connection
 
 
 def settings_path(profile: str) -> Any:

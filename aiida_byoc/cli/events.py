@@ -1,20 +1,23 @@
-"""`verdi data byoc events …`: the outbox, for reading."""
+"""`verdi data byoc events …`: the outbox, for reading, and for sending again."""
 
 from __future__ import annotations
 
 import click
 
-from aiida_byoc.cli.common import one_sentence, profile_storage, show
+from aiida_byoc.cli.common import node_tables, one_sentence, show
+from aiida_byoc.cli.quarantine import quarantine
 
 __all__ = ["events"]
 
 _LIST = """
 SELECT event.occurred_at::text, job.tenant_id, job.job_id, event.seq, event.body #>> '{data,state}' AS state,
        event.body #>> '{data,attempt}' AS attempt,
-       CASE WHEN event.seq <= stream.acked_seq THEN 'delivered'
+       CASE WHEN dropped.seq IS NOT NULL THEN 'dropped'
+            WHEN event.seq <= stream.acked_seq THEN 'delivered'
             WHEN stream.quarantine IS NOT NULL THEN 'quarantined' ELSE 'waiting' END AS delivery,
        coalesce(event.body #>> '{data,reason}', event.body #>> '{data,error,message}') AS note
 FROM byoc.event JOIN byoc.job USING (submission_id) JOIN byoc.stream USING (submission_id)
+    LEFT JOIN byoc.dropped ON dropped.submission_id = event.submission_id AND dropped.seq = event.seq
 WHERE (%(job)s::text IS NULL OR job.job_id = %(job)s) AND (%(tenant)s::text IS NULL OR job.tenant_id = %(tenant)s)
 ORDER BY event.occurred_at DESC, event.seq DESC LIMIT %(limit)s
 """
@@ -24,6 +27,9 @@ _COLUMNS = ["occurred_at", "tenant_id", "job_id", "seq", "state", "attempt", "de
 @click.group()
 def events() -> None:
     """Execution events that this node emitted."""
+
+
+events.add_command(quarantine)
 
 
 @events.command("list")
@@ -36,12 +42,52 @@ def list_events(job: str | None, tenant: str | None, limit: int, as_json: bool) 
     """List events, oldest of the newest first."""
     from psycopg.rows import dict_row
 
-    from aiida_byoc.database.connection import connect
-    from aiida_byoc.database.migrate import check
-
-    _, storage_config = profile_storage()
-    with connect(storage_config, application="verdi") as connection:
-        check(connection)
+    with node_tables() as connection:
         cursor = connection.cursor(row_factory=dict_row)
         rows = cursor.execute(_LIST, {"job": job, "tenant": tenant, "limit": limit}).fetchall()
     show(reversed(rows), _COLUMNS, as_json=as_json)
+
+
+@events.command("replay")
+@click.option("--job", help="All events of this job; needs --tenant.")
+@click.option(
+    "--since",
+    help="Of each job, from its first event at or after this time (RFC 3339, with offset).",
+)
+@click.option("--all", "everything", is_flag=True, help="Every event that is kept.")
+@click.option("--tenant", help="Only jobs of this tenant.")
+@one_sentence
+def replay_events(job: str | None, since: str | None, everything: bool, tenant: str | None) -> None:
+    """Send delivered events once more; the product takes what it lacks."""
+    from datetime import datetime
+
+    from aiida_byoc.events.redelivery import replay
+
+    if [bool(job), bool(since), everything].count(True) != 1 or (job and not tenant):
+        raise click.UsageError("name one of --job (with --tenant), --since and --all")
+    try:
+        moment = datetime.fromisoformat(since) if since else None
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
+    if moment is not None and moment.tzinfo is None:
+        raise click.UsageError("--since needs an offset, for example 2026-01-31T12:00:00Z")
+    with node_tables() as connection:
+        done = replay(connection, tenant=tenant, job=job, since=moment)
+    click.echo(f"{done.events} event(s) of {done.jobs} job(s) are sent once more")
+    if done.quarantined:
+        click.echo(f"{done.quarantined} of the jobs are quarantined: see `events quarantine list`")
+
+
+@events.command("epoch")
+@click.option(
+    "--new", is_flag=True, help="Begin a new one: this database was copied or restored by files."
+)
+@one_sentence
+def show_epoch(new: bool) -> None:
+    """Show which history of this node's database events belong to."""
+    from aiida_byoc.events.redelivery import epoch
+
+    with node_tables() as connection:
+        click.echo(epoch(connection, new=new))
+    if new:
+        click.echo("the product's operator must accept it before anything is delivered", err=True)

@@ -17,9 +17,10 @@ class Lost(Exception):
 
 
 class Product:
-    """Keeps, per job, the newest `seq` and every event in the order of arrival.
+    """Keeps, per job, which `seq` it has, and every event in the order of arrival.
 
     Attributes:
+        have: by job, what is stored.
         limit: takes at most so many events of each batch and job.
         poison: submissions whose events it refuses for good.
         silent: submissions it says nothing about.
@@ -28,7 +29,7 @@ class Product:
     """
 
     def __init__(self) -> None:
-        self.latest: dict[str, int] = {}
+        self.have: dict[str, set[int]] = {}
         self.arrived: dict[str, list[tuple[int, str]]] = {}
         self.batches: list[list[dict[str, Any]]] = []
         self.limit = MAX_EVENT_BATCH
@@ -42,6 +43,7 @@ class Product:
         self.batches.append(batch)
         assert 1 <= len(batch) <= MAX_EVENT_BATCH
         taken: dict[str, int] = {}
+        wanted: dict[str, int] = {}
         quarantined = []
         for each in (validated(ExecutionEvent, body) for body in batch):
             job, seq = each.data.submission_id, each.data.seq
@@ -53,12 +55,28 @@ class Product:
                 )
                 continue
             self.arrived.setdefault(job, []).append((seq, each.id))
+            self.have.setdefault(job, set()).add(seq)
             taken[job] = taken.get(job, 0) + 1
-            if seq == self.latest.get(job, 0) + 1:
-                self.latest[job] = seq
+            wanted[job] = seq + 1
         self.after()
-        wanted = {job: self.latest.get(job, 0) + 1 for job in taken}
-        return Acknowledgement(next_seq=wanted, quarantined=quarantined)
+        missing = {job: min(lacking) for job in wanted if (lacking := self.lacking(job))}
+        return Acknowledgement(
+            next_seq=wanted, quarantined=quarantined, missing_from=missing or None
+        )
+
+    def lacking(self, job: str) -> set[int]:
+        """What it has not, below the newest that it has."""
+        have = self.have.get(job, set())
+        return set(range(1, max(have, default=0))) - have
+
+    def restore(self, job: str, seq: int) -> None:
+        """Be set back to a backup that has nothing of the job after that."""
+        self.have[job] = {each for each in self.have[job] if each <= seq}
+
+    @property
+    def latest(self) -> dict[str, int]:
+        """By job, the newest `seq` it has."""
+        return {job: max(have, default=0) for job, have in self.have.items()}
 
     def order(self, job: str) -> list[int]:
         """The sequence numbers of a job as they arrived."""

@@ -194,7 +194,7 @@ def test_i15_a_product_that_was_set_back_gets_what_it_lost(
     job = accept(connection)
     walk(connection, job, "launched", "queued")
     deliver(connection, product)
-    product.latest[job] = 1  # restored from a backup
+    product.restore(job, 1)
     walk(connection, job, "running")
 
     deliver(connection, product)
@@ -202,6 +202,7 @@ def test_i15_a_product_that_was_set_back_gets_what_it_lost(
     deliver(connection, product)
 
     assert product.latest[job] == 4
+    assert product.lacking(job) == set()
     assert product.order(job) == [1, 2, 3, 4, 2, 3, 4]
     assert stream(connection, job)["acked_seq"] == 4
 
