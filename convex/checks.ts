@@ -5,10 +5,15 @@ import { PRODUCT_STATE, type ProjectionUpdate, type RejectionCode } from "./cont
 const MAX_UPDATE_CHARACTERS = 64 * 1024;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 const PROJECTION_ID = /^[0-9a-f-]{36}:([1-9][0-9]*)$/;
+const EPOCH = /^[0-9a-f]{16}$/;
 const UTC_TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;
 
 export function isUtcTime(text: string): boolean {
   return UTC_TIME.test(text) && !Number.isNaN(Date.parse(text));
+}
+
+export function isEpoch(text: string): boolean {
+  return EPOCH.test(text);
 }
 
 /** Why `update` is refused whatever is stored, or undefined. */
@@ -21,6 +26,7 @@ export function fault(update: ProjectionUpdate): RejectionCode | undefined {
     names.every((name) => NAME.test(name)) &&
     times.every(isUtcTime) &&
     counts.every((count) => Number.isSafeInteger(count) && count >= 1) &&
+    (update.epoch === undefined || isEpoch(update.epoch)) &&
     PROJECTION_ID.exec(update.projection_id)?.[1] === String(update.seq);
   if (!wellFormed) return "invalid";
   return update.state === PRODUCT_STATE[update.execution_state] ? undefined : "inconsistent";

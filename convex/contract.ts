@@ -100,8 +100,8 @@ export const rejectionCode = v.union(
   v.literal("too_large"),
   v.literal("forbidden"), // this node may not write that job
   v.literal("inconsistent"), // state against execution_state, or another workspace or submission than stored
-  v.literal("seq_conflict"), // that seq is stored with other content
-  v.literal("terminal"), // the job has ended otherwise
+  v.literal("seq_conflict"), // that epoch and seq are stored with other content
+  v.literal("terminal"), // in this epoch the job has ended otherwise
 );
 export type RejectionCode = Infer<typeof rejectionCode>;
 
@@ -114,6 +114,7 @@ export const projectionOutcome = v.object({
     v.literal("rejected"),
   ),
   code: v.optional(rejectionCode),
+  missing_from: v.optional(v.number()), // the lowest seq of the job that is missing below its newest
 });
 export type ProjectionOutcome = Infer<typeof projectionOutcome>;
 

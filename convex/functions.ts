@@ -4,7 +4,7 @@ import type { RegisteredMutation, RegisteredQuery, UserIdentity } from "convex/s
 import { ConvexError, v, type ObjectType, type PropertyValidators, type Validator } from "convex/values";
 import { mutation, query, type MutationCtx, type QueryCtx } from "./_generated/server";
 
-export type ErrorCode = "unauthenticated" | "not_found" | "forbidden" | "invalid";
+export type ErrorCode = "unauthenticated" | "not_found" | "forbidden" | "invalid" | "epoch_mismatch";
 
 /** The error that a caller sees as `errorData`: `code` to branch on, `message` for people. */
 export function refusal(code: ErrorCode, message: string): ConvexError<{ code: ErrorCode; message: string }> {

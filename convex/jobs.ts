@@ -35,7 +35,7 @@ export const timeline = tenantQuery({
     await existing(ctx, job_id);
     const result = await ctx.db
       .query("jobEvents")
-      .withIndex("by_tenant_job_seq", (q) => q.eq("tenant_id", ctx.tenant_id).eq("job_id", job_id))
+      .withIndex("by_tenant_job_seq_epoch", (q) => q.eq("tenant_id", ctx.tenant_id).eq("job_id", job_id))
       .paginate(bounded(paginationOpts));
     return { ...result, page: result.page.map(withoutSystemFields) };
   },

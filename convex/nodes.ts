@@ -1,11 +1,16 @@
 // Management nodes as the product knows them: registered by tenancy:seed, alive by their heartbeats.
 import { v } from "convex/values";
-import { isUtcTime } from "./checks";
+import { internalMutation } from "./_generated/server";
+import { isEpoch, isUtcTime } from "./checks";
+import { accept, acceptedEpochs } from "./epochs";
 import { refusal, serviceMutation, tenantQuery } from "./functions";
 
 const MAX_REPORT_CHARACTERS = 64 * 1024;
 
-/** The nodes that serve the tenant, by name, each with its last heartbeat if it ever sent one. */
+/**
+ * The nodes that serve the tenant, by name, each with the newest `epoch` that the product accepted of it and with its
+ * last heartbeat, if there are any. A node whose heartbeat names another epoch waits for a decision (`acceptEpoch`).
+ */
 export const list = tenantQuery({
   args: {},
   handler: async (ctx) => {
@@ -20,7 +25,12 @@ export const list = tenantQuery({
           .query("nodes")
           .withIndex("by_node", (q) => q.eq("node_id", node_id))
           .unique();
-        return { node_id, ...(node?.heartbeat === undefined ? {} : { heartbeat: node.heartbeat }) };
+        const epoch = (await acceptedEpochs(ctx, node_id)).at(-1)?.epoch;
+        return {
+          node_id,
+          ...(epoch === undefined ? {} : { epoch }),
+          ...(node?.heartbeat === undefined ? {} : { heartbeat: node.heartbeat }),
+        };
       }),
     );
   },
@@ -52,5 +62,24 @@ export const recordHeartbeat = serviceMutation({
     }
     await ctx.db.patch(node._id, { heartbeat: { received_at, report } });
     return { outcome: "applied" };
+  },
+});
+
+/**
+ * Believes a further epoch of a node: from now on it is the newest, and what the node tells in it replaces what it told
+ * in others. Returns whether that changed anything. Only the holder of a deploy or admin key can call this.
+ * Errors: `invalid` (no epoch, or a node that is not registered).
+ */
+export const acceptEpoch = internalMutation({
+  args: { node_id: v.string(), epoch: v.string() },
+  returns: v.object({ changed: v.boolean() }),
+  handler: async (ctx, { node_id, epoch }): Promise<{ changed: boolean }> => {
+    const node = await ctx.db
+      .query("nodes")
+      .withIndex("by_node", (q) => q.eq("node_id", node_id))
+      .unique();
+    if (node === null) throw refusal("invalid", `The node ${node_id} is not registered`);
+    if (!isEpoch(epoch)) throw refusal("invalid", "An epoch is 16 hexadecimal digits, in lower case");
+    return { changed: await accept(ctx, node_id, epoch, "admin") };
   },
 });

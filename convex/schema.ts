@@ -29,11 +29,21 @@ export default defineSchema({
     .index("by_node_tenant", ["node_id", "tenant_id"])
     .index("by_tenant", ["tenant_id"]),
 
+  // Which histories of a node's database are believed, in the order of their acceptance; one document per node and
+  // epoch. Written by: epochs.ts, for nodes:acceptEpoch and a node's very first epoch, else only read.
+  // Read by: projections:applyProjections, nodes:list.
+  nodeEpochs: defineTable({
+    node_id: v.string(),
+    epoch: v.string(),
+    ordinal: v.number(),
+    accepted_at: v.string(),
+  }).index("by_node", ["node_id"]),
+
   // The newest update of each job. Written by: projections:applyProjections. Read by: it, jobs:get, jobs:list.
   jobs: defineTable({
     ...projectionFields,
     applied_at: v.string(),
-    missing: v.optional(v.array(seqRange)), // gaps below `seq`: updates that have not arrived yet
+    missing: v.optional(v.array(seqRange)), // gaps below `seq`: what was not heard since the job is in this epoch
   })
     .index("by_tenant_job", ["tenant_id", "job_id"])
     .index("by_tenant", ["tenant_id"])
@@ -45,7 +55,7 @@ export default defineSchema({
     ...projectionFields,
     received_at: v.string(),
     outcome: v.union(v.literal("applied"), v.literal("superseded")),
-  }).index("by_tenant_job_seq", ["tenant_id", "job_id", "seq"]),
+  }).index("by_tenant_job_seq_epoch", ["tenant_id", "job_id", "seq", "epoch"]),
 
   // Who changed what users see, and who was refused, in the transaction that did it; never changed.
   // Written by: audit.ts. Read by: operators (dashboard, export).

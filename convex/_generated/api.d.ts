@@ -16,6 +16,7 @@ import type {
 import type * as audit from "../audit.js";
 import type * as checks from "../checks.js";
 import type * as contract from "../contract.js";
+import type * as epochs from "../epochs.js";
 import type * as functions from "../functions.js";
 import type * as gaps from "../gaps.js";
 import type * as jobs from "../jobs.js";
@@ -35,6 +36,7 @@ declare const fullApi: ApiFromModules<{
   audit: typeof audit;
   checks: typeof checks;
   contract: typeof contract;
+  epochs: typeof epochs;
   functions: typeof functions;
   gaps: typeof gaps;
   jobs: typeof jobs;
