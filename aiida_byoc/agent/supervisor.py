@@ -1,7 +1,8 @@
 """`verdi data byoc agent run`: loops and the launcher's process, kept going until the agent is told to stop.
 
 Each loop has its own database connection and its own HTTP client, and may fail at any statement: it waits, reconnects
-and goes on where the database says it is. Stopping needs no ceremony; killing is as good.
+and goes on where the database says it is. Its connection holds the loop's lock, so a loop that lost its database has
+lost its right to work as well: two agents never run the same loop. Stopping needs no ceremony; killing is as good.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import check
 from aiida_byoc.node import NodeSettings
 
-__all__ = ["AlreadyRunning", "run"]
+__all__ = ["ONE_AGENT", "AlreadyRunning", "run"]
 
 _LOGGER = logging.getLogger(__name__)
-_ONE_AGENT = 0x62796F64
+ONE_AGENT = 0x62796F64
+"""First key of the advisory locks; the second is the hash of the loop's name."""
+
+_LOCK_SECONDS = 5
+_PRESENCE_SECONDS = 2.0
+_DATABASE_SECONDS = 5.0
 _LAUNCHER_STOP_SECONDS = 10
 _LAUNCHER_SOUND_SECONDS = 30
 _COMMANDS_PER_POLL = 20
@@ -48,10 +54,16 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    connection = connect(storage_config, application="agent")
+    connection = _connect(storage_config, "agent", seconds=_LOCK_SECONDS)
     check(connection)
-    if not _take_lock(connection):
-        raise AlreadyRunning("another agent is running on this profile; stop it first")
+    refusals: list[AlreadyRunning] = []
+
+    def be_present(_: psycopg.Connection, __: AdapterClient) -> float:
+        return _PRESENCE_SECONDS
+
+    def give_way(error: AlreadyRunning) -> None:
+        refusals.append(error)
+        stopping.set()
 
     def answer_commands(connection: psycopg.Connection, client: AdapterClient) -> float:
         for command in client.poll(
@@ -69,9 +81,15 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
     for name, step in steps.items():
         loop = _Loop(name, step, settings, storage_config, stopping)
         threading.Thread(target=loop.run, name=name, daemon=True).start()
+    presence = _Loop("agent", be_present, settings, storage_config, stopping)
+    threading.Thread(
+        target=presence.run, args=(connection, give_way), name="agent", daemon=True
+    ).start()
     _LOGGER.info("Agent started event=agent_started node=%s", settings.node_id)
     _keep_launcher(profile, stopping)
     _LOGGER.info("Agent stopped event=agent_stopped node=%s", settings.node_id)
+    if refusals:
+        raise refusals[0]
 
 
 class _Loop:
@@ -88,16 +106,37 @@ class _Loop:
         self._name, self._step, self._stopping = name, step, stopping
         self._settings, self._storage_config = settings, storage_config
 
-    def run(self) -> None:
+    def run(
+        self,
+        connection: psycopg.Connection | None = None,
+        give_way: Callable[[AlreadyRunning], None] | None = None,
+    ) -> None:
+        """Go on until told to stop; with `give_way`, also until another agent has the loop's lock."""
         client = AdapterClient(self._settings)
-        backoff = Backoff()
-        connection: psycopg.Connection | None = None
+        backoff, database = Backoff(), Backoff(first=0.2, most=_DATABASE_SECONDS)
         while not self._stopping.is_set():
             try:
-                if connection is None:
-                    connection = connect(self._storage_config, application=self._name)
+                if connection is None or connection.closed:
+                    connection = _connect(self._storage_config, self._name)
+                    database.succeeded()
+                # A step may begin with HTTP, and only who has the lock may speak.
+                connection.execute("SELECT 1")
                 wait = self._step(connection, client)
                 backoff.succeeded()
+            except AlreadyRunning as error:
+                if give_way is not None:
+                    give_way(error)
+                    return
+                wait = backoff.failed()
+            except psycopg.OperationalError as error:
+                wait = database.failed()
+                _LOGGER.warning(
+                    "Database unavailable event=database_unavailable loop=%s wait=%.1f: %s",
+                    self._name,
+                    wait,
+                    error,
+                )
+                _close(connection)
             except AdapterUnavailable as error:
                 wait = backoff.failed(error.retry_after)
                 _LOGGER.warning(
@@ -109,15 +148,32 @@ class _Loop:
             except Exception:
                 wait = backoff.failed()
                 _LOGGER.exception("Loop failed event=loop_failed loop=%s", self._name)
-                if connection is not None:
-                    connection.close()
-                connection = None
+                _close(connection)
             self._stopping.wait(wait)
 
 
-def _take_lock(connection: psycopg.Connection) -> bool:
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_ONE_AGENT,)).fetchone()
-    return bool(row and row[0])
+def _connect(
+    storage_config: Mapping[str, Any], name: str, *, seconds: float = 0
+) -> psycopg.Connection:
+    """Open the connection of a loop and take its lock, which ends with the connection.
+
+    Args:
+        seconds: how long to wait for it; PostgreSQL may still be ending the session of an agent that was killed.
+    """
+    connection = connect(storage_config, application=name)
+    until = time.monotonic() + seconds
+    lock = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
+    while connection.execute(lock, (ONE_AGENT, name)).fetchone() != (True,):
+        if time.monotonic() >= until:
+            connection.close()
+            raise AlreadyRunning("another agent is running on this profile; stop it first")
+        time.sleep(0.1)
+    return connection
+
+
+def _close(connection: psycopg.Connection | None) -> None:
+    if connection is not None:
+        connection.close()
 
 
 def _keep_launcher(profile: str, stopping: threading.Event) -> None:
