@@ -81,13 +81,15 @@ class Forgetful:
             return answer
 
 
-def relay_until(finished: threading.Event, connection: psycopg.Connection, sink: EventSink) -> None:
+def relay_until(
+    finished: threading.Event, connection: psycopg.Connection, sink: EventSink, lane: str
+) -> None:
     """Relay until everything has arrived, once nobody writes any more."""
     deadline = time.monotonic() + PATIENCE
     while not (finished.is_set() and everything_arrived(connection)):
         assert time.monotonic() < deadline
         with contextlib.suppress(Lost):
-            deliver(connection, sink)
+            deliver(connection, sink, lane=lane)
 
 
 def everything_arrived(connection: psycopg.Connection) -> bool:
@@ -114,7 +116,10 @@ def test_i10_relays_and_writers_at_once(open_connection: Connect) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         sink = Forgetful(product)
-        delivering = [pool.submit(relay_until, finished, relay, sink) for relay in relays]
+        delivering = [
+            pool.submit(relay_until, finished, relay, sink, f"relay-{number}")
+            for number, relay in enumerate(relays)
+        ]
         try:
             for written in [pool.submit(write, number) for number in range(4)]:
                 written.result(PATIENCE)

@@ -146,6 +146,41 @@ def test_a_wish_without_sense_changes_nothing(
     assert stream(connection, job)["acked_seq"] == 5
 
 
+def test_a_product_that_contradicts_itself_is_asked_again_and_not_hurried(
+    connection: psycopg.Connection,
+) -> None:
+    """It acknowledges an event that it says it lacks: the event is sent again, later and later."""
+    job = lived(connection)
+
+    class Contradicting:
+        def events(self, _: list[dict[str, Any]]) -> Acknowledgement:
+            return Acknowledgement(next_seq={job: 6}, missing_from={job: 5})
+
+    for failures in (1, 2):
+        deliver(connection, Contradicting())
+        kept = stream(connection, job)
+        assert (kept["acked_seq"], kept["failures"]) == (4, failures)
+        due(connection)
+
+
+def test_a_job_with_much_to_tell_holds_up_no_other(
+    connection: psycopg.Connection, product: Product
+) -> None:
+    """Whoever waited longest is next, and nobody takes more than a share of a batch."""
+    talkative = accept(connection, "job-0")
+    walk(connection, talkative, "launched")
+    for attempt in range(2, 80):
+        report(connection, talkative, "queued", attempt=attempt)
+    others = [lived(connection, f"job-{number}") for number in range(1, 30)]
+
+    for _ in range(3):
+        deliver(connection, product)
+
+    first = [each["data"]["submission_id"] for each in product.batches[0]]
+    assert first.count(talkative) == streams.EVENTS_PER_JOB
+    assert all(product.order(job) == [1, 2, 3, 4, 5] for job in others)
+
+
 @pytest.mark.parametrize("wanted", [-1, 0, 7, 2**40])
 def test_an_acknowledgement_without_sense_changes_nothing_and_is_logged(
     connection: psycopg.Connection, wanted: int, caplog: pytest.LogCaptureFixture
