@@ -64,14 +64,19 @@ class Node:
 
 
 def environment(paths: LabPaths, slurm: Slurm) -> dict[str, str]:
-    """What every command of the node needs. TMPDIR: AiiDA's brokers and supervisors put their sockets there."""
+    """What every command of the node needs. TMPDIR: AiiDA's brokers and supervisors put their sockets there.
+
+    `crash` and `bin` are empty: a test arms crash points in the one, and puts programs before all others in the other.
+    """
     programs = Path(sys.executable).parent
+    before = f"{paths.directory('bin')}{os.pathsep}{programs}"
     return {
         MARK: str(paths.root),
         "AIIDA_PATH": str(paths.directory("aiida")),
         "SLURM_CONF": str(slurm.conf),
         "TMPDIR": str(paths.run_directory("aiida")),
-        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "BYOC_CRASH_DIR": str(paths.directory("crash")),
+        "PATH": f"{before}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONWARNINGS": "ignore",
     }
 
@@ -112,7 +117,7 @@ def start(
         *("--image-store", str(paths.directory("store")), "--job-poll-seconds", "0.5"),
     )
     _byoc(env, "images", "add", str(image.layout_dir), image.digest)
-    _verdi(env, "daemon", "start", "1")
+    _verdi(env, "daemon", "start", os.environ.get("BYOC_LAB_WORKERS", "1"))
     agent = spawn_agent(paths, env)
     log = Path(env["AIIDA_PATH"]) / ".aiida" / "daemon" / "log" / f"aiida-{PROFILE}.log"
     return Node(

@@ -6,7 +6,8 @@ import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lab import adapter, convex, credentials, image, node, postgres, process, slurm
@@ -18,9 +19,15 @@ LAB_FILE = "lab.json"
 TENANTS = ["acme", "globex"]
 CONVEX_SECONDS = 60.0
 
+Route = Callable[[str, str], str]
+"""Turns name and URL of a part into the URL by which the others reach it."""
 
-def up(paths: LabPaths) -> dict[str, Any]:
+
+def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
     """Start everything and wait until it is ready; return what `lab.json` holds.
+
+    Args:
+        via: puts proxies before `convex` and `adapter`; a lab that is up keeps its own.
 
     Raises:
         LabError: a part did not start; what had started is stopped again, its logs are in the message.
@@ -32,7 +39,7 @@ def up(paths: LabPaths) -> dict[str, Any]:
     paths.discard()
     paths = LabPaths(paths.root)
     try:
-        return _start(paths)
+        return _start(paths, via)
     except BaseException:
         process.sweep(paths)
         raise
@@ -64,7 +71,7 @@ def read(paths: LabPaths) -> dict[str, Any]:
     return content
 
 
-def _start(paths: LabPaths) -> dict[str, Any]:
+def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
     with _step("Postgres"):
         database = postgres.start(paths)
     with _step("Slurm"):
@@ -73,9 +80,11 @@ def _start(paths: LabPaths) -> dict[str, Any]:
         built = image.build(paths)
     with _step("Convex functions"):
         keys = credentials.make(paths, TENANTS)
-        product = _start_convex(paths, keys)
+        product, declared = _start_convex(paths, keys)
     with _step("adapter"):
-        adapter_url, adapter_daemon = adapter.start(paths, convex=product, credentials=keys)
+        reached = replace(product, url=via("convex", product.url))
+        adapter_url, adapter_daemon = adapter.start(paths, convex=reached, credentials=keys)
+        adapter_url = via("adapter", adapter_url)
     with _step("management node"):
         management_node = node.start(
             paths,
@@ -91,6 +100,7 @@ def _start(paths: LabPaths) -> dict[str, Any]:
             "url": product.url,
             "site_url": product.site_url,
             "admin_key": product.admin_key,
+            "declared": declared,
             **_pid_and_log(paths, "convex"),
         },
         "node": {
@@ -129,7 +139,9 @@ def _start(paths: LabPaths) -> dict[str, Any]:
     return content
 
 
-def _start_convex(paths: LabPaths, keys: credentials.Credentials) -> convex.Convex:
+def _start_convex(
+    paths: LabPaths, keys: credentials.Credentials
+) -> tuple[convex.Convex, dict[str, Any]]:
     product = convex.start(
         lambda name, argv, env: process.spawn(paths, name, argv, env=env),
         port=paths.ports("convex")[0],
@@ -157,7 +169,7 @@ def _start_convex(paths: LabPaths, keys: credentials.Credentials) -> convex.Conv
         "nodes": [{"node_id": node.NODE_ID, "tenant_ids": tenants}],
     }
     convex.call(product, "mutation", "tenancy:seed", declared)
-    return product
+    return product, declared
 
 
 def _pid_and_log(paths: LabPaths, name: str) -> dict[str, Any]:
