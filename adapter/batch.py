@@ -38,6 +38,7 @@ class Batch:
         self._faults: list[QuarantinedEvent] = []
         self._refused: dict[str, QuarantinedEvent] = {}
         self._next_seq: dict[str, int] = {}
+        self._missing_from: dict[str, int] = {}
         self._last_read: dict[str, int] = {}
         self._read(events)
 
@@ -50,10 +51,16 @@ class Batch:
         """Whether the product refused an earlier update of the same job."""
         return job_of(update) in self._refused
 
-    def advance(self, update: ProjectionUpdate) -> None:
-        """Note that the product has this update, unless the job stopped before it."""
-        if not self.is_stopped(update):
-            self._next_seq[job_of(update)] = update.seq + 1
+    def advance(self, update: ProjectionUpdate, missing_from: int | None) -> None:
+        """Note that the product has this update and what it lacks below, unless the job stopped before it."""
+        if self.is_stopped(update):
+            return
+        job = job_of(update)
+        self._next_seq[job] = update.seq + 1
+        if missing_from is None:
+            self._missing_from.pop(job, None)
+        else:
+            self._missing_from[job] = missing_from
 
     def quarantine(self, update: ProjectionUpdate, code: str) -> None:
         """Set an update aside that the product will never take; its job stops there."""
@@ -83,7 +90,11 @@ class Batch:
                     "code": event.code,
                 },
             )
-        return Acknowledgement(next_seq=self._next_seq, quarantined=quarantined)
+        return Acknowledgement(
+            next_seq=self._next_seq,
+            quarantined=quarantined,
+            missing_from=self._missing_from or None,
+        )
 
     def _is_reached(self, job: str | None) -> bool:
         if job is None or job not in self._last_read:

@@ -26,8 +26,9 @@ __all__ = ["Convex", "ServiceTokens", "UpdatesRefusedError"]
 _TOKEN_SECONDS = 300
 _RENEW_BEFORE_SECONDS = 60
 _SCOPE = "projections:write heartbeats:write"
-_TIMEOUT = httpx.Timeout(connect=3, read=15, write=10, pool=5)
+_CONNECT_SECONDS = 3
 _HEARTBEAT_TIMEOUT = httpx.Timeout(3)
+_LONGEST_PAUSE_SECONDS = 300
 _BROKEN_CONNECTION = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _log = logging.getLogger(__name__)
 
@@ -83,14 +84,14 @@ class ServiceTokens:
 
 
 class Convex:
-    """Calls the product's mutations; every failure is either `product-unavailable` or `UpdatesRefusedError`."""
+    """Calls the product's mutations; every failure is a problem of the catalogue or `UpdatesRefusedError`."""
 
     def __init__(self, settings: ConvexSettings, client: httpx.AsyncClient | None = None) -> None:
         self._tokens = ServiceTokens(settings)
         # A proxy of the environment cannot reach a deployment on this very machine.
         self._client = client or httpx.AsyncClient(
             base_url=str(settings.url),
-            timeout=_TIMEOUT,
+            timeout=httpx.Timeout(settings.timeout_seconds, connect=_CONNECT_SECONDS),
             trust_env=not _is_loopback(settings.url.host or ""),
         )
 
@@ -106,6 +107,7 @@ class Convex:
         Raises:
             UpdatesRefusedError: nothing was applied and repeating the same call cannot help.
             ProblemError: `product-unavailable`; the outcome may be unknown, repeating is safe.
+                `epoch-mismatch`; nothing was applied, and nothing will be until the product's operator decides.
         """
         answer = await self._mutate(
             node_id,
@@ -115,6 +117,8 @@ class Convex:
         if answer.status != "success":
             if answer.errorData is None:
                 raise UpdatesRefusedError
+            if _field(answer.errorData, "code") == "epoch_mismatch":
+                raise self._stranger(node_id, _field(answer.errorData, "message"))
             raise self._alert(node_id, "The product refused the adapter's call.", answer.errorData)
         try:
             outcomes = _OUTCOMES.validate_python(answer.value["outcomes"])
@@ -142,7 +146,7 @@ class Convex:
         node_id: str,
         path: str,
         args: dict[str, Any],
-        timeout: httpx.Timeout = _TIMEOUT,
+        timeout: httpx.Timeout | None = None,
     ) -> _Answer:
         try:
             response = await self._post(node_id, path, args, timeout)
@@ -158,35 +162,61 @@ class Convex:
                 raise self._alert(node_id, "The product's answer cannot be read.") from error
         if response.status_code in {400, 401, 403, 404}:
             raise self._alert(node_id, f"The product answered {response.status_code}.")
-        raise ProblemError("product-unavailable")
+        raise ProblemError("product-unavailable", retry_after=_retry_after(response))
 
     async def _post(
-        self, node_id: str, path: str, args: dict[str, Any], timeout: httpx.Timeout
+        self, node_id: str, path: str, args: dict[str, Any], timeout: httpx.Timeout | None
     ) -> httpx.Response:
         headers = {
             "Authorization": f"Bearer {self._tokens.token(node_id)}",
             "Convex-Request-Id": uuid4().hex,
         }
         body = {"path": path, "args": args, "format": "json"}
+        request = self._client.build_request(
+            "POST",
+            "/api/mutation",
+            json=body,
+            headers=headers,
+            timeout=timeout or self._client.timeout,
+        )
         try:
-            return await self._client.post(
-                "/api/mutation", json=body, headers=headers, timeout=timeout
-            )
+            return await self._client.send(request)
         except _BROKEN_CONNECTION:
             # A kept connection that Convex closed meanwhile; a second failure is an outage.
-            return await self._client.post(
-                "/api/mutation", json=body, headers=headers, timeout=timeout
-            )
+            return await self._client.send(request)
 
     @staticmethod
     def _alert(node_id: str, sentence: str, error_data: Any = None) -> ProblemError:
         """Say that an operator is needed: time alone will not cure this."""
-        code = error_data.get("code") if isinstance(error_data, dict) else None
+        code = _field(error_data, "code")
         _log.error(
             sentence,
             extra={"event": "product.misconfigured", "node_id": node_id, "code": code},
         )
         return ProblemError("product-unavailable")
+
+    @staticmethod
+    def _stranger(node_id: str, sentence: str | None) -> ProblemError:
+        """Say that the node tells a history that the product's operator has not accepted."""
+        error = ProblemError("epoch-mismatch", sentence and f"{sentence}.")
+        _log.error(
+            "The product does not know this history of a node.",
+            extra={"event": "node.epoch_mismatch", "node_id": node_id},
+        )
+        return error
+
+
+def _field(error_data: Any, name: str) -> str | None:
+    value = error_data.get(name) if isinstance(error_data, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _retry_after(response: httpx.Response) -> int | None:
+    """The pause that Convex asks for, in seconds, within reason; `None` where it names none."""
+    value = response.headers.get("Retry-After", "")
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9):
+        return None
+    return min(max(int(value), 1), _LONGEST_PAUSE_SECONDS)
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,6 +18,7 @@ def project(event: ExecutionEvent) -> ProjectionUpdate:
         job_id=data.job_id,
         node_id=event.source.removeprefix("/nodes/"),
         execution_id=data.execution_id,
+        epoch=data.epoch,
         seq=data.seq,
         state=PRODUCT_STATE[data.state],
         execution_state=data.state,

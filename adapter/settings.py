@@ -79,13 +79,14 @@ class NodeSettings(_Section):
 
 
 class ConvexSettings(_Section):
-    """The product's deployment and the identity the adapter writes with (ES256 service JWT)."""
+    """The product's deployment, the identity the adapter writes with (ES256 service JWT), how long it may take."""
 
     url: HttpUrl
     service_issuer: Issuer
     service_key_file: Path
     key_id: Annotated[str, Field(min_length=1), AfterValidator(_not_a_placeholder)]
     audience: Annotated[str, Field(min_length=1)] = "convex"
+    timeout_seconds: Seconds = 15
 
     @field_validator("service_key_file")
     @classmethod

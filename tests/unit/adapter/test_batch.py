@@ -165,31 +165,88 @@ def test_a_broken_function_is_an_outage_and_no_poison(job):
         deliver(Product(broken=True), [*job(ONE, 1), *job(TWO, 1)])
 
 
-def test_one_call_is_in_flight_per_node(job):
-    """Order holds because batches of a node do not overtake each other; nodes do not wait for nodes."""
+def test_what_the_product_lacks_is_passed_on_as_it_is_after_the_last_event_of_a_job(job):
+    """I15: what a later event of the batch filled is no longer missing."""
+    asks = {f"{ONE}:7": 2, f"{ONE}:8": 3, f"{TWO}:4": 1}
 
-    class Slow(Product):
-        def __init__(self):
-            super().__init__()
-            self.running, self.most = [], set()
-
+    class Restored(Product):
         async def apply(self, node_id, updates):
-            self.running.append(node_id)
-            self.most.add(tuple(sorted(self.running)))
-            await asyncio.sleep(0.005)
-            self.running.remove(node_id)
-            return await super().apply(node_id, updates)
+            outcomes = await super().apply(node_id, updates)
+            return [
+                each.model_copy(update={"missing_from": asks.get(each.projection_id)})
+                for each in outcomes
+            ]
 
-    product, other = Slow(), NodeIdentity("n2", NODE.tenants)
+    filled = deliver(Restored(), [*job(ONE, 7, 8), *job(TWO, 4, 5)])
+    whole = deliver(Restored(), [*job(TWO, 4, 5)])
+
+    assert filled.next_seq == {ONE: 9, TWO: 6}
+    assert filled.missing_from == {ONE: 3}
+    assert whole.missing_from is None
+
+
+class Held(Product):
+    """Lets no call end before it is told to, and knows how many there were at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.entered = asyncio.Event(), asyncio.Semaphore(0)
+        self.running, self.most = [], []
+
+    async def apply(self, node_id, updates):
+        self.running.append(node_id)
+        self.most.append(sorted(self.running))
+        self.entered.release()
+        await self.open.wait()
+        self.running.remove(node_id)
+        return await super().apply(node_id, updates)
+
+
+def test_a_node_may_have_a_bounded_number_of_batches_at_the_product(job):
+    """Nodes do not wait for each other; what waits gets its turn."""
+    product, other = Held(), NodeIdentity("n2", NODE.tenants)
     theirs = [{**job(TWO, 1)[0], "source": "/nodes/n2"}]
 
     async def story():
-        delivery = Delivery(product)
-        batches = [(NODE, job(ONE, 1)), (NODE, job(ONE, 2)), (other, theirs)]
-        return await asyncio.gather(*(delivery.deliver(*batch) for batch in batches))
+        delivery = Delivery(product, in_flight=2)
+        batches = [(NODE, job(ONE, seq)) for seq in (1, 2, 3)]
+        batches.append((other, theirs))
+        under_way = [asyncio.ensure_future(delivery.deliver(*batch)) for batch in batches]
+        for _ in range(3):
+            await product.entered.acquire()
+        product.open.set()
+        return await asyncio.gather(*under_way)
 
     answers = asyncio.run(story())
 
-    assert [answer.next_seq for answer in answers] == [{ONE: 2}, {ONE: 3}, {TWO: 2}]
-    assert ("n1", "n2") in product.most
-    assert ("n1", "n1") not in product.most
+    assert [answer.next_seq for answer in answers] == [{ONE: 2}, {ONE: 3}, {ONE: 4}, {TWO: 2}]
+    assert ["n1", "n1", "n2"] in product.most
+    assert max(running.count("n1") for running in product.most) == 2
+
+
+def test_who_gets_no_turn_in_time_is_sent_away_and_spoils_nothing(job):
+    product = Held()
+
+    async def story():
+        delivery = Delivery(product, in_flight=1, patience=0.001)
+        first = asyncio.ensure_future(delivery.deliver(NODE, job(ONE, 1)))
+        await product.entered.acquire()
+        with pytest.raises(ProblemError, match="product-unavailable"):
+            await delivery.deliver(NODE, job(TWO, 1))
+        product.open.set()
+        await first
+        return await delivery.deliver(NODE, job(TWO, 1))
+
+    assert asyncio.run(story()).next_seq == {TWO: 2}
+    assert product.calls == [[f"{ONE}:1"], [f"{TWO}:1"]]
+
+
+def test_a_place_is_given_back_whatever_happens(job):
+    delivery = Delivery(Product(down_after=0), in_flight=1, patience=0.001)
+
+    async def story():
+        for _ in range(3):
+            with pytest.raises(ProblemError, match=r"product-unavailable: Retry after"):
+                await delivery.deliver(NODE, job(ONE, 1))
+
+    asyncio.run(story())

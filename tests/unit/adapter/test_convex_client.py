@@ -120,6 +120,43 @@ def test_an_outage_is_one_problem_whatever_its_kind(outage, settings, update):
     assert len(requests) == len(answers)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked", "passed_on"),
+    [
+        ("7", 7),
+        ("0", 1),
+        ("86400", 300),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("\u0667", None),
+        ("9" * 5000, None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_the_pause_that_convex_asks_for_is_passed_on_within_reason(
+    status, asked, passed_on, settings, update
+):
+    headers = {"Retry-After": asked.encode()}
+
+    with pytest.raises(ProblemError, match="product-unavailable") as refused:
+        apply(settings, update, httpx.Response(status, headers=headers))
+
+    assert refused.value.retry_after == passed_on
+
+
+def test_an_epoch_that_the_product_does_not_know_is_a_problem_of_its_own(settings, update, caplog):
+    """I16: no outage, so that the node can tell its operator what is wrong."""
+    error = {"code": "epoch_mismatch", "message": "The node tells 0123abcd"}
+    answer = httpx.Response(200, json={"status": "error", "errorData": error})
+
+    with pytest.raises(ProblemError, match="epoch-mismatch: The node tells 0123abcd"):
+        apply(settings, update, answer)
+
+    assert [record.event for record in caplog.records] == ["node.epoch_mismatch"]
+
+
 def test_what_needs_an_operator_is_logged_as_an_error(settings, update, caplog):
     with pytest.raises(ProblemError):
         apply(settings, update, httpx.Response(403))
