@@ -23,14 +23,16 @@ SELECT (SELECT count(*) FROM byoc.job WHERE state IN ('accepted', 'launched', 'q
        (SELECT coalesce(extract(epoch FROM now() - min(event.occurred_at)), 0)
         FROM byoc.stream JOIN byoc.event ON event.submission_id = stream.submission_id
             AND event.seq = stream.acked_seq + 1
-        WHERE acked_seq < latest_seq AND quarantine IS NULL)
+        WHERE acked_seq < latest_seq AND quarantine IS NULL),
+       (SELECT count(*) FROM byoc.stream WHERE quarantine IS NOT NULL),
+       byoc.epoch()
 """
 
 
 def heartbeat(connection: psycopg.Connection, settings: NodeSettings) -> Heartbeat:
     """Versions, what the policy offers, and how much work is under way."""
     row = connection.execute(_COUNTS).fetchone()
-    active, undelivered, oldest = row or (0, 0, 0)
+    active, undelivered, oldest, quarantined, epoch = row or (0, 0, 0, 0, None)
     try:
         queues = sorted(Policy.load(settings.policy_file).queues)
     except PolicyError:
@@ -47,4 +49,6 @@ def heartbeat(connection: psycopg.Connection, settings: NodeSettings) -> Heartbe
         jobs_active=int(active),
         events_undelivered=int(undelivered),
         oldest_undelivered_seconds=max(0, int(oldest)),
+        epoch=epoch,
+        jobs_quarantined=int(quarantined),
     )

@@ -82,12 +82,21 @@ def replay_events(job: str | None, since: str | None, everything: bool, tenant: 
 @click.option(
     "--new", is_flag=True, help="Begin a new one: this database was copied or restored by files."
 )
+@click.option(
+    "--history", is_flag=True, help="List the epochs of all kept events, the oldest first."
+)
 @one_sentence
-def show_epoch(new: bool) -> None:
+def show_epoch(new: bool, history: bool) -> None:
     """Show which history of this node's database events belong to."""
-    from aiida_byoc.events.redelivery import epoch
+    from aiida_byoc.events.redelivery import epoch, epochs
 
     with node_tables() as connection:
-        click.echo(epoch(connection, new=new))
+        current = epoch(connection, new=new)
+        if history:
+            show(
+                epochs(connection), ["epoch", "first_event", "last_event", "events"], as_json=False
+            )
+        else:
+            click.echo(current)
     if new:
         click.echo("the product's operator must accept it before anything is delivered", err=True)

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-__all__ = ["NotQuarantined", "Replay", "drop", "epoch", "quarantined", "replay", "retry"]
+__all__ = ["NotQuarantined", "Replay", "drop", "epoch", "epochs", "quarantined", "replay", "retry"]
 
 _JOBS_AT_ONCE = 1000
 _FIRST = "00000000-0000-0000-0000-000000000000"
@@ -63,6 +63,13 @@ SELECT (SELECT max(submission_id::text) FROM streams),
        (SELECT count(*) FROM goals JOIN byoc.deliverable AS event USING (submission_id)
         WHERE seq > goal AND seq <= acked_seq),
        (SELECT count(*) FROM goals WHERE stands)
+"""
+
+
+_EPOCHS = """
+SELECT body #>> '{data,epoch}' AS epoch, min(occurred_at)::timestamptz(0)::text AS first_event,
+       max(occurred_at)::timestamptz(0)::text AS last_event, count(*) AS events
+FROM byoc.event GROUP BY epoch ORDER BY min(occurred_at), max(occurred_at)
 """
 
 
@@ -145,3 +152,8 @@ def epoch(connection: psycopg.Connection, *, new: bool = False) -> str:
     row = connection.execute("SELECT byoc.epoch()").fetchone()
     assert row is not None  # noqa: S101  (a function)
     return str(row[0])
+
+
+def epochs(connection: psycopg.Connection) -> list[dict[str, Any]]:
+    """The epochs of the events that are kept, the oldest first: the order in which a new product must accept them."""
+    return connection.cursor(row_factory=dict_row).execute(_EPOCHS).fetchall()

@@ -20,6 +20,7 @@ from adapter.convex import Convex
 from adapter.delivery import Delivery
 from adapter.settings import ConvexSettings
 from aiida_byoc.contracts.delivery import Acknowledgement
+from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.database.migrate import migrate
 from aiida_byoc.events import redelivery
 from aiida_byoc.events.relay import deliver
@@ -32,14 +33,56 @@ OURS = ("applied_at", "received_at", "outcome")
 """What the product adds: when, and whether it was news when it came."""
 
 
-@pytest.fixture
-def outbox() -> Iterator[psycopg.Connection]:
-    """The tables of a node, in a server of their own."""
-    with server() as running:
-        where = {"host": "localhost", "port": running.port, "user": running.username}
-        with psycopg.connect(**where, dbname="postgres", autocommit=True) as connection:
+class Database:
+    """The tables of a node, in a server of their own, with a backup."""
+
+    def __init__(self, port: int, user: str) -> None:
+        self._where = {"host": "localhost", "port": port, "user": user, "autocommit": True}
+        self._execute("CREATE DATABASE node")
+        with self.open() as connection:
             migrate(connection)
-            yield connection
+
+    def open(self) -> psycopg.Connection:
+        return psycopg.connect(**self._where, dbname="node")
+
+    def back_up(self) -> None:
+        self._execute("CREATE DATABASE backup TEMPLATE node")
+
+    def restore(self) -> None:
+        """As `pg_restore` does after `DROP DATABASE`: another database of the same name."""
+        self._execute("DROP DATABASE node WITH (FORCE)")
+        self._execute("CREATE DATABASE node TEMPLATE backup")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(**self._where, dbname="postgres") as connection:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Any]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def database(postgres: Any) -> Iterator[Database]:
+    """A new one for each test."""
+    yield Database(postgres.port, postgres.username)
+    with psycopg.connect(
+        host="localhost",
+        port=postgres.port,
+        user=postgres.username,
+        dbname="postgres",
+        autocommit=True,
+    ) as connection:
+        for name in ("node", "backup"):
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def outbox(database: Database) -> Iterator[psycopg.Connection]:
+    with database.open() as connection:
+        yield connection
 
 
 class Product:
@@ -71,6 +114,13 @@ class Product:
                 await convex.close()
 
         return asyncio.run(post())
+
+    def accept(self, epoch: str) -> None:
+        """Believe an epoch, as the product's operator."""
+        deployment = self.tenant.deployment
+        args = {"node_id": self.tenant.node_id, "epoch": epoch}
+        answer = deployment.call("mutation", "nodes:acceptEpoch", args, deployment.admin)
+        assert answer["value"] == {"changed": True}, answer
 
     def shown(self) -> dict[str, Any]:
         """All that users see: every job and its timeline, without what the product itself adds."""
@@ -153,3 +203,70 @@ def test_i12_a_dropped_product_is_rebuilt_to_an_identical_state(
     with nothing_left(outbox, empty):
         assert redelivery.replay(outbox).events == replayed.events
     assert empty.shown() == before, "once more changes nothing"
+
+
+def test_i12_a_product_that_is_rebuilt_believes_the_epochs_in_their_order(
+    outbox: psycopg.Connection, new_product: Callable[[], Product]
+) -> None:
+    first = new_product()
+    with nothing_left(outbox, first):
+        submissions = live(outbox, first, seed=2)
+    old, new = redelivery.epoch(outbox), redelivery.epoch(outbox, new=True)
+    first.accept(new)
+    with nothing_left(outbox, first):
+        for submission in submissions:
+            report(outbox, submission, "queued", attempt=9)
+    outbox.execute(
+        "UPDATE byoc.event SET occurred_at = occurred_at + interval '1 hour'"
+        " WHERE body #>> '{data,epoch}' = %s",
+        (new,),
+    )
+    before = first.shown()
+    assert {job["epoch"] for job in before["jobs"].values()} == {old, new}
+
+    empty = new_product()
+    kept = [each["epoch"] for each in redelivery.epochs(outbox)]
+    assert kept == [old, new]
+    for epoch in kept:
+        empty.accept(epoch)
+    with nothing_left(outbox, empty):
+        redelivery.replay(outbox)
+    assert empty.shown() == before
+
+
+def test_i16_a_restored_node_overwrites_nothing_until_its_epoch_is_accepted(
+    database: Database, new_product: Callable[[], Product]
+) -> None:
+    product = new_product()
+    with database.open() as outbox, nothing_left(outbox, product):
+        product_tenant = product.tenant
+        outbox.execute("INSERT INTO byoc.node (node_id) VALUES (%s)", (product_tenant.node_id,))
+        job = accept(
+            outbox,
+            "job-1",
+            tenant_id=product_tenant.tenant_id,
+            management_node_id=product_tenant.node_id,
+        )
+        walk(outbox, job, "launched", "queued")
+    database.back_up()
+    with database.open() as outbox, nothing_left(outbox, product):
+        walk(outbox, job, "running", "held")
+    before = product.shown()
+
+    database.restore()
+    with database.open() as outbox:
+        walk(outbox, job, "succeeded")
+        with pytest.raises(ProblemError, match="epoch-mismatch"):
+            deliver(outbox, product)
+        assert product.shown() == before
+        assert outbox.execute("SELECT acked_seq, quarantine FROM byoc.stream").fetchall() == [
+            (3, None)
+        ]
+
+        product.accept(redelivery.epoch(outbox))
+        with nothing_left(outbox, product):
+            pass
+
+    [shown] = product.shown()["jobs"].values()
+    assert (shown["seq"], shown["state"]) == (4, "succeeded")
+    assert len(product.shown()["timelines"]["job-1"]) == 6, "both histories stay on the timeline"

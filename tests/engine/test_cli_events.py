@@ -113,8 +113,8 @@ def test_a_request_that_could_mean_more_than_one_thing_is_refused(
     assert sentence in result.output
 
 
-@pytest.mark.usefixtures("node")
-def test_the_epoch_is_shown_and_renewed(run: Run) -> None:
+def test_the_epoch_is_shown_and_renewed(run: Run, job: str) -> None:
+    assert run("epoch").stdout.strip() in run("epoch", "--history").stdout, job
     first, second = run("epoch").stdout.strip(), run("epoch", "--new").stdout.strip()
 
     assert first != second

@@ -10,6 +10,7 @@ import pytest
 from aiida_byoc.agent.heartbeat import heartbeat
 from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.events import redelivery
 from aiida_byoc.events.relay import deliver
 from aiida_byoc.node import NodeSettings
 from tests.builders import NODE, NOW, cancel
@@ -68,6 +69,7 @@ def test_the_heartbeat_counts_what_is_under_way(
 
     assert (beat.jobs_active, beat.events_undelivered) == (1, 4)
     assert 90 <= beat.oldest_undelivered_seconds < 150
+    assert (beat.epoch, beat.jobs_quarantined) == (redelivery.epoch(connection), 0)
     assert beat.queues == ["main", "night"]
     assert set(beat.versions) == {"aiida-byoc", "aiida-core", "python"}
 
@@ -80,7 +82,7 @@ def test_a_quarantined_stream_is_not_counted_as_lag(
 
     beat = heartbeat(connection, settings)
 
-    assert (beat.jobs_active, beat.events_undelivered) == (1, 0)
+    assert (beat.jobs_active, beat.events_undelivered, beat.jobs_quarantined) == (1, 0, 1)
     assert beat.oldest_undelivered_seconds == 0
 
 
