@@ -12,22 +12,7 @@ from aiida_byoc.runtimes import RUNTIMES
 if TYPE_CHECKING:
     from aiida.orm import Computer
 
-__all__ = ["adapter", "broker", "computer", "runtime", "slurm"]
-
-_BROKERS = ("core.rabbitmq", "core.zeromq")
-
-
-def broker() -> None:
-    """The profile has a broker that the daemon can work with."""
-    from aiida.manage import get_manager
-
-    profile = get_manager().get_profile()
-    backend = profile.process_control_backend if profile else None
-    if backend not in _BROKERS:
-        raise SettingsError(
-            f"the profile's broker is {backend or 'missing'}; a management node needs one of {', '.join(_BROKERS)}"
-            " (`verdi profile configure-broker`)"
-        )
+__all__ = ["adapter", "computer", "runtime", "slurm"]
 
 
 def slurm() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiida_byoc.cli.common import one_sentence, profile_storage, settings_path
+from aiida_byoc.cli.profile import BROKERS, adapt, check_slots
 
 if TYPE_CHECKING:
     import psycopg
@@ -45,6 +46,13 @@ __all__ = ["init"]
     "--python", default="/usr/bin/python3", show_default=True, help="Python 3 on the compute nodes."
 )
 @click.option(
+    "--broker",
+    type=click.Choice(BROKERS),
+    default=BROKERS[0],
+    show_default=True,
+    help="What carries tasks to AiiDA's workers.",
+)
+@click.option(
     "--job-poll-seconds",
     type=click.FloatRange(0.1),
     help="Shortest time between two looks at Slurm's queue.  [default: leave the computer's]",
@@ -59,6 +67,7 @@ def init(  # noqa: PLR0917
     image_store: Path,
     computer: str,
     python: str,
+    broker: str,
     job_poll_seconds: float | None,
     offline: bool,
 ) -> None:
@@ -74,7 +83,6 @@ def init(  # noqa: PLR0917
     from aiida_byoc.node import NodeSettings, SettingsError
 
     profile, storage_config = profile_storage()
-    checks.broker()
     checks.slurm()
     policy = Policy.load(policy_file)
     checks.runtime(policy.runtime)
@@ -95,6 +103,8 @@ def init(  # noqa: PLR0917
         raise SettingsError(f"--{first.field.replace('_', '-')}: {first.message}") from error
     if not offline:
         checks.adapter(adapter_url)
+    told = adapt(profile, broker)
+    check_slots(policy.limits, workers=1)
     cluster = checks.computer(computer)
     if job_poll_seconds is not None:
         cluster.set_minimum_job_poll_interval(job_poll_seconds)
@@ -104,6 +114,8 @@ def init(  # noqa: PLR0917
         applied = migrate(connection)
         _name_node(connection, node_id)
     settings.save(settings_path(profile))
+    for sentence in told:
+        click.echo(sentence)
     click.echo(f"Tables: {', '.join(applied) if applied else 'up to date'}")
     click.echo(f"Settings: {settings_path(profile)}")
     click.echo(f"Public key, for the adapter's settings: {public_jwk(key)}")

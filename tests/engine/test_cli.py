@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from aiida.manage import get_config
+from aiida.manage.configuration.config import Config
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -30,6 +33,7 @@ partition = "main"
 [images]
 """
 
+BROKER = "core.zeromq"
 Run = Callable[..., Result]
 
 
@@ -78,13 +82,18 @@ def options(tmp_path: Path, adapter_url: str) -> dict[str, str]:
         "--policy": str(tmp_path / "policy.toml"),
         "--image-store": str(tmp_path / "store"),
         "--computer": "cluster",
+        "--broker": BROKER,
     }
 
 
 @pytest.fixture
-def brokered(profile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profile names a broker; nothing is started."""
-    monkeypatch.setitem(profile.dictionary["process_control"], "backend", "core.zeromq")
+def own_profile(profile: Any) -> Iterator[Any]:
+    """The profile, which a test may have changed: afterwards it is as it was."""
+    before = copy.deepcopy(profile.dictionary)
+    yield profile
+    profile.dictionary.clear()
+    profile.dictionary.update(before)
+    get_config().update_profile(profile).store()
 
 
 def init(run: Run, options: dict[str, str], **changes: str) -> Result:
@@ -94,7 +103,7 @@ def init(run: Run, options: dict[str, str], **changes: str) -> Result:
     return run("init", *words)
 
 
-@pytest.mark.usefixtures("node", "brokered")
+@pytest.mark.usefixtures("node", "own_profile")
 def test_init_can_be_repeated(run: Run, options: dict[str, str]) -> None:
     """The tables are up to date, the settings are written, the next step is named."""
     results = [init(run, options), init(run, options)]
@@ -104,7 +113,7 @@ def test_init_can_be_repeated(run: Run, options: dict[str, str]) -> None:
     assert "agent run" in results[1].output
 
 
-@pytest.mark.usefixtures("node", "brokered")
+@pytest.mark.usefixtures("node", "own_profile")
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -132,7 +141,7 @@ def test_init_says_what_is_wrong(
     assert "Traceback" not in result.output
 
 
-@pytest.mark.usefixtures("node", "brokered")
+@pytest.mark.usefixtures("node", "own_profile")
 def test_init_names_a_missing_slurm(
     run: Run, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +153,7 @@ def test_init_names_a_missing_slurm(
     assert (result.exit_code, "Slurm is missing" in result.output) == (1, True)
 
 
-@pytest.mark.usefixtures("node", "brokered")
+@pytest.mark.usefixtures("node", "own_profile")
 def test_init_names_a_missing_runtime(
     run: Run, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,11 +168,65 @@ def test_init_names_a_missing_runtime(
 
 
 @pytest.mark.usefixtures("node")
-def test_init_names_a_missing_broker(run: Run, options: dict[str, str]) -> None:
-    """The profile of this tier has none."""
+def test_init_puts_the_profile_on_our_storage_and_a_broker(
+    run: Run, options: dict[str, str], own_profile: Any
+) -> None:
+    """In AiiDA's own configuration, for every later process; a second time there is nothing to change."""
+    own_profile.set_storage("core.psql_dos", own_profile.storage_config)
+
+    first, second = init(run, options), init(run, options)
+
+    stored = Config.from_file(get_config().filepath).get_profile(own_profile.name)
+    assert (stored.storage_backend, stored.process_control_backend) == ("byoc.psql_dos", BROKER)
+    assert stored.storage_config == own_profile.storage_config
+    assert stored.options["daemon.worker_process_slots"] == 10_000
+    assert f"is now on byoc.psql_dos and {BROKER}" in first.output
+    assert "is now on" not in second.output
+
+
+@pytest.mark.usefixtures("node")
+def test_init_changes_no_profile_under_a_running_daemon(
+    run: Run, options: dict[str, str], own_profile: Any
+) -> None:
+    """Its workers would go on with the old storage and broker; and what fits already may be repeated."""
+    daemon = Path(get_config().filepaths(own_profile)["circus"]["pid"])
+    daemon.write_text("1")
+    try:
+        refused = init(run, options)
+        backend = own_profile.process_control_backend
+        daemon.unlink()
+        init(run, options)
+        daemon.write_text("1")
+        repeated = init(run, options)
+    finally:
+        daemon.unlink(missing_ok=True)
+
+    assert (refused.exit_code, "run `verdi daemon stop`" in refused.output) == (1, True)
+    assert backend is None
+    assert repeated.exit_code == 0
+
+
+@pytest.mark.usefixtures("node", "own_profile")
+def test_init_does_not_invent_the_address_of_rabbitmq(run: Run, options: dict[str, str]) -> None:
+    """AiiDA has a command for it."""
+    result = init(run, options, broker="core.rabbitmq")
+
+    assert (result.exit_code, "verdi profile configure-broker" in result.output) == (1, True)
+
+
+@pytest.mark.usefixtures("node")
+def test_init_refuses_a_policy_that_could_fill_all_slots(
+    run: Run, options: dict[str, str], own_profile: Any
+) -> None:
+    """Work chains in all slots would wait for ever for their calculations; the owner's number of slots stays."""
+    own_profile.set_option("daemon.worker_process_slots", 400)
+
     result = init(run, options)
 
-    assert (result.exit_code, "broker is missing" in result.output) == (1, True)
+    assert (result.exit_code, "active_jobs = 200 needs more than 400 slots" in result.output) == (
+        1,
+        True,
+    )
 
 
 def test_init_refuses_sqlite(options: dict[str, str], tmp_path: Path) -> None:
