@@ -15,14 +15,27 @@ from lab.image import Image
 from lab.paths import LabPaths
 from lab.postgres import Postgres
 from lab.proctable import MARK
+from lab.rabbitmq import RabbitMQ
 from lab.slurm import Slurm
 
-__all__ = ["NODE_ID", "PROFILE", "QUEUE", "Node", "environment", "spawn_agent", "start", "stop"]
+__all__ = [
+    "BROKER",
+    "NODE_ID",
+    "PROFILE",
+    "QUEUE",
+    "Node",
+    "environment",
+    "spawn_agent",
+    "start",
+    "stop",
+]
 
 NODE_ID = "lab-node"
 PROFILE = "byoc"
 QUEUE = "main"
 COMPUTER = "lab"
+BROKER = "core.zeromq"
+WORKERS = 1
 START_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 
@@ -57,6 +70,8 @@ class Node:
 
     node_id: str
     profile: str
+    broker: str
+    workers: int
     aiida_path: Path
     agent_pid: int
     log: Path
@@ -89,14 +104,24 @@ def start(
     image: Image,
     credentials: Credentials,
     adapter_url: str,
+    broker: str = BROKER,
+    rabbitmq: RabbitMQ | None = None,
+    workers: int = WORKERS,
 ) -> Node:
     """Set the profile up, start daemon and agent, and wait until the agent answers commands.
+
+    Args:
+        broker: what carries tasks to the workers, by its entry point.
+        rabbitmq: the server, for `core.rabbitmq`.
+        workers: how many of AiiDA's workers to start.
 
     Raises:
         LabError: a command failed or the agent did not start; the message holds what it said.
     """
     env = environment(paths, slurm)
     _make_profile(paths, postgres, env)
+    if rabbitmq is not None:
+        _point_to(rabbitmq, env)
     policy = paths.root / "policy.toml"
     repository, _, tag = image.ref.rpartition(":")
     policy.write_text(
@@ -115,14 +140,17 @@ def start(
         *("--node-id", NODE_ID, "--adapter-url", adapter_url, "--policy", str(policy)),
         *("--key-file", str(credentials.node_key_file), "--computer", COMPUTER),
         *("--image-store", str(paths.directory("store")), "--job-poll-seconds", "0.5"),
+        *("--broker", broker),
     )
     _byoc(env, "images", "add", str(image.layout_dir), image.digest)
-    _verdi(env, "daemon", "start", os.environ.get("BYOC_LAB_WORKERS", "1"))
+    _verdi(env, "daemon", "start", str(workers))
     agent = spawn_agent(paths, env)
     log = Path(env["AIIDA_PATH"]) / ".aiida" / "daemon" / "log" / f"aiida-{PROFILE}.log"
     return Node(
         node_id=NODE_ID,
         profile=PROFILE,
+        broker=broker,
+        workers=workers,
         aiida_path=Path(env["AIIDA_PATH"]),
         agent_pid=agent.pid,
         log=agent.log,
@@ -164,7 +192,7 @@ def _make_profile(paths: LabPaths, postgres: Postgres, env: Mapping[str, str]) -
         env,
         *("profile", "setup", "core.psql_dos", "-n", "-p", PROFILE, "--set-as-default"),
         *("--email", "lab@localhost", "--first-name", "Lab", "--last-name", "Lab"),
-        *("--institution", "Lab", "--broker", "core.zeromq"),
+        *("--institution", "Lab", "--broker", "none"),
         *("--database-hostname", postgres.host, "--database-port", str(postgres.port)),
         *("--database-username", postgres.user, "--database-password", postgres.password),
         *("--database-name", postgres.database, "--repository-uri", repository.as_uri()),
@@ -179,9 +207,17 @@ def _make_profile(paths: LabPaths, postgres: Postgres, env: Mapping[str, str]) -
     )
     login = ("--safe-interval", "0", "--no-use-login-shell")
     _verdi(env, "computer", "configure", "core.local", "-n", *login, COMPUTER)
-    # A job takes two of a worker's slots; the default of 200 would deadlock a burst of parents.
-    _verdi(env, "config", "set", "daemon.worker_process_slots", "10000")
     _verdi(env, "config", "set", "runner.poll.interval", "5")
+
+
+def _point_to(server: RabbitMQ, env: Mapping[str, str]) -> None:
+    _verdi(
+        env,
+        *("profile", "configure-broker", "core.rabbitmq", "-n", "--broker-host", server.host),
+        *("--broker-port", str(server.port), "--broker-username", server.user),
+        *("--broker-password", server.password, PROFILE),
+        profile=None,
+    )
 
 
 def _byoc(env: Mapping[str, str], *arguments: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from lab import adapter, convex, credentials, image, node, postgres, process, slurm
+from lab import adapter, convex, credentials, image, node, postgres, process, rabbitmq, slurm
 from lab.paths import LabPaths
 
 __all__ = ["LAB_FILE", "down", "is_up", "read", "up"]
@@ -25,6 +26,9 @@ Route = Callable[[str, str], str]
 
 def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
     """Start everything and wait until it is ready; return what `lab.json` holds.
+
+    `BYOC_LAB_BROKER` names another broker (`core.rabbitmq`, `core.zeromq`), `BYOC_LAB_WORKERS` the number of AiiDA's
+    workers.
 
     Args:
         via: puts proxies before `convex` and `adapter`; a lab that is up keeps its own.
@@ -85,6 +89,11 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
         reached = replace(product, url=via("convex", product.url))
         adapter_url, adapter_daemon = adapter.start(paths, convex=reached, credentials=keys)
         adapter_url = via("adapter", adapter_url)
+    broker = os.environ.get("BYOC_LAB_BROKER") or node.BROKER
+    queues = None
+    if broker == "core.rabbitmq":
+        with _step("RabbitMQ"):
+            queues = rabbitmq.start(paths)
     with _step("management node"):
         management_node = node.start(
             paths,
@@ -93,8 +102,11 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
             image=built,
             credentials=keys,
             adapter_url=adapter_url,
+            broker=broker,
+            rabbitmq=queues,
+            workers=int(os.environ.get("BYOC_LAB_WORKERS") or node.WORKERS),
         )
-    content = {
+    content: dict[str, Any] = {
         "adapter": {"url": adapter_url, "pid": adapter_daemon.pid, "log": str(adapter_daemon.log)},
         "convex": {
             "url": product.url,
@@ -108,6 +120,8 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
             "agent_pid": management_node.agent_pid,
             "aiida_path": str(management_node.aiida_path),
             "profile": management_node.profile,
+            "broker": management_node.broker,
+            "workers": management_node.workers,
             "daemon_log": str(management_node.daemon_log),
             "log": str(management_node.log),
             "environment": node.environment(paths, cluster),
@@ -131,6 +145,8 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
         "images": [{"ref": built.ref, "digest": built.digest}],
         "queue_name": node.QUEUE,
     }
+    if queues is not None:
+        content["rabbitmq"] = {"pid": queues.pid, "port": queues.port}
     file = paths.root / LAB_FILE
     draft = file.with_suffix(".new")
     draft.touch(mode=0o600)
