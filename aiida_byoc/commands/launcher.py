@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import sqlalchemy.exc
 from aiida.engine.runners import Runner
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
@@ -96,13 +97,13 @@ class Launcher:
                     self._hand_over(pk)
                     _mark_dispatched(connection, pk)
                 crashpoints.reached("launch.created")
-        except psycopg.OperationalError:
-            raise  # the database is gone: crash, be restarted, start anew
-        except Exception:
+        except (psycopg.OperationalError, sqlalchemy.exc.OperationalError):
+            raise  # the database is gone or cannot: crash, be restarted, start anew
+        except Exception as error:
             if job is None:
                 raise
             _LOGGER.exception("the job of submission %s cannot be launched", job["submission_id"])
-            self._postpone(job, now)
+            self._postpone(job, now, final=not isinstance(error, OSError))
             return True
         crashpoints.reached("launch.committed")
         if not self._transactional:
@@ -163,15 +164,16 @@ class Launcher:
             reconcile(self._storage)
             self._next_sweep = time.monotonic() + _SWEEP_SECONDS
 
-    def _postpone(self, job: Mapping[str, Any], now: datetime) -> None:
+    def _postpone(self, job: Mapping[str, Any], now: datetime, *, final: bool) -> None:
+        """Try again later; in the end give up, unless the machine is at fault (a full disk), not the job."""
         failures = job["launch_failures"] + 1
         with transaction(self._storage) as connection:
-            if failures >= _MAX_LAUNCH_FAILURES:
+            if final and failures >= _MAX_LAUNCH_FAILURES:
                 _fail(connection, job, "launch_failed", "the node could not launch the job")
                 return
             connection.execute(
                 "UPDATE byoc.job SET launch_failures = %s, launch_not_before = %s WHERE submission_id = %s",
-                (failures, now + timedelta(seconds=2**failures), job["submission_id"]),
+                (failures, now + timedelta(seconds=2 ** min(failures, 6)), job["submission_id"]),
             )
 
     def _undispatched(self) -> list[int]:

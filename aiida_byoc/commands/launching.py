@@ -10,14 +10,17 @@ import threading
 import time
 from typing import Any
 
+from aiida.brokers.zeromq import ZeromqBroker
 from aiida.manage import get_manager
 
 from aiida_byoc.commands.launcher import Launcher
 from aiida_byoc.node import NodeSettings
+from aiida_byoc.storage import crash_only
 
 __all__ = ["launch_forever"]
 
 _LOGGER = logging.getLogger(__name__)
+_TRANSACTIONAL = "byoc.postgres"
 _IDLE_SECONDS = 0.25
 _BROKER_SECONDS = 1.0
 
@@ -28,6 +31,7 @@ class _BrokerChanged(Exception):
 
 def launch_forever(settings: NodeSettings) -> None:
     """Launch what the ledger holds until told to stop, until the agent that started us is gone, or the broker is."""
+    crash_only.declare("launcher")
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
@@ -47,7 +51,9 @@ def launch_forever(settings: NodeSettings) -> None:
             raise _BrokerChanged
         runner.controller.continue_process(pk, nowait=False, no_reply=True)
 
-    launcher = Launcher(runner, settings, hand_over)
+    profile = get_manager().get_profile()
+    transactional = profile.process_control_backend == _TRANSACTIONAL
+    launcher = Launcher(runner, settings, hand_over, transactional=transactional)
     _LOGGER.info("Launcher started event=launcher_started pid=%s", os.getpid())
     with contextlib.suppress(_BrokerChanged):
         while goes_on() and _life(broker) == life:
@@ -62,8 +68,10 @@ def _life(broker: Any) -> object:
     """Which life of the broker this is; `None` while it is not there.
 
     `core.zeromq` lives and dies with the daemon, and sends to a dead one succeed in silence: the task would be lost.
-    RabbitMQ has no process of ours, and reconnects its clients itself.
+    All others say so when they cannot take a task.
     """
+    if not isinstance(broker, ZeromqBroker):
+        return "apart"
     if not broker.check_service_reachable():
         return None
-    return broker.probe_service_status().get("pid", "remote")
+    return broker.probe_service_status().get("pid")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
+import pytest
 from aiida.orm import QueryBuilder, WorkChainNode
 
 from aiida_byoc.workflows.job import node_uuid
@@ -61,6 +63,28 @@ def test_a_job_that_can_never_be_launched_fails(node: Any) -> None:
 
     assert node.events(submission)[-1]["error"]["code"] == "launch_failed"
     assert node.states(behind) == ["accepted", "launched"]
+
+
+def test_a_full_disk_fails_no_job(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the machine's fault: the job waits until the disk has room again."""
+    submission = node.accept()
+    node.connection.execute(
+        "UPDATE byoc.job SET launch_failures = 9 WHERE submission_id = %s", (submission,)
+    )
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(node.runner.persister, "save_checkpoint", full)
+    node.launcher.step()
+    monkeypatch.undo()
+
+    assert (chains(submission), node.states(submission)) == (0, ["accepted"])
+    node.connection.execute(
+        "UPDATE byoc.job SET launch_not_before = now() WHERE submission_id = %s", (submission,)
+    )
+    node.launch(submission)
+    assert node.states(submission) == ["accepted", "launched"]
 
 
 def test_a_job_past_its_deadline_is_not_launched(node: Any) -> None:
