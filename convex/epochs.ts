@@ -5,7 +5,7 @@ import type { MutationCtx, QueryCtx } from "./_generated/server";
 import { recordAudit } from "./audit";
 import { refusal, type ServiceCtx } from "./functions";
 
-/** The node's accepted epochs in the order of their acceptance. */
+/** The node's accepted epochs, the oldest first. */
 export async function acceptedEpochs(ctx: QueryCtx, node_id: string): Promise<Doc<"nodeEpochs">[]> {
   const epochs = await ctx.db
     .query("nodeEpochs")
@@ -14,18 +14,24 @@ export async function acceptedEpochs(ctx: QueryCtx, node_id: string): Promise<Do
   return epochs.sort((one, other) => one.ordinal - other.ordinal);
 }
 
-/**
- * Makes `epoch` the newest of the node, and returns whether that changed anything. One that was accepted before becomes
- * the newest again: a wrong decision can be taken back.
- */
-export async function accept(ctx: MutationCtx, node_id: string, epoch: string, actor: string): Promise<boolean> {
-  const epochs = await acceptedEpochs(ctx, node_id);
-  const newest = epochs.at(-1);
-  if (newest?.epoch === epoch) return false;
-  const row = { node_id, epoch, ordinal: (newest?.ordinal ?? 0) + 1, accepted_at: new Date().toISOString() };
-  const stored = epochs.find((one) => one.epoch === epoch);
-  if (stored === undefined) await ctx.db.insert("nodeEpochs", row);
-  else await ctx.db.replace(stored._id, row);
+/** Puts `epoch` before another accepted epoch, or last as the newest, and returns whether that changed anything. */
+export async function accept(
+  ctx: MutationCtx,
+  { node_id, epoch, before, actor }: { node_id: string; epoch: string; before?: string; actor: string },
+): Promise<boolean> {
+  const stored = await acceptedEpochs(ctx, node_id);
+  const order = stored.map((one) => one.epoch).filter((one) => one !== epoch);
+  const place = before === undefined ? order.length : order.indexOf(before);
+  if (place < 0) throw refusal("invalid", `The node ${node_id} has no other accepted epoch ${before}`);
+  order.splice(place, 0, epoch);
+  if (stored.length === order.length && stored.every((one, index) => one.epoch === order[index])) return false;
+
+  const accepted_at = new Date().toISOString();
+  for (const [index, name] of order.entries()) {
+    const row = stored.find((one) => one.epoch === name);
+    if (row !== undefined) await ctx.db.patch(row._id, { ordinal: index + 1 });
+    else await ctx.db.insert("nodeEpochs", { node_id, epoch: name, ordinal: index + 1, accepted_at });
+  }
   const served = await ctx.db
     .query("nodeTenants")
     .withIndex("by_node_tenant", (q) => q.eq("node_id", node_id))
@@ -49,7 +55,7 @@ export function epochOrder(ctx: ServiceCtx): EpochOrder {
     if (epoch === undefined) return 0;
     epochs ??= await acceptedEpochs(ctx, ctx.node_id);
     if (epochs.length === 0) {
-      await accept(ctx, ctx.node_id, epoch, ctx.actor);
+      await accept(ctx, { node_id: ctx.node_id, epoch, actor: ctx.actor });
       epochs = await acceptedEpochs(ctx, ctx.node_id);
     }
     const known = epochs.find((one) => one.epoch === epoch);

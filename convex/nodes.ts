@@ -66,20 +66,22 @@ export const recordHeartbeat = serviceMutation({
 });
 
 /**
- * Believes a further epoch of a node: from now on it is the newest, and what the node tells in it replaces what it told
- * in others. Returns whether that changed anything. Only the holder of a deploy or admin key can call this.
- * Errors: `invalid` (no epoch, or a node that is not registered).
+ * Believes a further epoch of a node: as the newest, so that what the node tells in it replaces what it told in others;
+ * or as a former one, older than `before`, which a product asks for that does not remember it. An epoch that is accepted
+ * already changes its place. Returns whether that changed anything.
+ * Only the holder of a deploy or admin key can call this.
+ * Errors: `invalid` (no epoch, a node that is not registered, a `before` that is not accepted).
  */
 export const acceptEpoch = internalMutation({
-  args: { node_id: v.string(), epoch: v.string() },
+  args: { node_id: v.string(), epoch: v.string(), before: v.optional(v.string()) },
   returns: v.object({ changed: v.boolean() }),
-  handler: async (ctx, { node_id, epoch }): Promise<{ changed: boolean }> => {
+  handler: async (ctx, { node_id, epoch, before }): Promise<{ changed: boolean }> => {
     const node = await ctx.db
       .query("nodes")
       .withIndex("by_node", (q) => q.eq("node_id", node_id))
       .unique();
     if (node === null) throw refusal("invalid", `The node ${node_id} is not registered`);
     if (!isEpoch(epoch)) throw refusal("invalid", "An epoch is 16 hexadecimal digits, in lower case");
-    return { changed: await accept(ctx, node_id, epoch, "admin") };
+    return { changed: await accept(ctx, { node_id, epoch, before, actor: "admin" }) };
   },
 });

@@ -2,7 +2,7 @@
 import { ConvexError } from "convex/values";
 import { convexTest } from "convex-test";
 import { api, internal } from "../../convex/_generated/api";
-import type { ProjectionUpdate } from "../../convex/contract";
+import { updateOf, type ProjectionUpdate } from "../../convex/contract";
 import schema from "../../convex/schema";
 
 const modules = import.meta.glob(["../../convex/*.ts", "../../convex/_generated/*.js"]);
@@ -41,14 +41,17 @@ export async function deployment() {
       node_id: "n1",
       ...claims,
     } as never);
+  const outcomes = async (updates: ProjectionUpdate[], claims: Service = {}) =>
+    (await service(claims).mutation(api.projections.applyProjections, { updates })).outcomes;
   return {
     t,
     service,
     user: (subject: string, issuer = PRODUCT_ISSUER) => t.withIdentity({ subject, issuer }),
-    apply: async (updates: ProjectionUpdate[], claims: Service = {}) => {
-      const answer = await service(claims).mutation(api.projections.applyProjections, { updates });
-      return answer.outcomes.map(({ outcome, code }) => code ?? outcome);
-    },
+    outcomes,
+    apply: async (updates: ProjectionUpdate[], claims: Service = {}) =>
+      (await outcomes(updates, claims)).map(({ outcome, code }) => code ?? outcome),
+    accept: (epoch: string, before?: string) =>
+      t.mutation(internal.nodes.acceptEpoch, { node_id: "n1", epoch, ...(before === undefined ? {} : { before }) }),
     job: (job_id = "j1", tenant_id = "acme") =>
       t.run((ctx) =>
         ctx.db
@@ -56,7 +59,9 @@ export async function deployment() {
           .withIndex("by_tenant_job", (q) => q.eq("tenant_id", tenant_id).eq("job_id", job_id))
           .unique(),
       ),
-    rows: (table: "jobEvents" | "auditLog" | "jobs") => t.run((ctx) => ctx.db.query(table).collect()),
+    rows: (table: "jobEvents" | "auditLog" | "jobs" | "nodeEpochs") => t.run((ctx) => ctx.db.query(table).collect()),
+    told: (table: "jobEvents" | "jobs") =>
+      t.run(async (ctx) => (await ctx.db.query(table).collect()).map((row) => updateOf(row))),
   };
 }
 
