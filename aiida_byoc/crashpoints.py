@@ -21,11 +21,15 @@ POINTS: dict[str, str] = {
     "launch.created": "work chain, checkpoint and event are written, not committed",
     "launch.committed": "the work chain is committed; with a broker apart from Postgres, no task exists",
     "launch.dispatched": "the task exists, the ledger does not say so",
+    "task.claimed": "a worker owns a task, and has not begun it",
     "child.submitted": "the work chain submitted its calculation, its own checkpoint is older",
+    "slurm.submitted": "Slurm has the attempt, AiiDA does not know its job id",
+    "slurm.ended": "the witnesses say that the attempt has ended, the node does not know",
     "event.appended": "state and event are written, not committed",
     "relay.claimed": "a lane of the relay has claimed jobs, nothing was read",
     "relay.read": "the relay holds a batch, nothing was sent",
     "relay.acknowledged": "the product has the batch, the outbox does not know",
+    "stop.confirmed": "nothing is left of a stopped job in Slurm, its end is not told",
     "sweep.found": "the sweep found something untold, and has not told it",
 }
 """Every point of this package and what is true at that moment, in the order in which a job passes them."""

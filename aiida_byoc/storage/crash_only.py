@@ -25,7 +25,7 @@ def role() -> str | None:
     """As what this process is crash-only: what it declared, or `worker`; `None` for all others."""
     if _declared:
         return _declared[0]
-    return "worker" if sys.argv[-2:] == ["daemon", "worker"] else None
+    return "worker" if {"daemon", "worker"} <= set(sys.argv) else None
 
 
 def die(reason: object) -> NoReturn:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from aiida.storage.psql_dos.backend import PsqlDosBackend
 from aiida.storage.psql_dos.utils import create_sqlalchemy_engine
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.orm import scoped_session, sessionmaker
 
+from aiida_byoc.brokers import worker
+from aiida_byoc.brokers import worker
 from aiida_byoc.database.connection import KEEP_ALIVE
 from aiida_byoc.storage import crash_only
 
@@ -31,6 +34,8 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         engine = self._engine()
         if crash_only.role() is not None:
             event.listen(engine, "handle_error", _die_with_the_connection)
+            event.listen(engine, "connect", _end_if_fenced)
+            event.listen(engine, "connect", _ask_whether_fenced)
         self._session_factory = scoped_session(
             sessionmaker(bind=engine, future=True, expire_on_commit=True)
         )
@@ -39,7 +44,7 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         config = self._profile.storage_config
         configured = config.get("engine_kwargs", {})
         connect_args = {
-            "application_name": f"byoc-{crash_only.role() or 'verdi'}",
+            "application_name": _application_name(),
             **KEEP_ALIVE,
             **configured.get("connect_args", {}),
         }
@@ -47,6 +52,28 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         engine_kwargs = {**defaults, **configured, "connect_args": connect_args}
         engine: Engine = create_sqlalchemy_engine({**config, "engine_kwargs": engine_kwargs})
         return engine
+
+
+def _application_name() -> str:
+    if crash_only.role() == "worker":
+        return worker.application_name()
+    return f"byoc-{crash_only.role() or 'verdi'}"
+
+
+def _ask_whether_fenced(connection: psycopg.Connection, _: object) -> None:
+    worker.check(connection)
+    connection.rollback()
+
+
+def _application_name() -> str:
+    role = crash_only.role()
+    return worker.application_name() if role == "worker" else f"byoc-{role or 'verdi'}"
+
+
+def _end_if_fenced(connection: psycopg.Connection, _: object) -> None:
+    # A worker whose sessions another one has ended must not go on with new ones.
+    worker.check(connection)
+    connection.rollback()
 
 
 def _die_with_the_connection(context: ExceptionContext) -> None:

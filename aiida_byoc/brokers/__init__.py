@@ -1,0 +1,1 @@
+"""AiiDA's broker on the profile's own PostgreSQL."""
