@@ -1,0 +1,134 @@
+"""A lab in which everything may go wrong: proxies on its wires, armed crash points, an `sbatch` that lies."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from lab import stack
+from lab.chaos import sbatch
+from lab.chaos.evidence import gather, unfinished
+from lab.chaos.load import Job, Load
+from lab.chaos.parts import Parts
+from lab.chaos.proxy import FaultProxy
+from lab.chaos.truths import Truths, compare
+from lab.paths import LabPaths
+
+__all__ = ["Arena", "arena"]
+
+KEEP_SECONDS = 0.5
+POLL_SECONDS = 0.2
+
+
+@dataclass(kw_only=True)
+class Arena:
+    """A running lab and what can be done to it.
+
+    Attributes:
+        proxies: `adapter` (whoever calls it, agent and clients), `convex` (the adapter calls it).
+        slurm_forgot: see `compare`; set by whoever kills the controller.
+        product_forgot: likewise, by whoever kills the product.
+    """
+
+    paths: LabPaths
+    lab: dict[str, Any]
+    parts: Parts
+    proxies: dict[str, FaultProxy]
+    slurm_forgot: bool = False
+    product_forgot: bool = False
+
+    def load(self) -> Load:
+        """A product's backend that knows no job yet."""
+        return Load(self.lab)
+
+    def arm(self, point: str) -> None:
+        """Let the next process that passes this crash point die there."""
+        self._crash(f"{point}.hit").unlink(missing_ok=True)
+        self._crash(point).touch()
+
+    def hit(self, point: str) -> bool:
+        """Whether a process died at the point since it was armed."""
+        return self._crash(f"{point}.hit").exists()
+
+    def disarm(self) -> None:
+        """Let nobody die at any point any more."""
+        for armed in self.paths.directory("crash").iterdir():
+            armed.unlink()
+
+    def lie(self, how: str, times: int = 1) -> None:
+        """Let the next calls of `sbatch` suffer a fault of `lab.chaos.sbatch`."""
+        for _ in range(times):
+            (self.paths.directory("faults") / f"{how}-{uuid4().hex}").touch()
+
+    def settle(self, load: Load, seconds: float) -> Truths:
+        """Wait until every job has ended and the product knows, or time is up; then compare the four truths."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._quiet(load):
+            time.sleep(POLL_SECONDS)
+        load.stop()
+        return self.judge(load.jobs)
+
+    def judge(self, jobs: Collection[Job]) -> Truths:
+        """Compare the four truths about some jobs."""
+        return compare(
+            jobs,
+            gather(self.paths, self.lab, jobs),
+            slurm_forgot=self.slurm_forgot,
+            product_forgot=self.product_forgot,
+        )
+
+    def _quiet(self, load: Load) -> bool:
+        try:
+            return load.idle() and unfinished(self.lab, load.jobs) == 0
+        except psycopg.OperationalError:
+            return False
+
+    def _crash(self, name: str) -> Path:
+        return self.paths.directory("crash") / name
+
+
+@contextmanager
+def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
+    """Start a lab with everything in place, and a supervisor for its agent; stop it at the end.
+
+    Args:
+        seed: of every random choice.
+    """
+    proxies: dict[str, FaultProxy] = {}
+
+    def via(name: str, url: str) -> str:
+        proxies[name] = FaultProxy(url, paths.ports(f"{name}-proxy")[0], seed)
+        return proxies[name].url
+
+    lab = stack.up(paths, via)
+    program = paths.directory("bin") / "sbatch"
+    shutil.copyfile(sbatch.__file__, program)
+    program.chmod(0o700)
+    paths.directory("faults")
+    parts = Parts(paths, lab, random.Random(seed))  # noqa: S311  (reproducible, not secret)
+    ending = threading.Event()
+
+    def keep() -> None:
+        while not ending.wait(KEEP_SECONDS):
+            parts.keep()
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield Arena(paths=paths, lab=lab, parts=parts, proxies=proxies)
+    finally:
+        ending.set()
+        keeper.join()
+        stack.down(paths)
+        for proxy in proxies.values():
+            proxy.close()

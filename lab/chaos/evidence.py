@@ -1,0 +1,168 @@
+"""What four places say about the same jobs, read from where each is written.
+
+The ledger and its events (Postgres), AiiDA's nodes (its own tables), Slurm (its log of finished jobs, its queue) with
+what the containers themselves wrote, and the product (Convex, as its users read it).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from lab import process
+from lab.chaos.load import RUNS, Job
+from lab.convex import Convex, call
+from lab.paths import LabPaths
+
+__all__ = ["Evidence", "gather", "unfinished"]
+
+_JOBS = """
+SELECT job.submission_id::text, job.tenant_id, job.job_id, job.state::text, job.seq, job.process_pk,
+       stream.acked_seq, stream.latest_seq, stream.quarantine
+  FROM byoc.job LEFT JOIN byoc.stream USING (submission_id) WHERE job.job_id = ANY(%s)
+"""
+_EVENTS = """
+SELECT submission_id::text, body->'data' AS data FROM byoc.event WHERE submission_id = ANY(%s::uuid[])
+ ORDER BY submission_id, seq
+"""
+_CHAINS = """
+SELECT substr(label, 6) AS submission_id, id, attributes->>'process_state' AS state FROM db_dbnode
+ WHERE node_type LIKE 'process.workflow.workchain%%' AND label = ANY(%s)
+"""
+_CALCULATIONS = """
+SELECT substr(chain.label, 6) AS submission_id, link.label AS attempt, child.id,
+       child.attributes->>'process_state' AS state
+  FROM db_dbnode chain JOIN db_dblink link ON link.input_id = chain.id AND link.type = 'call_calc'
+  JOIN db_dbnode child ON child.id = link.output_id
+ WHERE chain.node_type LIKE 'process.workflow.workchain%%' AND chain.label = ANY(%s)
+"""
+_UNFINISHED = """
+SELECT count(*) AS count FROM byoc.job JOIN byoc.stream USING (submission_id)
+ WHERE job.job_id = ANY(%s) AND stream.quarantine IS NULL
+   AND (job.state NOT IN ('succeeded', 'failed', 'cancelled') OR stream.acked_seq < stream.latest_seq)
+"""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that was found about some jobs.
+
+    Attributes:
+        ledger: rows of `byoc.job` with their streams.
+        events: submission → the data of its events, by seq.
+        chains: AiiDA's work chains.
+        calculations: what they called.
+        finished: lines of Slurm's log of finished jobs, as words.
+        queued: names of the jobs Slurm has.
+        runs: submission → the words of the run log in each of its calculations' directories.
+        shown: job → its projection and its timeline; absent where the product knows nothing.
+        repairs: kind → how often the sweep told what no hook had told.
+    """
+
+    ledger: list[Row]
+    events: Mapping[str, list[Row]]
+    chains: list[Row]
+    calculations: list[Row]
+    finished: list[dict[str, str]]
+    queued: list[str]
+    runs: Mapping[str, list[list[str]]]
+    shown: Mapping[str, tuple[Row, list[Row]]]
+    repairs: Mapping[str, int]
+
+
+def gather(paths: LabPaths, lab: Mapping[str, Any], jobs: Collection[Job]) -> Evidence:
+    """Read it all; nothing should be doing anything with the jobs any more."""
+    with psycopg.connect(lab["postgres"]["dsn"], row_factory=dict_row) as connection:
+        ledger = connection.execute(_JOBS, ([job.job_id for job in jobs],)).fetchall()
+        submissions = [row["submission_id"] for row in ledger]
+        labels = [f"byoc:{submission}" for submission in submissions]
+        events = defaultdict(list)
+        for row in connection.execute(_EVENTS, (submissions,)):
+            events[row["submission_id"]].append(row["data"])
+        chains = connection.execute(_CHAINS, (labels,)).fetchall()
+        calculations = connection.execute(_CALCULATIONS, (labels,)).fetchall()
+        repairs = _repairs(connection)
+    return Evidence(
+        ledger=ledger,
+        events=events,
+        chains=chains,
+        calculations=calculations,
+        finished=_finished(paths),
+        queued=_queued(lab),
+        runs=_runs(paths),
+        shown=_shown(lab, ledger),
+        repairs=repairs,
+    )
+
+
+def unfinished(lab: Mapping[str, Any], jobs: Collection[Job]) -> int:
+    """How many of the jobs have not ended, or not arrived at the product.
+
+    Raises:
+        psycopg.OperationalError: the database does not answer.
+    """
+    with psycopg.connect(lab["postgres"]["dsn"], row_factory=dict_row) as connection:
+        row = connection.execute(_UNFINISHED, ([job.job_id for job in jobs],)).fetchone()
+    return int(row["count"]) if row else 0
+
+
+def _repairs(connection: psycopg.Connection[Row]) -> dict[str, int]:
+    there = connection.execute("SELECT to_regclass('byoc.repair') AS name").fetchone()
+    if not there or there["name"] is None:
+        return {}
+    return {row["kind"]: row["count"] for row in connection.execute("SELECT * FROM byoc.repair")}
+
+
+def _finished(paths: LabPaths) -> list[dict[str, str]]:
+    log = paths.root / "slurm" / "jobcomp.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [
+        {key: value for key, _, value in (w.partition("=") for w in line.split())} for line in lines
+    ]
+
+
+def _queued(lab: Mapping[str, Any]) -> list[str]:
+    said = subprocess.run(
+        [process.executable("squeue"), "--noheader", "--format=%j"],
+        env=lab["node"]["environment"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout.split()
+
+
+def _runs(paths: LabPaths) -> dict[str, list[list[str]]]:
+    logs: dict[str, list[list[str]]] = defaultdict(list)
+    for specification in (paths.root / "work").rglob("byoc_job.json"):
+        runs = specification.parent / "work" / RUNS
+        if runs.exists():
+            submission = json.loads(specification.read_text())["submission_id"]
+            logs[submission].append(runs.read_text().split())
+    return logs
+
+
+def _shown(lab: Mapping[str, Any], ledger: list[Row]) -> dict[str, tuple[Row, list[Row]]]:
+    where = lab["convex"]
+    product = Convex(url=where["url"], site_url=where["site_url"], admin_key=where["admin_key"])
+    tokens = {tenant["tenant_id"]: f"Bearer {tenant['token']}" for tenant in lab["tenants"]}
+    shown = {}
+    for row in ledger:
+        key, token = {name: row[name] for name in ("tenant_id", "job_id")}, tokens[row["tenant_id"]]
+        first = {"paginationOpts": {"numItems": 100, "cursor": None}}
+        try:
+            projection = call(product, "query", "jobs:get", key, token)
+            timeline = call(product, "query", "jobs:timeline", {**key, **first}, token)["page"]
+        except RuntimeError:  # not found
+            continue
+        shown[row["job_id"]] = (projection, timeline)
+    return shown
