@@ -36,10 +36,13 @@ def convex_session(keys: Keys) -> Iterator[FakeConvex]:
 @pytest.fixture
 def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
     """The product, well again after each test."""
+    convex_session.go_on.clear()
     yield convex_session
     convex_session.faults.clear()
     convex_session.poison.clear()
-    convex_session.rejected.clear()
+    convex_session.projections.rejected.clear()
+    convex_session.projections.epochs.clear()
+    convex_session.go_on.set()
 
 
 @pytest.fixture(scope="session")

@@ -13,61 +13,39 @@ from typing import Any
 import jwt
 
 from tests.service.keys import Keys
+from tests.service.projections import EpochMismatchError, Projections
 
 
 class FakeConvex:
-    """`POST /api/mutation` as Convex answers it; `faults` are met first, one per call."""
+    """`POST /api/mutation` as Convex answers it.
+
+    Attributes:
+        faults: met first, one per call: `reset`, `lost-reply`, a status (`503`), a status that asks for a pause
+            (`503 7`), or `slow` (the call is carried out; its answer waits until `go_on` is set).
+        poison: updates for which a call is refused whole, without a reason.
+        projections: what it stored.
+        entered: released once for each call that is slow, when it was carried out.
+    """
 
     def __init__(self, keys: Keys) -> None:
         self.faults: deque[str] = deque()
         self.poison: set[str] = set()
-        self.rejected: dict[str, str] = {}
-        self.stored: list[str] = []
+        self.projections = Projections()
         self.heartbeats: list[dict[str, Any]] = []
         self.tokens: list[str] = []
+        self.entered, self.go_on = threading.Semaphore(0), threading.Event()
+        self._guard = threading.Lock()
         self._public = keys.private["service"].public_key()
-        product = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                call = json.loads(self.rfile.read(length))
-                fault = product.faults.popleft() if product.faults else None
-                if fault == "reset":
-                    return self._reset()
-                if fault in {"401", "429", "503"}:
-                    return self._answer(int(fault), {"code": "Injected", "message": fault})
-                answer = product._call(self.headers["Authorization"], call)
-                if fault == "lost-reply":
-                    return self._reset()
-                return self._answer(200, answer)
-
-            def _reset(self) -> None:
-                linger = struct.pack("ii", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.connection.close()
-                self.close_connection = True
-
-            def _answer(self, status: int, body: object) -> None:
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def finish(self) -> None:
-                if not self.connection._closed:
-                    super().finish()
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (_Handler,), {"product": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, authorization: str, call: dict[str, Any]) -> dict[str, Any]:
+        """Carry a call out, one at a time, as transactions are."""
+        with self._guard:
+            return self._call(authorization, call)
 
     def _call(self, authorization: str, call: dict[str, Any]) -> dict[str, Any]:
         token = authorization.removeprefix("Bearer ")
@@ -79,22 +57,69 @@ class FakeConvex:
             self.heartbeats.append(args)
             return {"status": "success", "value": {"outcome": "applied"}}
         assert call["path"] == "projections:applyProjections"
-        ids = [update["projection_id"] for update in args["updates"]]
-        if self.poison & set(ids):
+        updates = args["updates"]
+        if self.poison & {update["projection_id"] for update in updates}:
             return {"status": "error", "errorMessage": "Server Error"}
-        if not ids:
-            return {"status": "error", "errorMessage": "x", "errorData": {"code": "invalid"}}
-        outcomes = [{"projection_id": name, **self._outcome(name)} for name in ids]
+        if not updates:
+            return _refusal("invalid")
+        try:
+            outcomes = self.projections.apply(claims["node_id"], updates)
+        except EpochMismatchError:
+            return _refusal("epoch_mismatch")
         return {"status": "success", "value": {"outcomes": outcomes}}
 
-    def _outcome(self, name: str) -> dict[str, str]:
-        if name in self.rejected:
-            return {"outcome": "rejected", "code": self.rejected[name]}
-        if name in self.stored:
-            return {"outcome": "duplicate"}
-        self.stored.append(name)
-        return {"outcome": "applied"}
+    @property
+    def stored(self) -> list[str]:
+        """The ids of what it took, in the order of arrival."""
+        return [update["projection_id"] for update in self.projections.timeline.values()]
 
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _refusal(code: str) -> dict[str, Any]:
+    data = {"code": code, "message": "A sentence on why"}
+    return {"status": "error", "errorMessage": "Server Error", "errorData": data}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    product: FakeConvex
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        call = json.loads(self.rfile.read(length))
+        fault = self.product.faults.popleft() if self.product.faults else ""
+        if fault == "reset":
+            return self._reset()
+        if fault[:1].isdigit():
+            status, _, pause = fault.partition(" ")
+            return self._answer(int(status), {"code": "Injected", "message": fault}, pause)
+        answer = self.product.answer(self.headers["Authorization"], call)
+        if fault == "slow":
+            self.product.entered.release()
+            self.product.go_on.wait(60)
+        return self._reset() if fault == "lost-reply" else self._answer(200, answer)
+
+    def _reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.close()
+        self.close_connection = True
+
+    def _answer(self, status: int, body: object, pause: str = "") -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        if pause:
+            self.send_header("Retry-After", pause)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        if not self.connection._closed:
+            super().finish()

@@ -66,7 +66,11 @@ def test_a_batch_is_acknowledged_per_job_once_the_product_has_it(content_type, p
 
     response = post([event(job, 1), event(other, 4), event(job, 2)], content_type)
 
-    assert response.json() == {"next_seq": {job: 3, other: 5}, "quarantined": []}
+    assert response.json() == {
+        "next_seq": {job: 3, other: 5},
+        "quarantined": [],
+        "missing_from": {other: 1},
+    }
     assert convex.stored[-3:] == [f"{job}:1", f"{other}:4", f"{job}:2"]
 
 
@@ -123,7 +127,7 @@ def test_a_poisoned_event_stops_its_own_job_only(post, convex, job):
 
 
 def test_the_products_rejection_is_told_with_its_code(post, convex, job):
-    convex.rejected[f"{job}:1"] = "seq_conflict"
+    convex.projections.rejected[f"{job}:1"] = "seq_conflict"
 
     response = post([event(job, 1), event(job, 2)])
 

@@ -1,0 +1,36 @@
+"""The fake product is held to the cases of the real functions (tests/convex/test_product.py)."""
+
+from __future__ import annotations
+
+import time
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+
+from tests.service.product_cases import CASES, play
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_fake_answers_as_the_real_functions_do(case, convex, keys):
+    node_id = f"node-{uuid4()}"
+    claims = {"aud": "convex", "exp": int(time.time()) + 300, "node_id": node_id}
+    token = jwt.encode(claims, keys.private["service"], "ES256")
+    base = {
+        "tenant_id": "acme",
+        "job_id": f"job-{uuid4()}",
+        "node_id": node_id,
+        "submission": str(uuid4()),
+    }
+
+    def call(updates):
+        body = {"path": "projections:applyProjections", "args": {"updates": updates}}
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{convex.url}/api/mutation"
+        return httpx.post(url, json=body, headers=headers, trust_env=False).json()
+
+    def accept(step):
+        convex.projections.accept(node_id, step.epoch, step.before)
+
+    play(case, base, call, accept)
