@@ -12,6 +12,7 @@ __all__ = ["status"]
 
 _AGENT = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'byoc-agent' AND datname = current_database()"
 _STATES = "SELECT state::text, count(*) FROM byoc.job WHERE state IS NOT NULL GROUP BY state ORDER BY state"
+_RELAY = "SELECT problem || ' since ' || since::timestamptz(0) || ': ' || message FROM byoc.relay_trouble"
 
 
 @click.command()
@@ -32,12 +33,14 @@ def status() -> None:
         check(connection)
         agents = connection.execute(_AGENT).fetchone()
         states = connection.execute(_STATES).fetchall()
+        trouble = connection.execute(_RELAY).fetchone()
         beat = heartbeat(connection, settings)
     findings = {
         "agent": None if agents and agents[0] else "not running; start `verdi data byoc agent run`",
         "daemon": None
         if get_daemon_client(profile).is_daemon_running
         else "not running; start `verdi daemon start`",
+        "relay": trouble[0] if trouble else None,
     }
     probes: dict[str, Callable[[], None]] = {
         "slurm": checks.slurm,

@@ -36,6 +36,9 @@ RETURNING stream.submission_id::text, acked_seq, latest_seq, not_before
 """
 """A lane's own claims are void when it asks anew: whoever made them is gone. Others' last longer than any POST."""
 
+_BY_INDEX = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
+"""Statistics of a queue are always stale; a planner that believes them sorts the whole backlog for each batch."""
+
 _READ = """
 SELECT place, seq, body FROM (
     SELECT place, seq, body, octet_length(body::text) AS bytes,
@@ -108,7 +111,9 @@ class Decision:
 def claim(connection: psycopg.Connection, lane: str) -> list[Claim]:
     """Take jobs that have something undelivered and are due, those that waited longest first."""
     wanted = {"lane": lane, "per_job": EVENTS_PER_JOB, "most": MAX_EVENT_BATCH}
-    rows = connection.execute(_CLAIM, wanted).fetchall()
+    with connection.transaction():
+        connection.execute(_BY_INDEX)
+        rows = connection.execute(_CLAIM, wanted).fetchall()
     rows.sort(key=lambda row: (row[3], row[0]))
     return [Claim(job, acked, latest) for job, acked, latest, _ in rows]
 

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aiida_byoc.cli import byoc
+from aiida_byoc.cli.common import settings_path
 from aiida_byoc.contracts.delivery import Acknowledgement
 from aiida_byoc.events.relay import deliver
 from tests.postgres.jobs import accept, walk
@@ -121,3 +122,20 @@ def test_the_epoch_is_shown_and_renewed(run: Run, job: str) -> None:
     assert run("epoch").stdout.strip() == second
     assert int(second, 16) >= 0
     assert len(second) == 16
+
+
+def test_the_status_says_why_nothing_is_delivered(node: Any, profile: Any) -> None:
+    path = settings_path(profile.name)
+    node.settings.save(path)
+    try:
+        node.connection.execute(
+            "INSERT INTO byoc.relay_trouble (problem, message) VALUES ('epoch-mismatch', 'HTTP 409: no')"
+        )
+        troubled = CliRunner().invoke(byoc, ["status"], catch_exceptions=False)
+        node.connection.execute("DELETE FROM byoc.relay_trouble")
+        well = CliRunner().invoke(byoc, ["status"], catch_exceptions=False)
+    finally:
+        path.unlink()
+
+    assert "relay     epoch-mismatch since 20" in troubled.output
+    assert "relay     ok" in well.output

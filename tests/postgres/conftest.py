@@ -32,7 +32,7 @@ def postgres() -> Iterator[PGTest]:
 def template(postgres: PGTest) -> str:
     """A database as `byoc init` leaves it."""
     _administer(postgres, "CREATE DATABASE template_byoc")
-    with connect(_storage(postgres, "template_byoc"), application="init") as connection:
+    with connect(storage_of(postgres, "template_byoc"), application="init") as connection:
         migrate(connection)
         connection.execute("INSERT INTO byoc.node (node_id) VALUES (%s)", (NODE,))
     return "template_byoc"
@@ -82,11 +82,12 @@ def settings(tmp_path: Path) -> NodeSettings:
 def _fresh(postgres: PGTest, template: str) -> Iterator[dict[str, Any]]:
     name = f"test_{uuid.uuid4().hex}"
     _administer(postgres, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    yield _storage(postgres, name)
+    yield storage_of(postgres, name)
     _administer(postgres, "DROP DATABASE {} WITH (FORCE)", name)
 
 
-def _storage(postgres: PGTest, database: str) -> dict[str, Any]:
+def storage_of(postgres: PGTest, database: str) -> dict[str, Any]:
+    """The storage configuration of a profile on this server."""
     return {
         "database_hostname": "localhost",
         "database_port": postgres.port,
@@ -97,5 +98,5 @@ def _storage(postgres: PGTest, database: str) -> dict[str, Any]:
 
 
 def _administer(postgres: PGTest, statement: str, *names: str) -> None:
-    with connect(_storage(postgres, "postgres"), application="tests") as connection:
+    with connect(storage_of(postgres, "postgres"), application="tests") as connection:
         connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))

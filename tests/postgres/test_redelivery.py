@@ -1,4 +1,4 @@
-"""What an operator decides about events: try again, give one up, send them once more, begin a new epoch."""
+"""What an operator decides about events: try again, give one up, send them once more."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import psycopg
 import pytest
 
 from aiida_byoc.contracts.delivery import Acknowledgement, QuarantinedEvent
-from aiida_byoc.database.connection import connect
 from aiida_byoc.events import redelivery
 from aiida_byoc.events.redelivery import NotQuarantined, Replay
 from aiida_byoc.events.relay import deliver
 from tests.builders import NOW
-from tests.postgres.conftest import Connect
 from tests.postgres.jobs import accept, walk
 from tests.postgres.product import Product
 from tests.postgres.reading import events, stream
@@ -231,57 +229,3 @@ def test_a_replay_goes_in_portions(
     deliver(connection, product)
 
     assert redelivery.replay(connection) == Replay(jobs=5, events=5)
-
-
-def epoch_of(storage: dict[str, Any]) -> str:
-    with connect(storage, application="test") as connection:
-        return redelivery.epoch(connection)
-
-
-def test_i16_every_event_carries_the_epoch_of_its_writing(connection: psycopg.Connection) -> None:
-    job = accept(connection)
-    first = redelivery.epoch(connection)
-    second = redelivery.epoch(connection, new=True)
-    walk(connection, job, "launched")
-
-    assert first != second
-    assert [each.data.epoch for each in events(connection, job)] == [first, second]
-    assert redelivery.epoch(connection) == second
-
-
-def test_i16_the_epoch_stays_over_sessions_and_writes(
-    open_connection: Connect, storage: dict[str, Any]
-) -> None:
-    before = epoch_of(storage)
-    connection = open_connection()
-    connection.execute("SELECT pg_switch_wal()")
-    connection.execute("CHECKPOINT")
-
-    assert epoch_of(storage) == before
-
-
-def test_i16_a_copied_database_has_another_epoch(
-    connection: psycopg.Connection, storage: dict[str, Any]
-) -> None:
-    """As CREATE DATABASE makes it, or a dump that is restored in the same cluster."""
-    before = redelivery.epoch(connection)
-    connection.close()
-    copy = f"{storage['database_name']}_copy"
-    with connect({**storage, "database_name": "postgres"}, application="test") as administrator:
-        administrator.execute(f"CREATE DATABASE {copy} TEMPLATE {storage['database_name']}")
-        try:
-            assert epoch_of({**storage, "database_name": copy}) != before
-        finally:
-            administrator.execute(f"DROP DATABASE {copy} WITH (FORCE)")
-    assert epoch_of(storage) == before
-
-
-def test_an_ordinary_role_may_ask_for_the_epoch(connection: psycopg.Connection) -> None:
-    connection.execute("DROP ROLE IF EXISTS byoc_plain")
-    with connection.transaction(force_rollback=True):
-        connection.execute("CREATE ROLE byoc_plain NOSUPERUSER")
-        connection.execute("GRANT USAGE ON SCHEMA byoc TO byoc_plain")
-        connection.execute("GRANT SELECT ON byoc.node TO byoc_plain")
-        before = redelivery.epoch(connection)
-        connection.execute("SET LOCAL ROLE byoc_plain")
-        assert redelivery.epoch(connection) == before
