@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aiida_byoc.contracts.events import OutputRecord, Usage
 from aiida_byoc.runtimes import in_job
+from aiida_byoc.schedulers.slurm import job_name
 
 __all__ = ["CompletionRecord", "ContainerParser"]
 
@@ -26,7 +27,8 @@ class CompletionRecord(BaseModel):
     submission_id: str
     attempt: int
     image_digest: str
-    scheduler_job_id: str | None
+    scheduler_job_id: str
+    scheduler_job_name: str
     container_started: bool
     exit_code: int | None = Field(ge=0, le=255)
     message: str | None
@@ -87,7 +89,8 @@ class ContainerParser(Parser):
         for name in ("submission_id", "attempt", "image_digest"):
             if getattr(record, name) != specification[name]:
                 raise ValueError(f"its {name} is not this job's")
-        if record.scheduler_job_id not in {None, self.node.get_job_id()}:
+        # By name: of two copies that `sbatch` made of one attempt, whichever came first has run it.
+        if record.scheduler_job_name != job_name(self.node.get_option("custom_scheduler_commands")):
             raise ValueError("another Slurm job wrote it")
         return record
 

@@ -4,7 +4,8 @@
 This file is copied into every job's directory and executed there, outside the container:
 
     byoc_job.json        what to run (read)
-    byoc_fence/          made first; a second copy of the job finds it and leaves without a trace
+    byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
+                         its file `owner` holds the Slurm id of the job that made it
     work/                the container's only window to the disk
     outputs/             declared outputs, moved here once verified: the container cannot reach them any more
     byoc_record.json     the completion record, written last, by atomic rename
@@ -27,6 +28,7 @@ import time
 SPECIFICATION = "byoc_job.json"
 RECORD = "byoc_record.json"
 FENCE = "byoc_fence"
+OWNER = "owner"
 WORK = "work"
 OUTPUTS = "outputs"
 STATUS_FD = "{status_fd}"
@@ -43,6 +45,8 @@ def main():
     except FileExistsError:
         print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
         return FENCED
+    with open(os.path.join(FENCE, OWNER), "w", encoding="utf-8") as file:
+        file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
     os.makedirs(WORK, exist_ok=True)
     adopt_orphans()
     started_at = time.time()

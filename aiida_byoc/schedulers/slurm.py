@@ -2,17 +2,26 @@
 
 An `sbatch` may report a time-out although the job was created, and a worker may die between `sbatch` and the commit of
 the job id (facts: Nextflow #970, AiiDA #3183). So every job has a name unique to its attempt, and the submit command
-looks for that name before it submits. Slurm's `singleton` dependency and the fence in the job are the second and third
-line.
+looks for that name before it submits, and after an `sbatch` that failed. Slurm's `singleton` dependency and the fence
+in the job are the second and third line.
+
+A controller that is killed forgets jobs and gives their ids to others (measured: 8 of 8 within 5 s of a state save). So
+the job id that AiiDA stores holds id *and* name, and every poll, question and `scancel` checks both, and the user.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 
 from aiida.engine import CalcJob, ExitCode
 from aiida.schedulers.datastructures import JobInfo, JobState
 from aiida.schedulers.plugins.slurm import SlurmScheduler
+from aiida.schedulers.scheduler import SchedulerError
+
+from aiida_byoc import crashpoints
+from aiida_byoc.runtimes.in_job import FENCE, OWNER
+from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE
 
 __all__ = [
     "CANCELLED",
@@ -20,7 +29,11 @@ __all__ = [
     "REFUSED",
     "ByocSlurmScheduler",
     "final_state",
+    "identity",
     "job_directives",
+    "job_name",
+    "scancel_command",
+    "slurm_id",
 ]
 
 REFUSED = 132
@@ -40,10 +53,12 @@ _PERMANENT = (
     "Invalid generic resource",
     "Access/permission denied",
     "User's group not permitted to use this partition",
+    "this attempt was given up",
+    "this job has no name of its own",
 )
 """What `sbatch` says when trying again cannot help; matched without case."""
 
-_ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV", "SE"})
+_ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
 
 _EXIT_OF_STATE: dict[str, ExitCode] = {
@@ -60,6 +75,39 @@ _EXIT_OF_STATE: dict[str, ExitCode] = {
 _OUT_OF_MEMORY = "Exceeded job memory limit"
 """What slurmd writes to the job's stderr where no cgroup reports OUT_OF_MEMORY (the state is FAILED then)."""
 
+_SUBMIT = """\
+unset ${{!SBATCH_@}}
+name=$(sed -n 's/^#SBATCH --job-name=\\([A-Za-z0-9._-]*\\)$/\\1/p' {script} | tail -n 1)
+[ -n "$name" ] || {{ echo 'byoc: this job has no name of its own' >&2; exit 1; }}
+echo "byoc job name $name"
+exec 9>> byoc_submit.lock
+flock --wait {lock_wait} 9 || {{ echo 'byoc: this attempt is being submitted already' >&2; exit 1; }}
+{functions}
+adopt() {{
+  owner=$(cat {fence}/{owner} 2> /dev/null)
+  case $owner in
+    {node}) echo 'byoc: this attempt was given up' >&2; exit 1 ;;
+    *[!0-9]* | '') ;;
+    *) echo "Submitted batch job $owner"; exit 0 ;;
+  esac
+  jobs=$(queued) || exit 1
+  [ -n "$jobs" ] || jobs=$(accounted 2> /dev/null)
+  [ -z "$jobs" ] || {{ echo "Submitted batch job $(tr '|' ' ' <<< "$jobs" | sort -n | head -n 1)"; exit 0; }}
+}}
+adopt
+timeout {submit_wait} sbatch {script} && exit 0
+failed=$?
+adopt
+exit $failed
+"""
+"""`SBATCH_*` in the daemon's environment would override the script's limits. A job that left its fence is adopted also
+when the controller has forgotten it. A `squeue` that fails knows nothing of the job, so nothing is submitted then."""
+
+_SUBMIT_WAIT = 60
+"""Seconds; `sbatch` gives up by itself after Slurm's MessageTimeout (10 s), in most cases."""
+
+_NAME = re.compile(r"^byoc job name (\S+)$", re.MULTILINE)
+
 _STATE = re.compile(
     r"(?:^|\s)JobState=(?P<shown>\w+)|^(?P<accounted>[A-Z_]+)(?: by \d+)?\|", re.MULTILINE
 )
@@ -73,6 +121,29 @@ def job_directives(name: str, *, gpus: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def job_name(directives: str) -> str:
+    """The name in `job_directives`."""
+    return directives.partition("--job-name=")[2].partition("\n")[0]
+
+
+def identity(slurm_job: str, name: str) -> str:
+    """The job id that AiiDA stores: Slurm's own, which Slurm re-uses, and the attempt's name, which nobody does.
+
+    Neither a Slurm id nor a name of ours has a slash, and no shell reads anything into one.
+    """
+    return f"{slurm_job}/{name}"
+
+
+def slurm_id(job_id: str) -> str:
+    """Slurm's own id of a job."""
+    return job_id.partition("/")[0]
+
+
+def scancel_command(slurm_job: str, name: str) -> str:
+    """Cancel that job if it is ours: Slurm combines the filters (measured, 22.05), so another's is left alone."""
+    return f'timeout {PATIENCE} scancel --name={shlex.quote(name)} --user="$(id -un)" {slurm_job}'
+
+
 def final_state(text: str) -> str | None:
     """The job's final state in the words of Slurm, from `scontrol show job` or `sacct`; `None` when neither says."""
     match = _STATE.search(text)
@@ -83,15 +154,14 @@ class ByocSlurmScheduler(SlurmScheduler):
     """Slurm for jobs that must run once."""
 
     def _get_submit_command(self, submit_script: str) -> str:
-        # `SBATCH_*` in the daemon's environment would override the script's limits. `--states=all` sees jobs that
-        # have already ended, for as long as the controller remembers them (MinJobAge). A `squeue` that fails knows
-        # nothing of the job: no pipe may hide that, or it would be submitted twice.
-        find_name = f"sed -n 's/^#SBATCH --job-name=//p' {submit_script} | tail -n 1"
-        find_jobs = 'squeue --noheader --me --states=all --format=%i --name="$name"'
-        return (
-            f"unset ${{!SBATCH_@}}; name=$({find_name}); jobs=$({find_jobs}) || exit 1; "
-            f'if [ -n "$jobs" ]; then echo "Submitted batch job ${{jobs%%[[:space:]]*}}"; '
-            f"else sbatch {submit_script}; fi"
+        return _SUBMIT.format(
+            script=submit_script,
+            functions=FUNCTIONS,
+            fence=FENCE,
+            owner=OWNER,
+            node=NODE,
+            submit_wait=_SUBMIT_WAIT,
+            lock_wait=_SUBMIT_WAIT + 2 * PATIENCE,
         )
 
     def _parse_submit_output(self, retval: int, stdout: str, stderr: str) -> str | ExitCode:
@@ -100,12 +170,18 @@ class ByocSlurmScheduler(SlurmScheduler):
             self.logger.error(f"sbatch refused the job for good: {stderr.strip()}")
             return ExitCode(REFUSED, f"Slurm refused the job: {stderr.strip()[:300]}")
         answer: str | ExitCode = super()._parse_submit_output(retval, stdout, stderr)
-        return answer
+        name = _NAME.search(stdout)
+        if not isinstance(answer, str) or name is None:
+            raise SchedulerError(f"the submission did not name its job: {stdout}")
+        crashpoints.reached("slurm.submitted")
+        return identity(answer, name[1])
 
     def _get_joblist_command(self, jobs: list[str] | None = None, user: str | None = None) -> str:
-        # All states: a job that ended is told from a job that the controller does not know.
-        command: str = super()._get_joblist_command(jobs=jobs, user=user)
-        return f"{command} --states=all"
+        # All states: a job that ended is told from a job that the controller does not know. The command blocks the
+        # worker, hence the limit.
+        ids = [slurm_id(job) for job in jobs or []]
+        command: str = super()._get_joblist_command(jobs=ids, user=user)
+        return f"{command} --states=all --me".replace("squeue", f"timeout {PATIENCE} squeue", 1)
 
     def _parse_joblist_output(self, retval: int, stdout: str, stderr: str) -> list[JobInfo]:
         # `squeue -j ID` fails for an unknown id when only one is asked for: that job is gone, the poll is fine.
@@ -113,15 +189,24 @@ class ByocSlurmScheduler(SlurmScheduler):
             return []
         jobs: list[JobInfo] = super()._parse_joblist_output(retval, stdout, stderr)
         for job in jobs:
+            # By the name that Slurm says: somebody else's job under our id is not what was asked for.
+            job.job_id = identity(job.job_id, job.title or "")
             if job.raw_data and job.raw_data[1] in _ALSO_ENDED:
                 job.job_state = JobState.DONE
         return jobs
 
+    def _get_kill_command(self, jobid: str) -> str:
+        job, _, name = jobid.partition("/")
+        return scancel_command(job, name)
+
     def _get_detailed_job_info_command(self, job_id: str) -> str:
         # The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever.
+        job, _, name = job_id.partition("/")
+        shown = shlex.quote(f"^JobId={job} JobName={name} UserId=")
         return (
-            f"scontrol --oneliner show job {job_id} 2>/dev/null || "
-            f"sacct --noheader --parsable2 --allocations --format=State,ExitCode --jobs={job_id}"
+            f'timeout {PATIENCE} scontrol --oneliner show job {job} 2>/dev/null | grep {shown}"$(id -un)(" || '
+            f"timeout {PATIENCE} sacct --noheader --parsable2 --allocations --format=State,ExitCode "
+            f'--jobs={job} --name={shlex.quote(name)} --user="$(id -un)"'
         )
 
     def parse_output(

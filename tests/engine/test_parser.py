@@ -14,6 +14,7 @@ from aiida.orm import CalcJobNode, FolderData
 
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.parsers.container import ContainerParser
+from aiida_byoc.schedulers.slurm import job_directives
 
 SPECIFICATION = {
     "submission_id": "7d0f1f0e-8d0f-4a53-9f5c-0b8f4e8f1c11",
@@ -24,6 +25,7 @@ CONTENT = b"42\n"
 RECORD = {
     **SPECIFICATION,
     "scheduler_job_id": "17",
+    "scheduler_job_name": "b-1",
     "container_started": True,
     "exit_code": 0,
     "message": None,
@@ -46,11 +48,11 @@ def parse(computer: Any, tmp_path: Path) -> Parse:
     ) -> tuple[int, dict[str, Any]]:
         node = CalcJobNode(computer=computer, process_type=ContainerJob.build_process_type())
         node.set_option("resources", {"num_machines": 1})
+        node.set_option("custom_scheduler_commands", job_directives("b-1"))
         node.base.repository.put_object_from_bytes(
             json.dumps(SPECIFICATION).encode(), "byoc_job.json"
         )
         node.store()
-        node.set_job_id("17")
         if slurm:
             node.set_exit_status(slurm)
         retrieved = FolderData()
@@ -87,6 +89,11 @@ def test_a_true_record_gives_record_and_outputs(parse: Parse) -> None:
     assert outputs["outputs"].base.repository.get_object_content("a/b", mode="rb") == CONTENT
 
 
+def test_a_record_by_the_other_copy_of_the_attempt_is_true(parse: Parse) -> None:
+    """`sbatch` failed in words and was repeated: whichever came first has run it."""
+    assert parse(record(scheduler_job_id="16"))[0] == 0
+
+
 def test_no_record_is_never_success(parse: Parse) -> None:
     """However quietly the job left the queue."""
     assert parse(None)[0] == status("ERROR_NO_COMPLETION_RECORD")
@@ -107,7 +114,8 @@ def test_slurm_explains_a_missing_record(parse: Parse) -> None:
         record(attempt=2),
         record(submission_id="00000000-0000-0000-0000-000000000000"),
         record(image_digest="sha256:" + "b" * 64),
-        record(scheduler_job_id="18"),
+        record(scheduler_job_name="b-2"),
+        record(scheduler_job_name=None),
         record(exit_code="0"),
         record(exit_code=256),
         record(outputs="none"),

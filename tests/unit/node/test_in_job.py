@@ -49,8 +49,10 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert (job.directory / "outputs" / "a.txt").read_text() == "hello"
     assert job.files() == {
         *("byoc_job.json", "byoc_in_job.py", "byoc_record.json", "stdout", "stderr"),
+        "byoc_fence/owner",
         "outputs/a.txt",
     }
+    assert (job.directory / "byoc_fence" / "owner").read_text() == "17\n"
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,12 @@ def test_what_may_pass_is_tried_again(scheduler: ByocSlurmScheduler, said: str) 
 def test_words_of_a_refusal_in_a_success_are_none(scheduler: ByocSlurmScheduler) -> None:
     warning = "sbatch: warning: Invalid account, using the default"
 
-    assert scheduler._parse_submit_output(0, "Submitted batch job 17\n", warning) == "17"
+    said = "byoc job name b-0123-1\nSubmitted batch job 17\n"
+    assert scheduler._parse_submit_output(0, said, warning) == "17/b-0123-1"
     with pytest.raises(SchedulerError, match="could not retrieve the jobID"):
         scheduler._parse_submit_output(0, "queued\n", "")
+    with pytest.raises(SchedulerError, match="did not name its job"):
+        scheduler._parse_submit_output(0, "Submitted batch job 17\n", "")
 
 
 def line(job: str, state: str, reason: str = "None") -> str:
@@ -167,7 +170,7 @@ def line(job: str, state: str, reason: str = "None") -> str:
 def test_states_of_the_queue(scheduler: ByocSlurmScheduler, state: str, expected: JobState) -> None:
     (job,) = scheduler._parse_joblist_output(0, line("17", state) + "\n", "")
 
-    assert (job.job_id, job.job_state) == ("17", expected)
+    assert (job.job_id, job.job_state) == ("17/b-0123-1", expected)
 
 
 def test_a_wait_for_the_twin_is_told(scheduler: ByocSlurmScheduler) -> None:
@@ -182,9 +185,18 @@ def test_each_job_has_its_own_line(scheduler: ByocSlurmScheduler) -> None:
     jobs = scheduler._parse_joblist_output(0, said, "")
 
     assert [(job.job_id, job.job_state) for job in jobs] == [
-        ("17", JobState.RUNNING),
-        ("18", JobState.DONE),
+        ("17/b-0123-1", JobState.RUNNING),
+        ("18/b-0123-1", JobState.DONE),
     ]
+
+
+def test_i18_a_job_under_our_id_with_another_name_is_not_ours(
+    scheduler: ByocSlurmScheduler,
+) -> None:
+    """What AiiDA asks for by "17/b-0123-1" it does not find."""
+    (job,) = scheduler._parse_joblist_output(0, line("17", "R").replace("b-0123-1", "theirs"), "")
+
+    assert job.job_id == "17/theirs"
 
 
 def test_a_job_that_slurm_forgot_is_no_error(scheduler: ByocSlurmScheduler) -> None:
@@ -202,17 +214,14 @@ def test_a_queue_that_cannot_be_asked_is_an_error(scheduler: ByocSlurmScheduler)
 
 
 def test_jobs_that_ended_are_asked_for_too(scheduler: ByocSlurmScheduler) -> None:
-    command = scheduler._get_joblist_command(jobs=["17", "18"])
+    command = scheduler._get_joblist_command(jobs=["17/b-1", "18/b-2"])
 
-    assert "--states=all" in command
-    assert "--jobs=17,18" in command
+    words = command.split()
+    assert {"--states=all", "--me", "--jobs=17,18"} <= set(words)
+    assert words[words.index("squeue") - 2] == "timeout"
 
 
-def test_the_final_state_is_asked_of_controller_and_accounting(
-    scheduler: ByocSlurmScheduler,
-) -> None:
-    controller, accounting = scheduler._get_detailed_job_info_command("17").split("||")
+def test_i18_a_job_is_cancelled_by_id_name_and_user(scheduler: ByocSlurmScheduler) -> None:
+    command = scheduler._get_kill_command("17/b-0123-1")
 
-    assert controller.split()[:5] == ["scontrol", "--oneliner", "show", "job", "17"]
-    assert accounting.split()[0] == "sacct"
-    assert "--jobs=17" in accounting
+    assert command.split()[2:] == ["scancel", "--name=b-0123-1", '--user="$(id', '-un)"', "17"]

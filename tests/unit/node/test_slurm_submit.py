@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiida.engine import ExitCode
 from aiida.schedulers.scheduler import SchedulerError
 
-from aiida_byoc.schedulers.slurm import ByocSlurmScheduler, job_directives
+from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler, job_directives, job_name
+from tests.unit.node.fake_slurm import SCRIPT, FakeSlurm
 
-SCRIPT = "_aiidasubmit.sh"
-SBATCH = 'env | grep ^SBATCH_ >> "$LOG"; echo "sbatch $*" >> "$LOG"; echo "Submitted batch job 99"'
-
-
-@dataclass
-class FakeSlurm:
-    """`squeue` and `sbatch` on the PATH; what they are asked is logged."""
-
-    directory: Path
-
-    def answer(self, program: str, script: str) -> None:
-        path = self.directory / "bin" / program
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/bash\n{script}\n")
-        path.chmod(0o755)
-
-    def squeue(self, script: str) -> None:
-        self.answer("squeue", f'echo "squeue $*" >> "$LOG"\n{script}')
-
-    @property
-    def asked(self) -> list[str]:
-        log = self.directory / "log"
-        return log.read_text().splitlines() if log.exists() else []
-
-    def submit(self, name: str = SCRIPT, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run the submit command as AiiDA's transport does: by bash, in the job's directory."""
-        # AiiDA hands the name over as the shell is to read it.
-        command = ByocSlurmScheduler()._get_submit_command(shlex.quote(name))
-        path = f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.directory,
-            env={"PATH": path, "LOG": str(self.directory / "log"), **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+SBATCH = 'env | grep ^SBATCH_ >> "$LOG"; echo "Submitted batch job 99"'
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+KNOWN_ONCE_SUBMITTED = "grep -q '^sbatch' \"$LOG\" && echo '99 PENDING'; exit 0"
+DISABLED = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> FakeSlurm:
-    """A Slurm that knows no job."""
+    """A Slurm that knows no job, at a site without accounting."""
     fake = FakeSlurm(tmp_path)
-    fake.squeue("exit 0")
+    fake.answer("squeue", "exit 0")
+    fake.answer("sacct", DISABLED)
     fake.answer("sbatch", SBATCH)
     header = '#!/bin/bash\n#SBATCH --job-name="aiida-12"\n'
     (tmp_path / SCRIPT).write_text(f"{header}{job_directives('b-0123-1')}\nrun\n")
+    (tmp_path / "byoc_job.json").write_text("{}")
     return fake
+
+
+def fence(slurm: FakeSlurm, owner: str) -> None:
+    (slurm.directory / "byoc_fence").mkdir()
+    (slurm.directory / "byoc_fence" / "owner").write_text(f"{owner}\n")
 
 
 def job_id(outcome: subprocess.CompletedProcess[str]) -> object:
@@ -80,41 +55,106 @@ def test_the_command_is_one_that_bash_can_read(name: str) -> None:
 
 
 def test_a_job_that_slurm_does_not_know_is_submitted(slurm: FakeSlurm) -> None:
+    """The controller and accounting were asked by the attempt's name; the id that is kept holds it."""
     outcome = slurm.submit()
 
-    assert job_id(outcome) == "99"
-    asked, submitted = slurm.asked
-    assert asked == "squeue --noheader --me --states=all --format=%i --name=b-0123-1"
+    assert job_id(outcome) == "99/b-0123-1"
+    queue, accounting, submitted = slurm.asked
+    assert queue == "squeue --noheader --me --states=all --format=%i %T --name=b-0123-1"
+    assert "--name=b-0123-1" in accounting.split()
+    assert any(word.startswith("--starttime=20") for word in accounting.split())
     assert submitted == f"sbatch {SCRIPT}"
 
 
-@pytest.mark.parametrize("known", ["17", "17\n18"], ids=["one", "two"])
-def test_i17_a_job_that_slurm_knows_is_adopted(slurm: FakeSlurm, known: str) -> None:
-    slurm.squeue(f"printf '{known}\\n'")
+@pytest.mark.parametrize(
+    ("known", "adopted"),
+    [("17 PENDING", "17"), ("17 COMPLETED", "17"), ("18 PENDING\\n9 RUNNING", "9")],
+    ids=["waiting", "ended", "two"],
+)
+def test_i17_a_job_that_slurm_knows_is_adopted(slurm: FakeSlurm, known: str, adopted: str) -> None:
+    slurm.answer("squeue", f"printf '{known}\\n'")
 
-    outcome = slurm.submit()
-
-    assert job_id(outcome) == "17"
-    assert [line.split()[0] for line in slurm.asked] == ["squeue"]
+    assert job_id(slurm.submit()) == f"{adopted}/b-0123-1"
+    assert slurm.programs == ["squeue"]
 
 
-def test_i17_a_queue_that_cannot_be_asked_stops_the_submission(slurm: FakeSlurm) -> None:
-    """The job may be there; whoever cannot know must not submit it again."""
-    slurm.squeue("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+def test_i17_a_job_that_only_accounting_knows_is_adopted(slurm: FakeSlurm) -> None:
+    """The controller forgets a job MinJobAge after its end."""
+    slurm.answer("sacct", "echo '17|CANCELLED by 1000'")
+
+    assert job_id(slurm.submit()) == "17/b-0123-1"
+    assert "sbatch" not in slurm.programs
+
+
+def test_i17_a_job_that_left_its_fence_is_adopted(slurm: FakeSlurm) -> None:
+    """It ran, or runs, whatever Slurm remembers of it."""
+    fence(slurm, "17")
+
+    assert job_id(slurm.submit()) == "17/b-0123-1"
+    assert slurm.programs == []
+
+
+def test_an_attempt_that_the_node_closed_is_refused(slurm: FakeSlurm) -> None:
+    """It was found lost or stopped: nothing is submitted for it any more."""
+    fence(slurm, "node")
+
+    code = job_id(slurm.submit())
+
+    assert isinstance(code, ExitCode)
+    assert code.status == REFUSED
+    assert slurm.programs == []
+
+
+def test_i17_a_submission_that_timed_out_and_was_carried_out_is_adopted(slurm: FakeSlurm) -> None:
+    """Five calls, one job: AiiDA tries again after every failure it hears of."""
+    slurm.answer("sbatch", f"echo '{TIMED_OUT}' >&2; exit 1")
+    slurm.answer("squeue", KNOWN_ONCE_SUBMITTED)
+
+    assert [job_id(slurm.submit()) for _ in range(5)] == ["99/b-0123-1"] * 5
+    assert slurm.programs.count("sbatch") == 1
+
+
+def test_a_submission_that_failed_and_left_nothing_is_an_error(slurm: FakeSlurm) -> None:
+    slurm.answer("sbatch", f"echo '{TIMED_OUT}' >&2; exit 1")
 
     outcome = slurm.submit()
 
     assert outcome.returncode == 1
-    assert [line.split()[0] for line in slurm.asked] == ["squeue"]
-    with pytest.raises(SchedulerError, match="Unable to contact"):
+    with pytest.raises(SchedulerError, match="Socket timed out"):
         job_id(outcome)
 
 
-def test_a_queue_that_says_something_and_fails_is_not_believed(slurm: FakeSlurm) -> None:
-    slurm.squeue("echo 17; exit 1")
+def test_i17_two_submissions_at_once_make_one_job(slurm: FakeSlurm) -> None:
+    """A worker that was taken for dead may still be at it."""
+    slurm.answer("squeue", KNOWN_ONCE_SUBMITTED)
 
-    assert slurm.submit().returncode == 1
-    assert [line.split()[0] for line in slurm.asked] == ["squeue"]
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda _: slurm.submit(), range(8)))
+
+    assert {job_id(outcome) for outcome in outcomes} == {"99/b-0123-1"}
+    assert slurm.programs.count("sbatch") == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
+        "echo '17 RUNNING'; exit 1",
+    ],
+    ids=["silent", "says something"],
+)
+def test_i17_a_queue_that_cannot_be_asked_stops_the_submission(
+    slurm: FakeSlurm, script: str
+) -> None:
+    """The job may be there; whoever cannot know must not submit it again."""
+    slurm.answer("squeue", script)
+
+    outcome = slurm.submit()
+
+    assert outcome.returncode == 1
+    assert slurm.programs == ["squeue"]
+    with pytest.raises(SchedulerError):
+        job_id(outcome)
 
 
 def test_i24_the_daemons_environment_changes_no_limit(slurm: FakeSlurm) -> None:
@@ -125,21 +165,32 @@ def test_i24_the_daemons_environment_changes_no_limit(slurm: FakeSlurm) -> None:
 
 
 def test_a_refusal_by_sbatch_is_the_commands(slurm: FakeSlurm) -> None:
-    slurm.answer("sbatch", "echo 'sbatch: error: Batch job submission failed' >&2; exit 1")
+    slurm.answer("sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
 
-    outcome = slurm.submit()
+    code = job_id(slurm.submit())
 
-    assert outcome.returncode == 1
-    assert "Batch job submission failed" in outcome.stderr
+    assert isinstance(code, ExitCode)
+    assert code.status == REFUSED
 
 
 def test_a_script_with_an_odd_name_is_read_and_submitted(slurm: FakeSlurm) -> None:
     odd = "a 'b' $(touch broken).sh"
     (slurm.directory / SCRIPT).rename(slurm.directory / odd)
 
-    assert job_id(slurm.submit(odd)) == "99"
+    assert job_id(slurm.submit(odd)) == "99/b-0123-1"
     assert slurm.asked[-1] == f"sbatch {odd}"
     assert not (slurm.directory / "broken").exists()
+
+
+def test_a_job_without_a_name_of_its_own_is_refused(slurm: FakeSlurm) -> None:
+    """`aiida-12` may be another profile's: it identifies nothing."""
+    (slurm.directory / SCRIPT).write_text('#!/bin/bash\n#SBATCH --job-name="aiida-12"\nrun\n')
+
+    code = job_id(slurm.submit())
+
+    assert isinstance(code, ExitCode)
+    assert code.status == REFUSED
+    assert slurm.programs == []
 
 
 def test_directives_name_the_attempt_and_allow_one_of_it() -> None:
@@ -148,3 +199,4 @@ def test_directives_name_the_attempt_and_allow_one_of_it() -> None:
         "#SBATCH --dependency=singleton",
     ]
     assert job_directives("b-1", gpus=2).splitlines()[-1] == "#SBATCH --gres=gpu:2"
+    assert job_name(job_directives("b-1", gpus=2)) == "b-1"

@@ -1,0 +1,115 @@
+"""What Slurm and the job itself say about one attempt, asked in one command on the cluster.
+
+Slurm answers by the attempt's name, which is unique, so a job that re-uses an id is never taken for ours; the job
+speaks through its directory: the fence that it makes first and the completion record that it writes last.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiida_byoc.runtimes.in_job import FENCE, OWNER, RECORD, SPECIFICATION
+
+__all__ = ["FUNCTIONS", "NODE", "PATIENCE", "Evidence", "close_command", "evidence", "look_command"]
+
+PATIENCE = 20
+"""Seconds that one question to Slurm may take; its own limit is 9 to 10 s for most, none for some."""
+
+NODE = "node"
+"""Owner of a fence that the node took itself: no copy of the attempt can ever run."""
+
+FUNCTIONS = f"""\
+queued() {{ timeout {PATIENCE} squeue --noheader --me --states=all --format='%i %T' --name="$name"; }}
+accounted() {{
+  since=$(stat -c %Y {SPECIFICATION}) && since=$(date -d "@$((since - 86400))" +%FT%T) &&
+  timeout {PATIENCE} sacct --noheader --parsable2 --allocations --user="$(id -un)" --name="$name" \
+--starttime="$since" --format=JobIDRaw,State
+}}
+"""
+"""Shell: all jobs called `$name`, one `<id> <state>` a line, from the controller; `<id>|<state>` from accounting.
+
+The controller forgets a job MinJobAge seconds after its end. Accounting looks back to the day before the attempt's
+directory was made, and only supplements: a site may have none.
+"""
+
+# Slurm is asked before the directory is read: a job may end in between, and its record comes before its end.
+# `ls` makes a client of NFS ask the server anew.
+_LOOK = """\
+name={name}
+{functions}
+cd {directory} && ls > /dev/null && found=1
+jobs=$(queued) && echo controller
+[ -n "$jobs" ] || jobs=$(accounted 2> /dev/null)
+while read -r id state rest; do [ -z "$id" ] || echo "job $id $state"; done <<< "${{jobs//|/ }}"
+if [ -n "$found" ]; then
+  echo directory
+  if [ -d {fence} ]; then echo "fence $(cat {fence}/{owner} 2> /dev/null)"; fi
+  if [ -e {record} ]; then echo record; fi
+fi
+echo end
+"""
+
+_ID = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was found about an attempt.
+
+    Attributes:
+        controller: whether Slurm's controller answered.
+        jobs: every job of the attempt's name that Slurm knows, by id, and its state in Slurm's long words. Normally
+            one; two after an `sbatch` that reported failure and was carried out.
+        directory: whether the job's directory is there.
+        fence: who took the fence: a Slurm id, `NODE`, empty while its owner is not written yet, `None`: nobody.
+        record: whether the completion record is there.
+    """
+
+    controller: bool
+    jobs: Mapping[str, str]
+    directory: bool
+    fence: str | None
+    record: bool
+
+
+def look_command(name: str, directory: str) -> str:
+    """The command that looks; `evidence` reads its output."""
+    return _LOOK.format(
+        name=shlex.quote(name),
+        directory=shlex.quote(directory),
+        functions=FUNCTIONS,
+        fence=FENCE,
+        owner=OWNER,
+        record=RECORD,
+    )
+
+
+def close_command(directory: str) -> str:
+    """The command that takes the fence for the node; it fails when somebody has it."""
+    return f"cd {shlex.quote(directory)} && mkdir {FENCE} && echo {NODE} > {FENCE}/{OWNER}"
+
+
+def evidence(output: str) -> Evidence:
+    """Read what `look_command` printed.
+
+    Raises:
+        ValueError: the output broke off.
+    """
+    lines = [line.split(maxsplit=2) for line in output.splitlines() if line.strip()]
+    if not lines or lines[-1] != ["end"]:
+        raise ValueError("the answer from the cluster broke off")
+    facts = {words[0]: words[1] if len(words) > 1 else "" for words in lines if words[0] != "job"}
+    return Evidence(
+        controller="controller" in facts,
+        jobs={
+            words[1]: words[2]
+            for words in lines
+            if words[0] == "job" and len(words) == 3 and _ID.fullmatch(words[1])
+        },
+        directory="directory" in facts,
+        fence=facts.get("fence"),
+        record="record" in facts,
+    )
