@@ -1,12 +1,15 @@
-"""The waiting state of a `ContainerJob`: writes only when Slurm's state changes, and tells of it.
+"""The waiting state of a `ContainerJob`: writes only when Slurm's state changes, and ends only on evidence.
 
 AiiDA's own rewrites the scheduler's answer into the node at every poll (measured: 25 ms CPU and 3.4 commits for each
-waiting job and poll; this one 1.8 ms and none).
+waiting job and poll; this one 1.8 ms and none). And it takes a job that is not in the queue for done, and pauses the
+process when Slurm could not be asked five times; this one asks the witnesses, tells `held` while they leave doubt, and
+keeps looking.
 """
 
 from __future__ import annotations
 
-import functools
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,16 +17,30 @@ from typing import Any
 import plumpy
 from aiida.common.datastructures import CalcJobState
 from aiida.engine.processes.calcjobs import tasks
-from aiida.engine.utils import InterruptableFuture, exponential_backoff_retry
-from aiida.manage.configuration import get_config_option
+from aiida.engine.utils import InterruptableFuture
 from aiida.schedulers.datastructures import JobInfo, JobState
 
+from aiida_byoc import crashpoints
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import EmitsExecutionEvents, transaction
 from aiida_byoc.events.outbox import Report
+from aiida_byoc.schedulers.slurm import identity, slurm_id
+from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
+from aiida_byoc.schedulers.witnesses import close_command, evidence, look_command
 
-__all__ = ["ChangeOnlyWaiting"]
+__all__ = ["HELD", "ChangeOnlyWaiting"]
+
+HELD = "byoc_held"
+"""Extra of a calculation whose witnesses leave doubt: why. Written and removed with the events that say so."""
+
+_TELL_DOUBT_SECONDS = 15.0
+"""A doubt that lasts shorter is not worth anybody's attention."""
+_MOST_SECONDS_BETWEEN_LOOKS = 60.0
+_WAIT_REASON_SECONDS = 30.0
+"""At least that long between two changes of the wait reason that are told."""
+_INTERRUPTS = (plumpy.futures.CancelledError, plumpy.process_states.Interruption)
 
 
 @plumpy.persistence.auto_persist("msg", "data", "_command", "_monitor_result")
@@ -32,75 +49,181 @@ class ChangeOnlyWaiting(tasks.Waiting):
 
     async def _launch_task(self, coro: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if coro is tasks.task_update_job:
-            coro, args = _watch, (self.process, *args)
+            watch = _Watch(self.process, args[1])
+            return await super()._launch_task(watch.until_ended)
         return await super()._launch_task(coro, *args, **kwargs)
 
 
-async def _watch(
-    process: Any, node: Any, job_manager: Any, cancellable: InterruptableFuture
-) -> bool:
-    """Return once Slurm's view of the job has changed; whether the job has ended."""
-    if node.get_state() in {CalcJobState.RETRIEVING, CalcJobState.STASHING}:
+class _Watch:
+    """One worker's watch over one attempt in Slurm."""
+
+    def __init__(self, process: EmitsExecutionEvents, job_manager: Any) -> None:
+        self._process = process
+        self._node: Any = process.node
+        self._job_manager = job_manager
+        self._reason_told: tuple[float, str | None] = (0.0, None)
+        self._doubt: tuple[float, int] | None = None
+        self._unaccounted: float | None = None
+        self._held = HELD in self._node.base.extras.all
+
+    async def until_ended(self, cancellable: InterruptableFuture) -> bool:
+        """Return once the attempt has ended; the answer is always true, as AiiDA's loop wants it."""
+        if self._node.get_state() in {CalcJobState.RETRIEVING, CalcJobState.STASHING}:
+            return True
+        while True:
+            try:
+                verdict = await self._look(cancellable)
+            except _INTERRUPTS:
+                raise
+            except Exception as error:
+                reason = (
+                    f"the cluster cannot be asked about the job: {error or type(error).__name__}"
+                )
+                verdict = Verdict(finding=Finding.DOUBT, reason=reason)
+            if verdict.job is not None:
+                self._take_up(verdict.job)
+            if verdict.finding is Finding.ENDED:
+                break
+            if verdict.finding is Finding.DOUBT:
+                await self._doubts(verdict.reason, cancellable)
+            else:
+                self._resume()
+        crashpoints.reached("slurm.ended")
+        with transaction(self._node.backend):
+            self._resume()
+            self._tell_queued(None)
+            self._node.set_scheduler_state(JobState.DONE)
+            self._node.set_state(CalcJobState.STASHING)
         return True
-    change = functools.partial(_next_change, node, job_manager, cancellable)
-    try:
-        info: JobInfo | None = await exponential_backoff_retry(
-            change,
-            get_config_option(tasks.RETRY_INTERVAL_OPTION),
-            get_config_option(tasks.MAX_ATTEMPTS_OPTION),
-            logger=node.logger,
-            ignore_exceptions=(
-                plumpy.futures.CancelledError,
-                plumpy.process_states.Interruption,
-            ),
+
+    async def _look(self, cancellable: InterruptableFuture) -> Verdict:
+        """Ask Slurm's queue; once it says that the job has ended, or knows none, ask all witnesses."""
+        job = self._node.get_job_id()
+        request = self._job_manager.request_job_info_update(self._node.get_authinfo(), job)
+        with request as update:
+            info: JobInfo | None = await cancellable.with_interrupt(update)
+        if info is not None and info.job_state is not JobState.DONE:
+            self._unaccounted = None
+            self._resume()
+            self._record(info)
+            return Verdict(finding=Finding.WAIT)
+        seen = evidence(
+            await self._execute(
+                look_command(self._process.inputs["job_name"], self._node.get_remote_workdir()),
+                cancellable,
+            )
         )
-    except (plumpy.futures.CancelledError, plumpy.process_states.Interruption):
-        raise
-    except Exception as exception:
-        raise tasks.TransportTaskException("Slurm could not be asked about the job") from exception
-    _record(process, info)
-    ended = info is None or info.job_state is JobState.DONE
-    if ended:
-        node.set_state(CalcJobState.STASHING)
-    return ended
+        now = time.monotonic()
+        verdict = judge(
+            seen,
+            doubted=now - (self._unaccounted or now),
+            walltime=self._node.get_option("max_wallclock_seconds"),
+        )
+        if verdict.finding is Finding.CLOSE:
+            # Whoever takes it: the next look sees whose it is.
+            await self._execute(close_command(self._node.get_remote_workdir()), cancellable)
+        in_doubt = verdict.finding is Finding.DOUBT and seen.controller
+        self._unaccounted = (self._unaccounted or now) if in_doubt else None
+        return verdict
 
+    async def _execute(self, command: str, cancellable: InterruptableFuture) -> str:
+        queue = self._process.runner.transport
+        async with queue.request_transport(self._node.get_authinfo()) as request:
+            transport = await cancellable.with_interrupt(request)
+            _, output, _ = await transport.exec_command_wait_async(command)
+        return str(output)
 
-async def _next_change(
-    node: Any, job_manager: Any, cancellable: InterruptableFuture
-) -> JobInfo | None:
-    """Poll until Slurm's state differs from the recorded one; `None`: the controller no longer knows the job."""
-    recorded = node.get_scheduler_state()
-    while True:
-        with job_manager.request_job_info_update(node.get_authinfo(), node.get_job_id()) as request:
-            info: JobInfo | None = await cancellable.with_interrupt(request)
-        if info is None or info.job_state is JobState.DONE or info.job_state is not recorded:
-            return info
+    async def _doubts(self, reason: str, cancellable: InterruptableFuture) -> None:
+        """Tell of a doubt that lasts, and wait before the next look.
 
+        The pauses have no jitter on purpose: jobs that lost the same Slurm look together, with one `squeue`.
+        """
+        since, looks = self._doubt or (time.monotonic(), 0)
+        self._doubt = since, looks + 1
+        if time.monotonic() - since >= _TELL_DOUBT_SECONDS:
+            self._hold(reason)
+        pause = min(2.0**looks, _MOST_SECONDS_BETWEEN_LOOKS)
+        await cancellable.with_interrupt(asyncio.sleep(pause))
 
-def _record(process: EmitsExecutionEvents, info: JobInfo | None) -> None:
-    """Write Slurm's state to the node and tell of it, in one transaction.
+    def _hold(self, reason: str) -> None:
+        # Told at every look: an operator who plays the process meanwhile makes the job go on. What is held already
+        # the outbox drops.
+        if not self._held:
+            self._node.logger.warning(
+                f"attempt {self._process.inputs['attempt']} is held: {reason}"
+            )
+        with transaction(self._node.backend):
+            self._tell(ExecutionState.HELD, reason=reason)
+            if not self._held:
+                self._node.base.extras.set(HELD, reason)
+        self._held = True
 
-    `queued` is told first, whatever was seen: a short job may have ended before the first poll. The outbox drops what
-    it already has.
-    """
-    node: Any = process.node
-    now = datetime.now(UTC)
-    tell = functools.partial(Report, occurred_at=now, attempt=process.inputs["attempt"])
-    scheduler: dict[str, Any] = {
-        "job_id": node.get_job_id(),
-        "name": process.inputs["job_name"],
-        "queue": node.get_option("queue_name"),
-    }
-    waiting = info is not None and info.job_state in {JobState.QUEUED, JobState.QUEUED_HELD}
-    if waiting and info is not None and info.annotation not in {None, "", "None"}:
-        scheduler["wait_reason"] = info.annotation
-    with transaction(node.backend):
-        if info is not None:
-            node.set_last_job_info(info)
-            node.set_scheduler_state(info.job_state)
-        queued = {"scheduler": scheduler, "timings": {"queued": utc_now_text(now)}}
-        process.emit(tell(state=ExecutionState.QUEUED, facts=queued))
-        if info is not None and info.job_state in {JobState.RUNNING, JobState.SUSPENDED}:
-            nodes = [info.allocated_machines_raw] if info.allocated_machines_raw else []
-            running = {"scheduler": {"nodes": nodes}}
-            process.emit(tell(state=ExecutionState.RUNNING, facts=running))
+    def _resume(self) -> None:
+        self._doubt = None
+        if not self._held:
+            return
+        with transaction(self._node.backend) as connection:
+            outbox.resume(connection, self._process.submission_id, datetime.now(UTC))
+            self._node.base.extras.delete(HELD)
+        self._held = False
+
+    def _take_up(self, job: str) -> None:
+        """Go by another copy's id: `sbatch` reported failure once, and was carried out."""
+        taken = identity(job, self._process.inputs["job_name"])
+        if taken != self._node.get_job_id():
+            self._node.set_job_id(taken)
+
+    def _record(self, info: JobInfo) -> None:
+        """Write what changed in Slurm's view to the node and tell of it, in one transaction."""
+        waits = info.job_state in {JobState.QUEUED, JobState.QUEUED_HELD}
+        reason = info.annotation if waits and info.annotation not in {None, "", "None"} else None
+        told_at, told = self._reason_told
+        news = reason not in {None, told} and (
+            told is None or time.monotonic() - told_at >= _WAIT_REASON_SECONDS
+        )
+        if info.job_state is self._node.get_scheduler_state() and not news:
+            return
+        if news:
+            self._reason_told = time.monotonic(), reason
+        with transaction(self._node.backend):
+            self._tell_queued(reason)
+            self._node.set_last_job_info(info)
+            self._node.set_scheduler_state(info.job_state)
+            if info.job_state in {JobState.RUNNING, JobState.SUSPENDED}:
+                nodes = [info.allocated_machines_raw] if info.allocated_machines_raw else []
+                self._tell(ExecutionState.RUNNING, {"scheduler": {"nodes": nodes}})
+
+    def _tell_queued(self, wait_reason: str | None) -> None:
+        """`queued` is told first, whatever was seen: a short job may have ended before the first poll.
+
+        The outbox drops what it already has.
+        """
+        facts: dict[str, Any] = {
+            "scheduler": {
+                "job_id": slurm_id(self._node.get_job_id()),
+                "name": self._process.inputs["job_name"],
+                "queue": self._node.get_option("queue_name"),
+            }
+        }
+        if wait_reason is not None:
+            facts["scheduler"]["wait_reason"] = wait_reason
+        if self._node.get_scheduler_state() is None:
+            facts["timings"] = {"queued": utc_now_text(datetime.now(UTC))}
+        self._tell(ExecutionState.QUEUED, facts)
+
+    def _tell(
+        self,
+        state: ExecutionState,
+        facts: dict[str, Any] | None = None,
+        *,
+        reason: str | None = None,
+    ) -> None:
+        self._process.emit(
+            Report(
+                state=state,
+                occurred_at=datetime.now(UTC),
+                attempt=self._process.inputs["attempt"],
+                reason=reason,
+                facts=facts or {},
+            )
+        )

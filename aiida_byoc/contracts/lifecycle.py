@@ -74,16 +74,17 @@ def may_follow(
     *,
     held_from: ExecutionState | None = None,
     new_attempt: bool = False,
+    new_wait_reason: bool = False,
 ) -> bool:
     """Say whether a job in `current` may be reported in `following`.
 
     `held_from` is the state in which the job was when it became held: it may return only there or end.
-    `queued` after `queued` or `running` needs a new attempt.
+    `queued` after `queued` needs a new attempt or a new wait reason, after `running` a new attempt.
     """
     if following not in SUCCESSORS[current]:
         return False
     if current is _S.HELD and following not in TERMINAL:
         return following is held_from
     if following is _S.QUEUED and current in {_S.QUEUED, _S.RUNNING}:
-        return new_attempt
+        return new_attempt or (new_wait_reason and current is _S.QUEUED)
     return True

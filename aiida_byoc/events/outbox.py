@@ -103,11 +103,14 @@ def _has_place(job: Mapping[str, Any], report: Report, attempt: int) -> bool:
     if attempt < job["attempt"]:
         return False
     held_from = job["held_from"]
+    wait_reason = report.facts.get("scheduler", {}).get("wait_reason")
     return may_follow(
         ExecutionState(job["state"]),
         report.state,
         held_from=ExecutionState(held_from) if held_from else None,
         new_attempt=attempt > job["attempt"],
+        new_wait_reason=wait_reason
+        not in {None, job["snapshot"].get("scheduler", {}).get("wait_reason")},
     )
 
 

@@ -33,15 +33,25 @@ PAIRS = list(product(ExecutionState, ExecutionState))
 
 @pytest.mark.parametrize(("current", "following"), PAIRS)
 @pytest.mark.parametrize("new_attempt", [False, True])
+@pytest.mark.parametrize("new_wait_reason", [False, True])
 @pytest.mark.parametrize("held_from", [None, *ExecutionState])
-def test_every_state_against_every_state(current, following, new_attempt, held_from):
+def test_every_state_against_every_state(
+    current, following, new_attempt, new_wait_reason, held_from
+):
     expected = (
         following in MAY_FOLLOW[current]
         or ((current, following) in WITH_A_NEW_ATTEMPT and new_attempt)
+        or ((current, following) == ("queued", "queued") and new_wait_reason)
         or (current == "held" and following in BACK_FROM_HELD and following == held_from)
     )
 
-    found = may_follow(current, following, held_from=held_from, new_attempt=new_attempt)
+    found = may_follow(
+        current,
+        following,
+        held_from=held_from,
+        new_attempt=new_attempt,
+        new_wait_reason=new_wait_reason,
+    )
 
     assert found is expected
 

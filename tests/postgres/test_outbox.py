@@ -11,7 +11,7 @@ from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.lifecycle import SUCCESSORS, TERMINAL, ExecutionState
 from aiida_byoc.events import outbox
 from tests.builders import NOW, cancel
-from tests.postgres.jobs import accept, report, walk
+from tests.postgres.jobs import accept, report, served, walk
 from tests.postgres.reading import events, row, states, stream
 
 PATHS = {
@@ -84,6 +84,26 @@ def test_every_event_carries_the_full_state(connection: psycopg.Connection) -> N
     assert data["scheduler"] == {**queued["scheduler"], "nodes": ["c1"]}
     assert sorted(data["timings"]) == ["accepted", "ended", "queued", "started"]
     assert data["result"] == ended["result"]
+
+
+def test_a_new_wait_reason_is_told_once(connection: psycopg.Connection) -> None:
+    """While the job waits; the same reason again is a repetition after a crash."""
+    submission = accept(connection)
+    walk(connection, submission, "launched")
+
+    def wait(reason: str) -> int | None:
+        facts = {"scheduler": {"job_id": "17", "wait_reason": reason}}
+        return report(connection, submission, "queued", attempt=1, facts=facts)
+
+    told = [wait(reason) for reason in ("Priority", "Priority", "Resources", "Resources")]
+    report(connection, submission, "running", attempt=1)
+
+    assert told == [3, None, 4, None]
+    assert wait("Priority") is None
+    assert events(connection, submission)[3].wire()["data"]["scheduler"] == {
+        "job_id": "17",
+        "wait_reason": "Resources",
+    }
 
 
 def test_a_new_attempt_forgets_the_last_one(connection: psycopg.Connection) -> None:
@@ -193,7 +213,7 @@ def test_the_callers_rollback_takes_state_and_event(connection: psycopg.Connecti
 
 
 def test_a_tombstone_has_no_life(connection: psycopg.Connection) -> None:
-    ledger.cancel(connection, cancel(), now=NOW)
+    ledger.cancel(connection, cancel(), serve=served, now=NOW)
     tombstone = row(connection)
     assert tombstone is not None
 
