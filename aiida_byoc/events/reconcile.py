@@ -34,6 +34,8 @@ def reconcile(storage: Any) -> int:
     for submission_id, pk in untold:
         node: Any = load_node(pk)
         report = outcome(node, ProcessState(node.process_state.value))
+        if report is None:  # its Slurm job may still be there; the stopper tells
+            continue
         crashpoints.reached("sweep.found")
         with transaction(storage) as connection:
             outbox.append(connection, submission_id, report)

@@ -29,13 +29,13 @@ from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
-from aiida_byoc.events.hooks import EmitsExecutionEvents
+from aiida_byoc.events.hooks import EmitsExecutionEvents, transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.runtimes import RUNTIMES
 from aiida_byoc.runtimes.images import ImageError, ImageStore
 from aiida_byoc.runtimes.in_job import WORK
 from aiida_byoc.schedulers.slurm import job_directives
-from aiida_byoc.workflows.outcome import outcome
+from aiida_byoc.workflows.outcome import CANCELLED_STATUS, outcome
 
 __all__ = ["JobWorkChain", "node_uuid"]
 
@@ -88,6 +88,9 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         )
         spec.expose_outputs(ContainerJob)
         spec.exit_code(
+            CANCELLED_STATUS, "ERROR_CANCELLED", message="The job was cancelled between attempts."
+        )
+        spec.exit_code(
             500, "ERROR_IMAGE_UNAVAILABLE", message="The image cannot be used: {reason}."
         )
 
@@ -115,8 +118,8 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             return self.exit_codes.ERROR_IMAGE_UNAVAILABLE.format(reason=error)
         return None
 
-    def run_process(self) -> ToContext:
-        """Submit the next attempt, or take up the one that was submitted before a crash."""
+    def run_process(self) -> ToContext | ExitCode:
+        """Submit the next attempt, or take up the one that was submitted before a crash; none once cancelled."""
         label = f"iteration_{self.ctx.iteration + 1:02d}"
         links = self.node.base.links.get_outgoing(
             link_type=LinkType.CALL_CALC, link_label_filter=label
@@ -126,6 +129,8 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             self.ctx.iteration += 1
             self.report(f"taking up {submitted.node.process_label}<{submitted.node.pk}> again")
             return ToContext(children=append_(submitted.node))
+        if self._is_cancelled():
+            return self.exit_codes.ERROR_CANCELLED
         self.ctx.inputs = self._attempt(self.ctx.iteration + 1)
         waiting = super().run_process()
         crashpoints.reached("child.submitted")
@@ -159,6 +164,14 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         if node.is_finished_ok:
             return None
         return ProcessHandlerReport(True, ExitCode(node.exit_status or 1, node.exit_message))
+
+    def _is_cancelled(self) -> bool:
+        with transaction(self.node.backend) as connection:
+            row = connection.execute(
+                "SELECT cancel_requested_at IS NOT NULL FROM byoc.job WHERE submission_id = %s",
+                (self.submission_id,),
+            ).fetchone()
+        return row is not None and bool(row[0])
 
     def _command(self) -> SubmitJobCommand:
         return validated(SubmitJobCommand, self.inputs["command"].get_dict())

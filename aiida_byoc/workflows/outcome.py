@@ -1,6 +1,7 @@
 """What a work chain's end means for its job: exit codes of AiiDA to the words of the contract, as data.
 
-Both the hook (in the transaction of the end) and the sweep (for ends no hook saw) ask here, so they cannot disagree.
+The hook (in the transaction of the end), the stopper (once Slurm has confirmed) and the sweep (for ends no hook saw)
+ask here, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 
-__all__ = ["ERRORS", "outcome"]
+__all__ = ["CANCELLED_STATUS", "ERRORS", "GONE", "attempts", "gone", "outcome"]
+
+GONE = "byoc_gone"
+"""Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm."""
+CANCELLED_STATUS = 501
+"""Exit status of a work chain that found itself cancelled before it submitted anything more."""
 
 ERRORS: dict[int, tuple[str, bool]] = {
     100: ("not_retrieved", True),
@@ -40,17 +46,21 @@ ERRORS: dict[int, tuple[str, bool]] = {
 """Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
 
 
-def outcome(node: ProcessNode, state: ProcessState) -> Report:
-    """The terminal report of a job whose work chain ended in `state`.
+def outcome(node: ProcessNode, state: ProcessState) -> Report | None:
+    """The terminal report of a job whose work chain ended in `state`; `None` while one of its attempts may still run.
+
+    A work chain is `killed` before anything is known of its Slurm job, so the end of the process is not the end of the
+    job: `commands/stopping.py` sees to it that each attempt becomes `gone`.
 
     Inside the transaction of the end the node's own `process_state` may lag behind, hence the argument; AiiDA commits
     exit status and message before the state.
     """
-    attempts = [called for called in node.called if isinstance(called, CalcJobNode)]
-    last = max(attempts, key=lambda called: called.pk or 0, default=None)
-    facts = _facts_of_record(last)
+    tried = attempts(node)
+    if not all(gone(attempt) for attempt in tried):
+        return None
+    facts = _facts_of_record(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
     now = datetime.now(UTC)
-    if state is ProcessState.KILLED:
+    if state is ProcessState.KILLED or node.exit_status == CANCELLED_STATUS:
         return Report(
             state=ExecutionState.CANCELLED,
             occurred_at=now,
@@ -67,6 +77,22 @@ def outcome(node: ProcessNode, state: ProcessState) -> Report:
     return Report(state=ExecutionState.FAILED, occurred_at=now, facts={**facts, "error": error})
 
 
+def attempts(node: ProcessNode) -> list[CalcJobNode]:
+    """The attempts of a job, in no particular order."""
+    return [called for called in node.called if isinstance(called, CalcJobNode)]
+
+
+def gone(attempt: CalcJobNode) -> bool:
+    """Whether nothing of the attempt is, or can come to be, in Slurm.
+
+    One that finished was told by its witnesses, or refused by Slurm; one without a directory never got that far.
+    """
+    if not attempt.is_terminated:
+        return False
+    reached_slurm = attempt.get_remote_workdir() is not None
+    return attempt.is_finished or not reached_slurm or GONE in attempt.base.extras.all
+
+
 def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
     """The parts of the full state that the completion record holds; nothing without a record."""
     if node is None:
@@ -76,10 +102,11 @@ def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
     except (NotExistent, AttributeError):
         return {}
     facts: dict[str, Any] = {
+        "scheduler": {"job_id": record["scheduler_job_id"]},
         "timings": {
             "started": _instant(record["started_at"]),
             "ended": _instant(record["ended_at"]),
-        }
+        },
     }
     if record.get("exit_code") is not None:
         facts["result"] = {
