@@ -126,8 +126,8 @@ def replay(
 ) -> Replay:
     """Send delivered events once more: of each job all, or from its first event that happened at `since` or later.
 
-    The product answers `duplicate` to what it has. What was dropped, or is no longer kept, is left out. Live events go
-    first: a job that is set back waits behind the others.
+    The product answers `duplicate` to what it has. What was dropped, or is no longer kept, is left out. A job that
+    is set back waits behind those that were waiting already.
     """
     total = Replay()
     wanted: Mapping[str, Any] = {

@@ -205,6 +205,27 @@ def test_i12_a_dropped_product_is_rebuilt_to_an_identical_state(
     assert empty.shown() == before, "once more changes nothing"
 
 
+def test_i15_a_product_that_lost_everything_asks_for_it_when_it_hears_of_a_job(
+    outbox: psycopg.Connection, new_product: Callable[[], Product]
+) -> None:
+    """Without an operator, for every job that has anything new to tell."""
+    first, empty = new_product(), new_product()
+    with nothing_left(outbox, first):
+        submissions = live(outbox, first, seed=3)
+    with nothing_left(outbox, empty):
+        told = [report(outbox, job, "queued", attempt=9) is not None for job in submissions]
+    with nothing_left(outbox, first):
+        redelivery.replay(outbox)
+
+    shown, whole = empty.shown(), first.shown()
+    going_on = {f"job-{number}" for number, alive in enumerate(told) if alive}
+    assert 0 < len(going_on) < JOBS
+    assert set(shown["jobs"]) == going_on
+    for name in going_on:
+        assert shown["jobs"][name] == whole["jobs"][name]
+        assert shown["timelines"][name] == whole["timelines"][name]
+
+
 def test_i12_a_product_that_is_rebuilt_believes_the_epochs_in_their_order(
     outbox: psycopg.Connection, new_product: Callable[[], Product]
 ) -> None:
