@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from aiida_byoc.commands import ledger
-from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
@@ -56,7 +56,7 @@ def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Com
         connection,
         order,
         command.idempotency_key,
-        place=lambda order: _place(settings, order),
+        place=lambda order: _policy(settings).place(order),
         now=datetime.now(UTC),
     )
     return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
@@ -65,11 +65,17 @@ def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Com
 def _cancel(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
     order = validated(CancelJobCommand, command.body, what="command")
     _check_address(order, settings, command)
-    cancellation, repeated = ledger.cancel(connection, order, now=datetime.now(UTC))
+    cancellation, repeated = ledger.cancel(
+        connection,
+        order,
+        serve=lambda order: _policy(settings).serve(order.tenant_id),
+        now=datetime.now(UTC),
+    )
     return Verdict(outcome="replayed" if repeated else "accepted", cancellation=cancellation)
 
 
-def _inspect(connection: psycopg.Connection, _: NodeSettings, command: Command) -> Verdict:
+def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
+    _policy(settings).serve(command.tenant_id)
     return Verdict(
         outcome="answered", job=ledger.view(connection, command.tenant_id, command.job_id)
     )
@@ -93,10 +99,9 @@ def _check_address(
         )
 
 
-def _place(settings: NodeSettings, order: SubmitJobCommand) -> Placement:
+def _policy(settings: NodeSettings) -> Policy:
     try:
-        policy = Policy.load(settings.policy_file)  # read anew: an owner's change counts at once
+        return Policy.load(settings.policy_file)  # read anew: an owner's change counts at once
     except PolicyError as error:
-        _LOGGER.error("nothing can be accepted: %s", error)  # noqa: TRY400
+        _LOGGER.error("nothing can be decided: %s", error)  # noqa: TRY400
         raise ProblemError("node-failed", retry_after=30) from error
-    return policy.place(order)

@@ -11,7 +11,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import dict_row
@@ -25,11 +25,20 @@ from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import JobAcceptance, JobCancellation, JobView
 from aiida_byoc.contracts.events import JobState
 from aiida_byoc.contracts.identity import trace_id_of
-from aiida_byoc.contracts.lifecycle import TERMINAL, ExecutionState
+from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import outbox
 
 __all__ = ["accept", "cancel", "view"]
+
+_CANCEL: dict[str | None, Literal["cancelled", "already_ended"]] = {
+    None: "cancelled",
+    ExecutionState.ACCEPTED: "cancelled",
+    ExecutionState.CANCELLED: "cancelled",
+    ExecutionState.SUCCEEDED: "already_ended",
+    ExecutionState.FAILED: "already_ended",
+}
+"""What a cancel answers that finds a job in this state, or none; any other job is being cancelled."""
 
 
 def accept(
@@ -74,7 +83,7 @@ def accept(
                 facts={"timings": {"accepted": utc_now_text(now)}},
             ),
         )
-        row = _job(connection, command.tenant_id, command.job_id)
+        row = _job(connection, command)
         assert row is not None  # noqa: S101  (we have just inserted it)
         crashpoints.reached("ledger.claimed")
     crashpoints.reached("ledger.committed")
@@ -82,49 +91,47 @@ def accept(
 
 
 def cancel(
-    connection: psycopg.Connection, command: CancelJobCommand, *, now: datetime
+    connection: psycopg.Connection,
+    command: CancelJobCommand,
+    *,
+    serve: Callable[[CancelJobCommand], None],
+    now: datetime,
 ) -> tuple[JobCancellation, bool]:
     """Record the intent to cancel; return it and whether it is a repetition.
 
     A job that is not launched ends here and now. An unknown job leaves a tombstone, so that a submission that
     comes late is refused.
+
+    Raises:
+        ProblemError: `not-found` for a job of another workspace, or, for an unknown job, what `serve` refuses.
+            Nothing is written then.
     """
     with connection.transaction():
-        connection.execute(
-            "INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, trace_id, accepted_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (
-                uuid.uuid4(),
-                command.tenant_id,
-                command.workspace_id,
-                command.job_id,
-                _trace_id(command.traceparent),
-                now,
-            ),
-        )
-        row = _job(connection, command.tenant_id, command.job_id, lock=True)
-        if row is None or row["workspace_id"] != command.workspace_id:
+        row = _job(connection, command, lock=True)
+        if row is None:
+            serve(command)
+            row = _bury(connection, command, now)
+        if row["workspace_id"] != command.workspace_id:
             raise ProblemError("not-found")
+        requested_at = row["cancel_requested_at"] or now
         repeated = row["cancel_requested_at"] is not None
-        if row["state"] is not None and row["state"] in TERMINAL:
-            status = "cancelled" if row["state"] == ExecutionState.CANCELLED else "already_ended"
-            requested_at = row["cancel_requested_at"] or now
-            return _cancellation(row, requested_at, status), repeated
         if not repeated:
             connection.execute(
                 "UPDATE byoc.job SET cancel_requested_at = %s, cancel_reason = %s WHERE submission_id = %s",
                 (now, command.reason, row["submission_id"]),
             )
-        requested_at = row["cancel_requested_at"] or now
-        if row["state"] is None:
-            return _cancellation(row, requested_at, "cancelled"), repeated
         if row["state"] == ExecutionState.ACCEPTED:
             report = outbox.Report(
                 state=ExecutionState.CANCELLED, occurred_at=now, reason=command.reason
             )
             outbox.append(connection, str(row["submission_id"]), report)
-            return _cancellation(row, requested_at, "cancelled"), repeated
-        return _cancellation(row, requested_at, "cancelling"), repeated
+        cancellation = JobCancellation(
+            job_id=row["job_id"],
+            node_id=row["node_id"],
+            requested_at=requested_at,
+            status=_CANCEL.get(row["state"], "cancelling"),
+        )
+    return cancellation, repeated
 
 
 def view(connection: psycopg.Connection, tenant_id: str, job_id: str) -> JobView:
@@ -150,15 +157,40 @@ def view(connection: psycopg.Connection, tenant_id: str, job_id: str) -> JobView
 
 
 def _job(
-    connection: psycopg.Connection, tenant_id: str, job_id: str, *, lock: bool = False
+    connection: psycopg.Connection,
+    command: SubmitJobCommand | CancelJobCommand,
+    *,
+    lock: bool = False,
 ) -> dict[str, Any] | None:
+    """The job, or the tombstone, of the command's workspace; else the job of another one."""
     query = (
         "SELECT job.*, node.node_id FROM byoc.job, byoc.node WHERE tenant_id = %s AND job_id = %s"
+        " AND (state IS NOT NULL OR workspace_id = %s) ORDER BY workspace_id = %s DESC LIMIT 1"
     )
+    named = (command.tenant_id, command.job_id, command.workspace_id, command.workspace_id)
     cursor = connection.cursor(row_factory=dict_row)
-    return cursor.execute(
-        query + " FOR UPDATE OF job" if lock else query, (tenant_id, job_id)
-    ).fetchone()
+    return cursor.execute(query + " FOR UPDATE OF job" if lock else query, named).fetchone()
+
+
+def _bury(
+    connection: psycopg.Connection, command: CancelJobCommand, now: datetime
+) -> dict[str, Any]:
+    """Make a tombstone, unless somebody else's commit came between; return what is there."""
+    connection.execute(
+        "INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, trace_id, accepted_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            uuid.uuid4(),
+            command.tenant_id,
+            command.workspace_id,
+            command.job_id,
+            _trace_id(command.traceparent),
+            now,
+        ),
+    )
+    row = _job(connection, command, lock=True)
+    assert row is not None  # noqa: S101  (nobody deletes rows of the ledger)
+    return row
 
 
 def _earlier_claim(
@@ -169,8 +201,16 @@ def _earlier_claim(
         connection.cursor(row_factory=dict_row)
         .execute(
             "SELECT job.*, node.node_id FROM byoc.job, byoc.node"
-            " WHERE tenant_id = %s AND (idempotency_key = %s OR job_id = %s)",
-            (command.tenant_id, key, command.job_id),
+            " WHERE tenant_id = %s AND (idempotency_key = %s"
+            " OR job_id = %s AND (state IS NOT NULL OR workspace_id = %s))"
+            " ORDER BY workspace_id = %s DESC",
+            (
+                command.tenant_id,
+                key,
+                command.job_id,
+                command.workspace_id,
+                command.workspace_id,
+            ),
         )
         .fetchall()
     )
@@ -180,7 +220,7 @@ def _earlier_claim(
                 raise ProblemError("idempotency-key-reused")
             return _acceptance(row)
     if rows:
-        raise ProblemError("job-cancelled" if rows[0]["command"] is None else "job-id-conflict")
+        raise ProblemError("job-cancelled" if rows[0]["state"] is None else "job-id-conflict")
     return None
 
 
@@ -222,12 +262,6 @@ def _acceptance(row: Mapping[str, Any]) -> JobAcceptance:
         node_id=row["node_id"],
         accepted_at=row["accepted_at"],
         trace_id=row["trace_id"],
-    )
-
-
-def _cancellation(row: Mapping[str, Any], requested_at: datetime, status: Any) -> JobCancellation:
-    return JobCancellation(
-        job_id=row["job_id"], node_id=row["node_id"], requested_at=requested_at, status=status
     )
 
 

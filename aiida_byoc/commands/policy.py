@@ -128,10 +128,14 @@ class Policy(_Model):
                 f"the policy {path} is wrong at {first.field}: {first.message}"
             ) from error
 
+    def serve(self, tenant_id: str) -> None:
+        """Raise `not-found` unless the node is there for this tenant."""
+        if tenant_id not in self.tenants:
+            raise ProblemError("not-found")
+
     def place(self, command: SubmitJobCommand) -> Placement:
         """Decide where the command runs; raise a problem that names each field at fault."""
-        if command.tenant_id not in self.tenants:
-            raise ProblemError("not-found")
+        self.serve(command.tenant_id)
         errors = [*self._over_the_ceilings(command), *self._unknown_entries(command)]
         if errors:
             raise ProblemError(

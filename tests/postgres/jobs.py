@@ -12,15 +12,21 @@ from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from tests.builders import NOW, placement, proof, submit
 
-__all__ = ["accept", "report", "walk"]
+__all__ = ["accept", "report", "served", "walk"]
 
 
-def accept(connection: psycopg.Connection, job: str = "job-1", **command: Any) -> str:
+def served(_: object) -> None:
+    """The policy names every tenant."""
+
+
+def accept(
+    connection: psycopg.Connection, job: str = "job-1", *, key: str | None = None, **command: Any
+) -> str:
     """Put a job into the ledger; return its submission."""
     acceptance, _ = ledger.accept(
         connection,
         submit(job_id=job, **command),
-        f"key-of-sixteen-{job}",
+        key or f"key-of-sixteen-{job}",
         place=lambda _: placement(),
         now=NOW,
     )

@@ -10,7 +10,7 @@ import pytest
 from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import NODE, NOW, cancel
-from tests.postgres.jobs import accept, report, walk
+from tests.postgres.jobs import accept, report, served, walk
 from tests.postgres.reading import events, nothing_written, row, states
 
 LATER = NOW + timedelta(minutes=1)
@@ -20,11 +20,16 @@ PATHS = {
     "running": ["launched", "queued", "running"],
     "held": ["launched", "queued", "held"],
 }
+OTHER_KEY = "key-fedcba9876543210"
 TO_LAUNCH = "SELECT count(*) FROM byoc.job WHERE state = 'accepted'"
 
 
+def refused(_: object) -> None:
+    raise ProblemError("not-found")
+
+
 def test_i6_a_cancel_before_its_submit_refuses_the_submit(connection: psycopg.Connection) -> None:
-    cancellation, repeated = ledger.cancel(connection, cancel(), now=NOW)
+    cancellation, repeated = ledger.cancel(connection, cancel(), serve=served, now=NOW)
     assert (cancellation.status, cancellation.requested_at, repeated) == ("cancelled", NOW, False)
     assert cancellation.node_id == NODE
 
@@ -41,7 +46,9 @@ def test_i6_a_cancel_before_its_submit_refuses_the_submit(connection: psycopg.Co
 def test_i6_a_job_that_was_not_launched_ends_at_once(connection: psycopg.Connection) -> None:
     submission = accept(connection)
 
-    cancellation, repeated = ledger.cancel(connection, cancel(reason="no longer needed"), now=LATER)
+    cancellation, repeated = ledger.cancel(
+        connection, cancel(reason="no longer needed"), serve=served, now=LATER
+    )
 
     assert (cancellation.status, repeated) == ("cancelled", False)
     _, last = events(connection, submission)
@@ -57,7 +64,7 @@ def test_a_job_under_way_is_being_cancelled(connection: psycopg.Connection, stat
     submission = accept(connection)
     walk(connection, submission, *PATHS[state])
 
-    cancellation, _ = ledger.cancel(connection, cancel(reason="enough"), now=LATER)
+    cancellation, _ = ledger.cancel(connection, cancel(reason="enough"), serve=served, now=LATER)
 
     assert (cancellation.status, cancellation.requested_at) == ("cancelling", LATER)
     kept = row(connection)
@@ -71,9 +78,9 @@ def test_a_job_under_way_is_being_cancelled(connection: psycopg.Connection, stat
 def test_a_repeated_cancel_hears_the_same(connection: psycopg.Connection, known: bool) -> None:
     if known:
         accept(connection)
-    first, _ = ledger.cancel(connection, cancel(reason="first"), now=NOW)
+    first, _ = ledger.cancel(connection, cancel(reason="first"), serve=served, now=NOW)
 
-    again, repeated = ledger.cancel(connection, cancel(reason="second"), now=LATER)
+    again, repeated = ledger.cancel(connection, cancel(reason="second"), serve=served, now=LATER)
 
     assert repeated
     assert again == first
@@ -84,26 +91,28 @@ def test_a_repeated_cancel_hears_the_same(connection: psycopg.Connection, known:
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_a_cancel_after_the_end_changes_nothing(connection: psycopg.Connection, state: str) -> None:
+def test_a_cancel_after_the_end_keeps_only_its_time(
+    connection: psycopg.Connection, state: str
+) -> None:
+    """The end stays what it was; a repetition hears the same."""
     submission = accept(connection)
     walk(connection, submission, "launched", "queued", state)
 
-    cancellation, repeated = ledger.cancel(connection, cancel(), now=LATER)
+    first, new = ledger.cancel(connection, cancel(), serve=served, now=NOW)
+    again, repeated = ledger.cancel(connection, cancel(), serve=served, now=LATER)
 
-    assert (cancellation.status, repeated) == ("already_ended", False)
+    assert (first.status, first.requested_at, new) == ("already_ended", NOW, False)
+    assert (again, repeated) == (first, True)
     assert states(connection, submission) == ["accepted", "launched", "queued", state]
-    kept = row(connection)
-    assert kept is not None
-    assert kept["cancel_requested_at"] is None
 
 
 def test_a_cancel_that_the_end_overtook_keeps_its_time(connection: psycopg.Connection) -> None:
     submission = accept(connection)
     walk(connection, submission, "launched")
-    ledger.cancel(connection, cancel(), now=NOW)
+    ledger.cancel(connection, cancel(), serve=served, now=NOW)
     walk(connection, submission, "cancelled")
 
-    again, repeated = ledger.cancel(connection, cancel(), now=LATER)
+    again, repeated = ledger.cancel(connection, cancel(), serve=served, now=LATER)
 
     assert (again.status, again.requested_at, repeated) == ("cancelled", NOW, True)
 
@@ -112,7 +121,7 @@ def test_a_job_of_another_workspace_is_not_there(connection: psycopg.Connection)
     submission = accept(connection)
 
     with pytest.raises(ProblemError) as caught:
-        ledger.cancel(connection, cancel(workspace_id="other"), now=LATER)
+        ledger.cancel(connection, cancel(workspace_id="other"), serve=served, now=LATER)
 
     assert caught.value.kind.name == "not-found"
     assert "other" not in str(caught.value)
@@ -122,12 +131,46 @@ def test_a_job_of_another_workspace_is_not_there(connection: psycopg.Connection)
     assert kept["cancel_requested_at"] is None
 
 
+def test_a_cancel_from_another_workspace_buries_nothing(connection: psycopg.Connection) -> None:
+    """Nobody knows the workspace of an unknown job; only the one that was named is refused later."""
+    foreign, _ = ledger.cancel(connection, cancel(workspace_id="other"), serve=served, now=NOW)
+    submission = accept(connection)
+
+    again, repeated = ledger.cancel(
+        connection, cancel(workspace_id="other"), serve=served, now=LATER
+    )
+
+    assert (again, repeated) == (foreign, True)
+    assert states(connection, submission) == ["accepted"]
+    with pytest.raises(ProblemError, match="job-cancelled"):
+        accept(connection, key=OTHER_KEY, workspace_id="other")
+    own, _ = ledger.cancel(connection, cancel(), serve=served, now=LATER)
+    assert (own.status, own.requested_at) == ("cancelled", LATER)
+    assert states(connection, submission) == ["accepted", "cancelled"]
+
+
+def test_a_tenant_that_is_not_served_leaves_no_tombstone(connection: psycopg.Connection) -> None:
+    with pytest.raises(ProblemError, match="not-found"):
+        ledger.cancel(connection, cancel(), serve=refused, now=NOW)
+
+    assert nothing_written(connection)
+
+
+def test_a_tenant_that_is_served_no_more_may_stop_its_jobs(connection: psycopg.Connection) -> None:
+    submission = accept(connection)
+
+    cancellation, _ = ledger.cancel(connection, cancel(), serve=refused, now=LATER)
+
+    assert cancellation.status == "cancelled"
+    assert states(connection, submission) == ["accepted", "cancelled"]
+
+
 def test_i7_a_cancel_of_another_tenant_touches_only_its_own(
     connection: psycopg.Connection,
 ) -> None:
     submission = accept(connection)
 
-    cancellation, _ = ledger.cancel(connection, cancel(tenant_id="globex"), now=LATER)
+    cancellation, _ = ledger.cancel(connection, cancel(tenant_id="globex"), serve=served, now=LATER)
 
     assert cancellation.status == "cancelled"
     assert states(connection, submission) == ["accepted"]
@@ -138,6 +181,6 @@ def test_i7_a_cancel_of_another_tenant_touches_only_its_own(
 
 def test_the_callers_rollback_leaves_no_tombstone(connection: psycopg.Connection) -> None:
     with connection.transaction(force_rollback=True):
-        ledger.cancel(connection, cancel(), now=NOW)
+        ledger.cancel(connection, cancel(), serve=served, now=NOW)
 
     assert nothing_written(connection)

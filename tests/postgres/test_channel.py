@@ -158,6 +158,31 @@ def test_an_owners_change_of_the_policy_counts_at_once(
 
 
 @pytest.mark.parametrize("operation", ["submit", "cancel", "inspect"])
+def test_i23_for_a_tenant_that_the_policy_does_not_name_there_is_nothing(
+    connection: psycopg.Connection, settings: NodeSettings, operation: str
+) -> None:
+    """Whatever the adapter let through: no claim, no tombstone, no view."""
+    policy = settings.policy_file.read_text()
+    settings.policy_file.write_text(policy.replace('"acme", ', ""))
+
+    assert problem_of(decide(connection, settings, envelope(operation))) == "not-found"
+    assert row(connection) is None
+
+
+def test_i23_a_tenant_that_the_policy_names_no_more_sees_nothing_but_may_stop_its_jobs(
+    connection: psycopg.Connection, settings: NodeSettings
+) -> None:
+    decide(connection, settings, envelope())
+    policy = settings.policy_file.read_text()
+    settings.policy_file.write_text(policy.replace('"acme", ', ""))
+
+    assert problem_of(decide(connection, settings, envelope("inspect"))) == "not-found"
+    stopped = decide(connection, settings, envelope("cancel"))
+    assert stopped.cancellation is not None
+    assert stopped.cancellation.status == "cancelled"
+
+
+@pytest.mark.parametrize("operation", ["submit", "cancel", "inspect"])
 def test_without_the_database_there_is_no_verdict(
     connection: psycopg.Connection, settings: NodeSettings, open_connection: Any, operation: str
 ) -> None:

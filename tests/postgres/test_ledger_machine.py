@@ -21,7 +21,7 @@ from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import outbox
 from aiida_byoc.events.relay import deliver
 from tests.builders import NOW, cancel, placement, submit
-from tests.postgres.jobs import report
+from tests.postgres.jobs import report, served
 from tests.postgres.product import Product
 from tests.postgres.reading import events, row
 
@@ -57,7 +57,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self, connection: psycopg.Connection) -> None:
         super().__init__()
         self.connection = connection
-        connection.execute("TRUNCATE byoc.job, byoc.event, byoc.stream CASCADE")
+        connection.execute("TRUNCATE byoc.job CASCADE")
         self.jobs: dict[str, Job] = {}
         self.product = Product()
 
@@ -93,14 +93,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job=JOBS)
     def cancel(self, job: str) -> None:
-        cancellation, repeated = ledger.cancel(self.connection, cancel(job_id=job), now=NOW)
+        cancellation, repeated = ledger.cancel(
+            self.connection, cancel(job_id=job), serve=served, now=NOW
+        )
         known = self.jobs.setdefault(job, Job())
         assert repeated == known.cancelled
+        known.cancelled = True
         if known.state in TERMINAL:
             ended = "cancelled" if known.state is S.CANCELLED else "already_ended"
             assert cancellation.status == ended
             return
-        known.cancelled = True
         at_once = known.state in {None, S.ACCEPTED}
         assert cancellation.status == ("cancelled" if at_once else "cancelling")
         if known.state is S.ACCEPTED:

@@ -14,7 +14,7 @@ from aiida_byoc.events import redelivery
 from aiida_byoc.events.relay import deliver
 from aiida_byoc.node import NodeSettings
 from tests.builders import NODE, NOW, cancel
-from tests.postgres.jobs import accept, walk
+from tests.postgres.jobs import accept, served, walk
 from tests.postgres.product import Product
 
 
@@ -22,7 +22,7 @@ def test_the_view_is_the_newest_event(connection: psycopg.Connection) -> None:
     submission = accept(connection)
     deliver(connection, Product())
     walk(connection, submission, "launched", "queued")
-    ledger.cancel(connection, cancel(), now=NOW)
+    ledger.cancel(connection, cancel(), serve=served, now=NOW)
 
     view = ledger.view(connection, "acme", "job-1")
 
@@ -39,7 +39,7 @@ def test_i7_what_is_not_the_tenants_is_not_there(
 ) -> None:
     """Another tenant's job, nobody's, and a tombstone look the same."""
     accept(connection)
-    ledger.cancel(connection, cancel(job_id="buried"), now=NOW)
+    ledger.cancel(connection, cancel(job_id="buried"), serve=served, now=NOW)
 
     with pytest.raises(ProblemError) as caught:
         ledger.view(connection, tenant, job)
