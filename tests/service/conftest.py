@@ -6,6 +6,7 @@ Node and product speak the wire, nothing else: what passes here passes for anybo
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from tests.service.adapter_process import ROOT, Adapter
 from tests.service.conformance import conforms
+from tests.service.events import BATCH
 from tests.service.fake_convex import FakeConvex
 from tests.service.keys import Keys
 from tests.service.node import ScriptedNode
@@ -36,6 +38,7 @@ def convex_session(keys: Keys) -> Iterator[FakeConvex]:
 @pytest.fixture
 def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
     """The product, well again after each test."""
+    convex_session.entered = threading.Semaphore(0)
     convex_session.go_on.clear()
     yield convex_session
     convex_session.faults.clear()
@@ -136,3 +139,25 @@ def submit(http: httpx.Client, keys: Keys) -> Callable[..., httpx.Response]:
         return http.post(f"/v1/nodes/{node_id}/jobs", json=command, headers=sent)
 
     return submit
+
+
+@pytest.fixture
+def deliver(http: httpx.Client, keys: Keys) -> Callable[..., httpx.Response]:
+    """Deliver events, or raw bytes, as node n1 does."""
+
+    def deliver(events: Any, content_type: str = BATCH, **headers: str) -> httpx.Response:
+        content = json.dumps(events) if isinstance(events, list | dict | str) else events
+        sent = {
+            "Authorization": f"Bearer {keys.node('n1')}",
+            "Content-Type": content_type,
+            **headers,
+        }
+        return http.post("/v1/nodes/n1/events", content=content, headers=sent)
+
+    return deliver
+
+
+@pytest.fixture
+def job() -> str:
+    """The submission_id of a job that nobody told of yet."""
+    return str(uuid4())

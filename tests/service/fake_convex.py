@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -21,10 +22,11 @@ class FakeConvex:
 
     Attributes:
         faults: met first, one per call: `reset`, `lost-reply`, a status (`503`), a status that asks for a pause
-            (`503 7`), or `slow` (the call is carried out; its answer waits until `go_on` is set).
+            (`503 7`), `slow` (the call is carried out, its answer waits until `go_on` is set), or `late` (the call
+            itself waits until then).
         poison: updates for which a call is refused whole, without a reason.
         projections: what it stored.
-        entered: released once for each call that is slow, when it was carried out.
+        entered: released once for each call that waits.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -96,11 +98,16 @@ class _Handler(BaseHTTPRequestHandler):
         if fault[:1].isdigit():
             status, _, pause = fault.partition(" ")
             return self._answer(int(status), {"code": "Injected", "message": fault}, pause)
+        if fault == "late":
+            self._wait()
         answer = self.product.answer(self.headers["Authorization"], call)
         if fault == "slow":
-            self.product.entered.release()
-            self.product.go_on.wait(60)
+            self._wait()
         return self._reset() if fault == "lost-reply" else self._answer(200, answer)
+
+    def _wait(self) -> None:
+        self.product.entered.release()
+        self.product.go_on.wait(60)
 
     def _reset(self) -> None:
         linger = struct.pack("ii", 1, 0)
@@ -114,8 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
         if pause:
             self.send_header("Retry-After", pause)
         self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # who asked may have given up
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from uuid import uuid4
 
 import jwt
 import pytest
 
+from tests.service.events import BATCH, event
 from tests.service.node import PROBLEMS
-
-BATCH = "application/cloudevents-batch+json"
-
-
-def event(submission: str, seq: int, **changes):
-    when = f"2026-02-15T10:00:{seq:02d}.000Z"
-    data = {
-        "tenant_id": "acme",
-        "workspace_id": "lab",
-        "job_id": f"job-{submission[:8]}",
-        "submission_id": submission,
-        "seq": seq,
-        "attempt": 1,
-        "state": "running",
-        "occurred_at": when,
-        "trace_id": "a" * 32,
-        **changes,
-    }
-    return {
-        "specversion": "1.0",
-        "id": f"{submission}-{seq}",
-        "source": "/nodes/n1",
-        "type": "org.aiida-byoc.execution.running.v1",
-        "subject": data["job_id"],
-        "time": when,
-        "datacontenttype": "application/json",
-        "data": data,
-    }
-
-
-@pytest.fixture
-def post(http, keys):
-    def post(events, content_type=BATCH):
-        headers = {"Authorization": f"Bearer {keys.node('n1')}", "Content-Type": content_type}
-        return http.post("/v1/nodes/n1/events", content=json.dumps(events), headers=headers)
-
-    return post
-
-
-@pytest.fixture
-def job() -> str:
-    return str(uuid4())
 
 
 def unavailable(response) -> bool:
@@ -61,10 +19,12 @@ def unavailable(response) -> bool:
 
 
 @pytest.mark.parametrize("content_type", [BATCH, "application/json"])
-def test_a_batch_is_acknowledged_per_job_once_the_product_has_it(content_type, post, convex, job):
+def test_a_batch_is_acknowledged_per_job_once_the_product_has_it(
+    content_type, deliver, convex, job
+):
     other = str(uuid4())
 
-    response = post([event(job, 1), event(other, 4), event(job, 2)], content_type)
+    response = deliver([event(job, 1), event(other, 4), event(job, 2)], content_type)
 
     assert response.json() == {
         "next_seq": {job: 3, other: 5},
@@ -74,50 +34,50 @@ def test_a_batch_is_acknowledged_per_job_once_the_product_has_it(content_type, p
     assert convex.stored[-3:] == [f"{job}:1", f"{other}:4", f"{job}:2"]
 
 
-def test_the_product_sees_the_service_acting_for_this_node(post, convex, job):
-    post([event(job, 1)])
+def test_the_product_sees_the_service_acting_for_this_node(deliver, convex, job):
+    deliver([event(job, 1)])
 
     claims = jwt.decode(convex.tokens[-1], options={"verify_signature": False})
     assert (claims["sub"], claims["node_id"]) == ("adapter", "n1")
 
 
 @pytest.mark.parametrize("fault", ["503", "429"])
-def test_while_the_product_is_unavailable_nothing_is_acknowledged(fault, post, convex, job):
+def test_while_the_product_is_unavailable_nothing_is_acknowledged(fault, deliver, convex, job):
     convex.faults.append(fault)
 
-    assert unavailable(post([event(job, 1)]))
+    assert unavailable(deliver([event(job, 1)]))
     assert f"{job}:1" not in convex.stored
-    assert post([event(job, 1)]).json()["next_seq"] == {job: 2}
+    assert deliver([event(job, 1)]).json()["next_seq"] == {job: 2}
 
 
-def test_a_lost_reply_is_repeated_and_stored_once(post, convex, job):
+def test_a_lost_reply_is_repeated_and_stored_once(deliver, convex, job):
     """The product committed and the answer was lost: the repetition is a duplicate, and acknowledged."""
     convex.faults.append("lost-reply")
 
-    assert post([event(job, 1)]).json()["next_seq"] == {job: 2}
+    assert deliver([event(job, 1)]).json()["next_seq"] == {job: 2}
     assert convex.stored.count(f"{job}:1") == 1
 
 
-def test_two_resets_are_an_outage(post, convex, job):
+def test_two_resets_are_an_outage(deliver, convex, job):
     convex.faults.extend(["reset", "reset"])
 
-    assert unavailable(post([event(job, 1)]))
+    assert unavailable(deliver([event(job, 1)]))
 
 
-def test_a_refused_token_is_renewed_once(post, convex, job):
+def test_a_refused_token_is_renewed_once(deliver, convex, job):
     convex.faults.append("401")
-    assert post([event(job, 1)]).json()["next_seq"] == {job: 2}
+    assert deliver([event(job, 1)]).json()["next_seq"] == {job: 2}
 
     convex.faults.extend(["401", "401"])
-    assert unavailable(post([event(job, 2)]))
+    assert unavailable(deliver([event(job, 2)]))
 
 
-def test_a_poisoned_event_stops_its_own_job_only(post, convex, job):
+def test_a_poisoned_event_stops_its_own_job_only(deliver, convex, job):
     other = str(uuid4())
     convex.poison.add(f"{job}:2")
     events = [event(job, seq) for seq in (1, 2, 3)] + [event(other, seq) for seq in (1, 2, 3)]
 
-    response = post(events)
+    response = deliver(events)
 
     assert response.json()["next_seq"] == {job: 2, other: 4}
     [quarantined] = response.json()["quarantined"]
@@ -126,16 +86,16 @@ def test_a_poisoned_event_stops_its_own_job_only(post, convex, job):
     assert f"{job}:3" not in convex.stored
 
 
-def test_the_products_rejection_is_told_with_its_code(post, convex, job):
+def test_the_products_rejection_is_told_with_its_code(deliver, convex, job):
     convex.projections.rejected[f"{job}:1"] = "seq_conflict"
 
-    response = post([event(job, 1), event(job, 2)])
+    response = deliver([event(job, 1), event(job, 2)])
 
     assert response.json()["next_seq"] == {}
     assert [item["code"] for item in response.json()["quarantined"]] == ["seq_conflict"]
 
 
-def test_a_node_reports_only_its_own_events_of_its_own_tenants(post, convex, job):
+def test_a_node_reports_only_its_own_events_of_its_own_tenants(deliver, convex, job):
     foreign, stranger = str(uuid4()), str(uuid4())
     events = [
         {**event(foreign, 1), "source": "/nodes/n2"},
@@ -143,7 +103,7 @@ def test_a_node_reports_only_its_own_events_of_its_own_tenants(post, convex, job
         event(job, 1),
     ]
 
-    response = post(events)
+    response = deliver(events)
 
     assert response.json()["next_seq"] == {job: 2}
     assert [item["code"] for item in response.json()["quarantined"]] == ["forbidden", "forbidden"]
@@ -151,17 +111,17 @@ def test_a_node_reports_only_its_own_events_of_its_own_tenants(post, convex, job
 
 
 @pytest.mark.parametrize("events", [[], {}, "x", [event(str(uuid4()), 1)] * 101])
-def test_what_is_no_batch_is_refused(events, post, convex):
+def test_what_is_no_batch_is_refused(events, deliver, convex):
     stored = len(convex.stored)
 
-    response = post(events)
+    response = deliver(events)
 
     assert (response.status_code, response.json()["type"]) == (422, PROBLEMS + "validation-failed")
     assert len(convex.stored) == stored
 
 
-def test_a_batch_beyond_its_size_is_refused(post):
-    assert post(["x" * (8 * 1024 * 1024)]).status_code == 413
+def test_a_batch_beyond_its_size_is_refused(deliver):
+    assert deliver(["x" * (8 * 1024 * 1024)]).status_code == 413
 
 
 HEARTBEAT = {"sent_at": "2026-02-15T10:00:00Z", "versions": {"aiida-core": "2.9.4"}}
