@@ -71,6 +71,7 @@ def spawn(
     if user is not None:
         command = [executable("setpriv"), *as_user(user), *command]
     log = paths.logs / f"{name}.log"
+    _reap()  # a predecessor that was killed looks alive to whoever reads its pid file
     # Not subprocess: the daemon outlives this process, and nobody waits for its exit code.
     pid = os.posix_spawn(
         command[0],
