@@ -6,15 +6,18 @@ by default) is off: it would hand every longer process to a second worker.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import process
 from lab.paths import LabPaths
+from lab.proctable import MARK
 
-__all__ = ["NAME", "RabbitMQ", "start", "stop"]
+__all__ = ["NAME", "PROGRAM", "RabbitMQ", "control", "start", "stop"]
 
 NAME = "rabbitmq"
 HOST = "127.0.0.1"
@@ -60,13 +63,49 @@ def start(paths: LabPaths) -> RabbitMQ:
             "there is no RabbitMQ server: run BYOC_LAB_BROKER=core.rabbitmq make bootstrap"
         )
     home = paths.directory(NAME)
-    port, distribution, names = paths.ports(NAME, 3)
+    port = paths.ports(NAME, 3)[0]
     password = _password(home)
     (home / "rabbitmq.conf").write_text(
         CONFIGURATION.format(host=HOST, port=port, user=USER, password=password)
     )
     (home / "advanced.config").write_text(NO_CONSUMER_TIMEOUT)
-    environment = {
+    # With this the script becomes the server, which is what is to be killed.
+    environment = {**_environment(paths), "RABBITMQ_ALLOW_INPUT": "1"}
+    server = process.spawn(paths, NAME, [PROGRAM, "-noinput"], env=environment)
+    process.wait_until(
+        lambda: _speaks_amqp(port), START_SECONDS, "RabbitMQ to speak AMQP", needs=[server]
+    )
+    return RabbitMQ(pid=server.pid, host=HOST, port=port, user=USER, password=password)
+
+
+def stop(paths: LabPaths) -> None:
+    """Stop the server; its queues stay. Erlang's port mapper ends with the sweep."""
+    process.stop(paths, NAME, patience=60)
+
+
+def control(paths: LabPaths, *arguments: str) -> str:
+    """What `rabbitmqctl` says about the server.
+
+    Raises:
+        LabError: it failed.
+    """
+    outcome = subprocess.run(
+        [PROGRAM.with_name("rabbitmqctl"), *arguments],
+        env={**os.environ, **_environment(paths), MARK: str(paths.root)},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    if outcome.returncode != 0:
+        raise process.LabError(f"rabbitmqctl failed:\n{outcome.stdout}{outcome.stderr}")
+    return outcome.stdout
+
+
+def _environment(paths: LabPaths) -> dict[str, str]:
+    home = paths.directory(NAME)
+    _, distribution, names = paths.ports(NAME, 3)
+    return {
         "HOME": str(home),  # the Erlang cookie
         "ERL_EPMD_ADDRESS": HOST,
         "ERL_EPMD_PORT": str(names),
@@ -81,18 +120,7 @@ def start(paths: LabPaths) -> RabbitMQ:
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_PID_FILE": str(home / "pid"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": LOOPBACK_ONLY,
-        "RABBITMQ_ALLOW_INPUT": "1",  # the script then becomes the server, which is what is killed
     }
-    server = process.spawn(paths, NAME, [PROGRAM, "-noinput"], env=environment)
-    process.wait_until(
-        lambda: _speaks_amqp(port), START_SECONDS, "RabbitMQ to speak AMQP", needs=[server]
-    )
-    return RabbitMQ(pid=server.pid, host=HOST, port=port, user=USER, password=password)
-
-
-def stop(paths: LabPaths) -> None:
-    """Stop the server; its queues stay. Erlang's port mapper ends with the sweep."""
-    process.stop(paths, NAME, patience=60)
 
 
 def _speaks_amqp(port: int) -> bool:
