@@ -89,9 +89,13 @@ def start(paths: LabPaths) -> Postgres:
     return postgres
 
 
-def stop(paths: LabPaths) -> None:
-    """Stop the server, breaking off its sessions; its data stay."""
-    process.stop(paths, NAME, first=signal.SIGINT, patience=30)
+def stop(paths: LabPaths, *, crash: bool = False) -> None:
+    """Stop the server, breaking off its sessions; its data stay.
+
+    Args:
+        crash: without a goodbye and a checkpoint, so that the next start recovers from the log.
+    """
+    process.stop(paths, NAME, first=signal.SIGQUIT if crash else signal.SIGINT, patience=30)
 
 
 def binary(name: str) -> str:
