@@ -65,6 +65,11 @@ CASES: dict[str, list[Accept | Told]] = {
         told("seq_conflict applied", up(1, message="other"), up(2)),
         told("duplicate", up(1)),
     ],
+    "a seq that no number can hold": [
+        told("applied", up(1)),
+        told("invalid applied", up(10**30), up(2)),
+        told("applied?3", up(2**53 - 1)),
+    ],
     "an end": [
         told("applied", up(1, "failed")),
         told("terminal", up(2)),
@@ -95,6 +100,7 @@ CASES: dict[str, list[Accept | Told]] = {
         told("applied?1", up(2)),
         told("applied?1", up(3, epoch=ONE)),
         told("superseded?1 duplicate?1 superseded", up(4), up(2), up(1)),
+        told("applied?4", up(6, epoch=ONE)),
     ],
     "a former epoch": [
         told("applied?1", up(3, epoch=THREE)),

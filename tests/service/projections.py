@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 TERMINAL = {"succeeded", "failed", "cancelled"}
@@ -27,7 +28,7 @@ class Projections:
         self.timeline: dict[tuple[str, str, str | None, int], Update] = {}
         self.rejected: dict[str, str] = {}
         self._jobs: dict[tuple[str, str], Update] = {}
-        self._missing: dict[tuple[str, str], set[int]] = {}
+        self._heard: dict[tuple[str, str], set[int]] = {}
 
     def apply(self, node_id: str, updates: list[Update]) -> list[dict[str, Any]]:
         """One outcome per update, in their order; raises `EpochMismatchError` before anything is applied."""
@@ -55,26 +56,29 @@ class Projections:
         job = (update["tenant_id"], update["job_id"])
         key = (*job, update.get("epoch"), update["seq"])
         stored, seen = self._jobs.get(job), self.timeline.get(key)
-        missing = self._missing.setdefault(job, set())
         if code := self._refusal(update, stored, seen):
             return {"outcome": "rejected", "code": code}
+        heard = self._heard.setdefault(job, set())
         if stored is None or place(update) > place(stored):
-            same = stored is not None and stored.get("epoch") == update.get("epoch")
-            if same and stored["state"] in TERMINAL - {update["state"]}:
+            if stored is None or stored.get("epoch") != update.get("epoch"):
+                heard.clear()  # where two histories part only the node knows
+            elif stored["state"] in TERMINAL - {update["state"]}:
                 return {"outcome": "rejected", "code": "terminal"}
-            if not same:
-                missing.clear()
-            missing |= set(range(stored["seq"] + 1 if same else 1, update["seq"]))
             self._jobs[job], outcome = update, "applied"
+            heard.add(update["seq"])
         else:
-            missing.discard(update["seq"])
             outcome = "duplicate" if seen else "superseded"
+            heard |= {update["seq"]} if update["seq"] < stored["seq"] else set()
         self.timeline.setdefault(key, update)
-        return {"outcome": outcome, **({"missing_from": min(missing)} if missing else {})}
+        lacks = next(seq for seq in count(1) if seq not in heard)
+        asks = {"missing_from": lacks} if lacks < self._jobs[job]["seq"] else {}
+        return {"outcome": outcome, **asks}
 
     def _refusal(self, update: Update, stored: Update | None, seen: Update | None) -> str | None:
         if update["projection_id"] in self.rejected:
             return self.rejected[update["projection_id"]]
+        if update["seq"] >= 2**53:
+            return "invalid"
         if stored is not None and stored["node_id"] != update["node_id"]:
             return "forbidden"
         if seen is not None and seen != update:
