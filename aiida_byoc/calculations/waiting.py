@@ -98,9 +98,11 @@ class _Watch:
 
     async def _look(self, cancellable: InterruptableFuture) -> Verdict:
         """Ask Slurm's queue; once it says that the job has ended, or knows none, ask all witnesses."""
-        job = self._node.get_job_id()
-        request = self._job_manager.request_job_info_update(self._node.get_authinfo(), job)
-        with request as update:
+        authinfo = self._node.get_authinfo()
+        # Of the list itself: the manager's own request cancels its future when a pause interrupts it, and the list
+        # keeps the dead one, so that this job could never be asked about again.
+        jobs = self._job_manager.get_jobs_list(authinfo)
+        with jobs.request_job_info_update(authinfo, self._node.get_job_id()) as update:
             info: JobInfo | None = await cancellable.with_interrupt(update)
         if info is not None and info.job_state is not JobState.DONE:
             self._unaccounted = None

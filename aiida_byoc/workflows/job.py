@@ -5,6 +5,7 @@ The outline is the story; recovery is the table of process handlers at the end.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import uuid
 from pathlib import Path
@@ -21,10 +22,12 @@ from aiida.engine import (
     process_handler,
     while_,
 )
+from aiida.manage import get_manager
 from aiida.orm import CalcJobNode, Dict, Int, ProcessNode, SinglefileData, load_code
 from plumpy import ProcessState
 
 from aiida_byoc import crashpoints
+from aiida_byoc.brokers.postgres import PostgresBroker
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import SubmitJobCommand
@@ -132,7 +135,8 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         if self._is_cancelled():
             return self.exit_codes.ERROR_CANCELLED
         self.ctx.inputs = self._attempt(self.ctx.iteration + 1)
-        waiting = super().run_process()
+        with self._one_commit():
+            waiting = super().run_process()
         crashpoints.reached("child.submitted")
         return waiting
 
@@ -164,6 +168,14 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         if node.is_finished_ok:
             return None
         return ProcessHandlerReport(True, ExitCode(node.exit_status or 1, node.exit_message))
+
+    def _one_commit(self) -> contextlib.AbstractContextManager[object]:
+        """The attempt's node, checkpoint and task in one transaction, where the broker can join it.
+
+        With any other broker, a worker that dies in between leaves a node without a task.
+        """
+        joins = isinstance(get_manager().get_broker(), PostgresBroker)
+        return transaction(self.node.backend) if joins else contextlib.nullcontext()
 
     def _is_cancelled(self) -> bool:
         with transaction(self.node.backend) as connection:
