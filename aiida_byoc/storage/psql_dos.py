@@ -16,7 +16,6 @@ from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from aiida_byoc.brokers import worker
-from aiida_byoc.brokers import worker
 from aiida_byoc.database.connection import KEEP_ALIVE
 from aiida_byoc.storage import crash_only
 
@@ -35,7 +34,6 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         if crash_only.role() is not None:
             event.listen(engine, "handle_error", _die_with_the_connection)
             event.listen(engine, "connect", _end_if_fenced)
-            event.listen(engine, "connect", _ask_whether_fenced)
         self._session_factory = scoped_session(
             sessionmaker(bind=engine, future=True, expire_on_commit=True)
         )
@@ -52,17 +50,6 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         engine_kwargs = {**defaults, **configured, "connect_args": connect_args}
         engine: Engine = create_sqlalchemy_engine({**config, "engine_kwargs": engine_kwargs})
         return engine
-
-
-def _application_name() -> str:
-    if crash_only.role() == "worker":
-        return worker.application_name()
-    return f"byoc-{crash_only.role() or 'verdi'}"
-
-
-def _ask_whether_fenced(connection: psycopg.Connection, _: object) -> None:
-    worker.check(connection)
-    connection.rollback()
 
 
 def _application_name() -> str:

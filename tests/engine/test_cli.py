@@ -33,7 +33,7 @@ partition = "main"
 [images]
 """
 
-BROKER = "core.zeromq"
+BROKER = "byoc.postgres"
 Run = Callable[..., Result]
 
 
@@ -82,7 +82,6 @@ def options(tmp_path: Path, adapter_url: str) -> dict[str, str]:
         "--policy": str(tmp_path / "policy.toml"),
         "--image-store": str(tmp_path / "store"),
         "--computer": "cluster",
-        "--broker": BROKER,
     }
 
 

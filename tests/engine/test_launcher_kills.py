@@ -1,0 +1,147 @@
+"""I1, I2: a launcher that is killed at any moment leaves exactly one work chain per launched job, and no orphan."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import POLICY
+from tests.eventually import eventually
+
+KILLS = 110
+POINTS = ("launch.created", "launch.committed")
+EACH_POINT = 5
+
+# Forks a launcher for each line it reads, and kills it so many seconds after its start; `-` lets it live until it dies.
+FORKS = """
+import logging, os, signal, sys, time
+from pathlib import Path
+from aiida import load_profile
+from aiida_byoc.commands.launching import launch_forever
+from aiida_byoc.node import NodeSettings
+
+settings = NodeSettings.load(Path(sys.argv[1]))
+load_profile().set_process_controller("byoc.postgres", {})
+print("ready", flush=True)
+for line in sys.stdin:
+    said, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        logging.getLogger("aiida_byoc").setLevel(logging.INFO)
+        logging.getLogger("aiida_byoc").addHandler(logging.StreamHandler(os.fdopen(say, "w")))
+        launch_forever(settings)
+        os._exit(0)
+    os.close(say)
+    with os.fdopen(said) as log:
+        for entry in log:
+            if "event=launcher_started" in entry:
+                break
+        if line.strip() != "-":
+            time.sleep(float(line))
+            os.kill(pid, signal.SIGKILL)
+        log.read()
+    _, status = os.waitpid(pid, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+# What each job must look like, whenever its launcher died: not launched at all, or launched whole.
+WAITING = ("accepted", 1, False, 0, 0, 0)
+LAUNCHED = ("launched", 2, True, 1, 1, 1)
+TRUTH = """
+SELECT job.state::text, job.seq, job.dispatched_at IS NOT NULL, count(node.id),
+       count(node.id) FILTER (WHERE node.attributes ? 'checkpoints' AND node.id = job.process_pk),
+       count(task.task_id)
+FROM byoc.job LEFT JOIN db_dbnode AS node ON node.label = 'byoc:' || job.submission_id
+    LEFT JOIN byoc.task ON task.process_pk = node.id
+WHERE job.submission_id = ANY (%s::uuid[]) GROUP BY job.submission_id
+"""
+STRAYS = """
+SELECT count(*) FROM db_dbnode AS node
+WHERE node.process_type LIKE '%byoc.job' AND NOT EXISTS (SELECT FROM byoc.job WHERE process_pk = node.id)
+"""
+
+
+class Launchers:
+    """Launchers, one after the other."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def live(self, seconds: float | None) -> int:
+        """Start one and kill it after a while, or let it live until it dies; return its exit status."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("-\n" if seconds is None else f"{seconds:.3f}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture
+def launchers(node: Any, tmp_path: Path) -> Iterator[Launchers]:
+    """Real launchers on the profile, which share one interpreter's imports."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY + "[limits]\nactive_jobs = 100000\n")
+    settings = node.settings.model_copy(update={"policy_file": policy})
+    settings.save(tmp_path / "node.toml")
+    (tmp_path / "crash").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORKS, str(tmp_path / "node.toml")],
+        env={**os.environ, "BYOC_CRASH_DIR": str(tmp_path / "crash")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield Launchers(process)
+    process.kill()
+    process.communicate()
+    node.connection.execute("DELETE FROM byoc.task")
+    node.connection.execute("UPDATE byoc.job SET state = 'cancelled' WHERE state = 'launched'")
+
+
+def truth(node: Any, submissions: list[str]) -> Counter[tuple[Any, ...]]:
+    """How many jobs look how."""
+    return Counter(node.connection.execute(TRUTH, (submissions,)).fetchall())
+
+
+def test_killed_launchers_leave_one_work_chain_per_job_and_no_orphan(
+    node: Any, launchers: Launchers, tmp_path: Path
+) -> None:
+    """Ledger, work chain, checkpoint, task and event are one commit; who comes after goes on with the rest."""
+    chance = random.Random(20260215)  # noqa: S311  (moments, not secrets)
+    strays = node.connection.execute(STRAYS).fetchone()
+    submissions: list[str] = []
+
+    def accept(jobs: int) -> None:
+        submissions.extend(node.accept() for _ in range(jobs))
+
+    statuses = Counter()
+    for _ in range(KILLS):
+        accept(4)
+        statuses[launchers.live(chance.uniform(0, 0.3))] += 1
+    for point in POINTS * EACH_POINT:
+        accept(1)
+        (tmp_path / "crash" / point).touch()
+        statuses[launchers.live(None)] += 1
+
+    seen = truth(node, submissions)
+    assert statuses == {-9: KILLS + len(POINTS) * EACH_POINT}
+    assert set(seen) <= {WAITING, LAUNCHED}
+    assert seen[LAUNCHED] >= KILLS / 2, "too few launches to say anything"
+    assert node.connection.execute(STRAYS).fetchone() == strays
+
+    eventually(
+        lambda: launchers.live(2) and not truth(node, submissions)[WAITING],
+        "the rest to be launched",
+        seconds=300,
+    )
+    assert truth(node, submissions) == {LAUNCHED: len(submissions)}
