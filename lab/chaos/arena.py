@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -17,7 +18,7 @@ import psycopg
 
 from lab import stack
 from lab.chaos import sbatch
-from lab.chaos.evidence import gather, unfinished
+from lab.chaos.evidence import gather, quiet
 from lab.chaos.load import Job, Load
 from lab.chaos.parts import Parts
 from lab.chaos.proxy import FaultProxy
@@ -89,8 +90,8 @@ class Arena:
 
     def _quiet(self, load: Load) -> bool:
         try:
-            return load.idle() and unfinished(self.lab, load.jobs) == 0
-        except psycopg.OperationalError:
+            return load.idle() and quiet(self.lab, load.jobs)
+        except (psycopg.OperationalError, subprocess.CalledProcessError):
             return False
 
     def _crash(self, name: str) -> Path:

@@ -16,12 +16,15 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from aiida_byoc.contracts.lifecycle import TERMINAL
 from lab import process
 from lab.chaos.load import RUNS, Job
 from lab.convex import Convex, call
 from lab.paths import LabPaths
 
-__all__ = ["Evidence", "gather", "unfinished"]
+__all__ = ["ENDED_PROCESS", "Evidence", "gather", "quiet"]
+
+ENDED_PROCESS = {"finished", "excepted", "killed"}
 
 _JOBS = """
 SELECT job.submission_id::text, job.tenant_id, job.job_id, job.state::text, job.seq, job.process_pk,
@@ -43,12 +46,6 @@ SELECT substr(chain.label, 6) AS submission_id, link.label AS attempt, child.id,
   JOIN db_dbnode child ON child.id = link.output_id
  WHERE chain.node_type LIKE 'process.workflow.workchain%%' AND chain.label = ANY(%s)
 """
-_UNFINISHED = """
-SELECT count(*) AS count FROM byoc.job JOIN byoc.stream USING (submission_id)
- WHERE job.job_id = ANY(%s) AND stream.quarantine IS NULL
-   AND (job.state NOT IN ('succeeded', 'failed', 'cancelled') OR stream.acked_seq < stream.latest_seq)
-"""
-
 Row = dict[str, Any]
 
 
@@ -104,15 +101,29 @@ def gather(paths: LabPaths, lab: Mapping[str, Any], jobs: Collection[Job]) -> Ev
     )
 
 
-def unfinished(lab: Mapping[str, Any], jobs: Collection[Job]) -> int:
-    """How many of the jobs have not ended, or not arrived at the product.
+def quiet(lab: Mapping[str, Any], jobs: Collection[Job]) -> bool:
+    """Whether every job has ended and arrived at the product, and nothing of it is left in AiiDA or Slurm.
 
     Raises:
         psycopg.OperationalError: the database does not answer.
+        subprocess.CalledProcessError: Slurm does not.
     """
     with psycopg.connect(lab["postgres"]["dsn"], row_factory=dict_row) as connection:
-        row = connection.execute(_UNFINISHED, ([job.job_id for job in jobs],)).fetchone()
-    return int(row["count"]) if row else 0
+        ledger = connection.execute(_JOBS, ([job.job_id for job in jobs],)).fetchall()
+        labels = [f"byoc:{row['submission_id']}" for row in ledger]
+        processes = [
+            row
+            for query in (_CHAINS, _CALCULATIONS)
+            for row in connection.execute(query, (labels,))
+        ]
+    arrived = all(
+        row["state"] in TERMINAL and (row["quarantine"] or row["acked_seq"] == row["latest_seq"])
+        for row in ledger
+    )
+    ended = arrived and all(row["state"] in ENDED_PROCESS for row in processes)
+    return ended and not any(
+        row["submission_id"] in name for name in _queued(lab) for row in ledger
+    )
 
 
 def _repairs(connection: psycopg.Connection[Row]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from aiida_byoc.contracts.lifecycle import SUCCESSORS, TERMINAL, ExecutionState
-from lab.chaos.evidence import Evidence
+from lab.chaos.evidence import ENDED_PROCESS, Evidence
 from lab.chaos.load import Job
 
 __all__ = ["Truths", "compare"]
@@ -18,7 +18,6 @@ __all__ = ["Truths", "compare"]
 Finding = tuple[str, str, str]
 """Kind, job, evidence."""
 
-ENDED_PROCESS = {"finished", "excepted", "killed"}
 FENCED = "75:0"
 """Exit code in Slurm's words of a second copy that found the fence taken."""
 FORGOTTEN = {"failed (lost)", "failed (node_fail)"}
