@@ -9,15 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-from tests.service.fake_convex import FakeConvex
-from tests.service.keys import CLIENT_ISSUER, Keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,17 +22,13 @@ ROOT = Path(__file__).parents[2]
 class Adapter:
     """The process under test; it can be killed and started again on the same port."""
 
-    def __init__(self, directory: Path, keys: Keys, convex: FakeConvex, **changes: Any) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        key_file = directory / "service.pem"
-        key_file.write_bytes(keys.pem("service"))
         self._config = directory / "adapter.json"
-        self._config.write_text(
-            json.dumps({**_settings(self.port, keys, convex, key_file), **changes})
-        )
+        self._config.write_text(json.dumps({"port": self.port, **settings}))
         self.log = directory / "adapter.log"
         self.start()
 
@@ -65,22 +58,3 @@ class Adapter:
             return httpx.get(f"{self.url}/readyz", timeout=5).is_success
         except httpx.TransportError:
             return False
-
-
-def _settings(port: int, keys: Keys, convex: FakeConvex, key_file: Path) -> dict[str, Any]:
-    return {
-        "port": port,
-        "client_issuers": [{"issuer": CLIENT_ISSUER, "jwks": keys.jwks("product")}],
-        "nodes": {
-            "n1": {"jwks": keys.jwks("n1"), "tenants": ["acme", "globex"]},
-            "n2": {"jwks": keys.jwks("n2"), "tenants": ["globex"]},
-        },
-        "convex": {
-            "url": convex.url,
-            "service_issuer": "https://adapter.example",
-            "service_key_file": str(key_file),
-            "key_id": "service-1",
-        },
-        "verdict_timeout_seconds": 2,
-        "redelivery_seconds": 0.2,
-    }

@@ -19,7 +19,7 @@ from tests.service.adapter_process import ROOT, Adapter
 from tests.service.conformance import conforms
 from tests.service.events import BATCH
 from tests.service.fake_convex import FakeConvex
-from tests.service.keys import Keys
+from tests.service.keys import CLIENT_ISSUER, Keys
 from tests.service.node import ScriptedNode
 
 
@@ -48,9 +48,30 @@ def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
     convex_session.go_on.set()
 
 
+def _settings(directory: Path, keys: Keys, convex: FakeConvex) -> dict[str, Any]:
+    key_file = directory / "service.pem"
+    key_file.write_bytes(keys.pem("service"))
+    return {
+        "client_issuers": [{"issuer": CLIENT_ISSUER, "jwks": keys.jwks("product")}],
+        "nodes": {
+            "n1": {"jwks": keys.jwks("n1"), "tenants": ["acme", "globex"]},
+            "n2": {"jwks": keys.jwks("n2"), "tenants": ["globex"]},
+        },
+        "convex": {
+            "url": convex.url,
+            "service_issuer": "https://adapter.example",
+            "service_key_file": str(key_file),
+            "key_id": "service-1",
+        },
+        "verdict_timeout_seconds": 2,
+        "redelivery_seconds": 0.2,
+    }
+
+
 @pytest.fixture(scope="session")
 def adapter(tmp_path_factory, keys: Keys, convex_session: FakeConvex) -> Iterator[Adapter]:
-    adapter = Adapter(tmp_path_factory.mktemp("adapter"), keys, convex_session)
+    directory = tmp_path_factory.mktemp("adapter")
+    adapter = Adapter(directory, _settings(directory, keys, convex_session))
     yield adapter
     adapter.stop()
 
@@ -61,7 +82,8 @@ def own_adapter(tmp_path: Path, keys: Keys, convex: FakeConvex) -> Iterator[Call
     started: list[Adapter] = []
 
     def start(**changes: Any) -> Adapter:
-        started.append(Adapter(tmp_path / str(len(started)), keys, convex, **changes))
+        directory = tmp_path / str(len(started))
+        started.append(Adapter(directory, _settings(tmp_path, keys, convex) | changes))
         return started[-1]
 
     yield start
