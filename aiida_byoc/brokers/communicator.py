@@ -6,8 +6,9 @@ work on its event loop, so they run here.
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
+import select
 import threading
 import time
 import uuid
@@ -20,25 +21,28 @@ import kiwipy
 import psycopg
 
 from aiida_byoc.brokers import notices, queue, worker
+from aiida_byoc.brokers.notices import Session
+from aiida_byoc.brokers.sender import Connect, Sender
+from aiida_byoc.brokers.slots import Slots
 
 __all__ = ["PostgresCommunicator"]
 
 _LOGGER = logging.getLogger(__name__)
-_IDLE_SECONDS = 1.0
+_CALLS_SECONDS = 1.0
 _RECONNECT_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
-
-Connect = Callable[[], psycopg.Connection]
-"""Open an autocommit connection to the profile's database."""
 
 
 class PostgresCommunicator(kiwipy.CommunicatorHelper):
     """A communicator of one process.
 
     Args:
-        connect: opens connections. They need no fencing: what a fenced worker does here has no effect.
+        connect: opens connections.
         joined: the connection of AiiDA's transaction, if one is open: a task sent then is part of it.
         slots: how many tasks this process takes on at a time, once it subscribes to tasks.
+
+    Raises:
+        psycopg.OperationalError: the database does not answer.
     """
 
     def __init__(
@@ -49,13 +53,13 @@ class PostgresCommunicator(kiwipy.CommunicatorHelper):
         slots: int,
     ) -> None:
         super().__init__()
-        self._connect, self._joined, self._slots = connect, joined, slots
-        self._sender: psycopg.Connection | None = None
-        self._sending = threading.RLock()
-        self._calls: dict[str, Future[Any]] = {}
-        self._running: set[int] = set()
-        self._ended: SimpleQueue[int] = SimpleQueue()
-        self._until: float | None = None
+        self._connect, self._joined = connect, joined
+        self._closed: bool = False
+        self._send = Sender(connect, self._lost)
+        self._calls: dict[str, tuple[Future[Any], Session | None]] = {}
+        self._subscriptions: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+        self._slots = Slots(slots, begin=self._begin, is_here=self._is_here, wake=self._wake)
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="byoc-broker", daemon=True)
         self._thread.start()
@@ -65,7 +69,8 @@ class PostgresCommunicator(kiwipy.CommunicatorHelper):
     def task_send(self, task: Any, no_reply: bool = False) -> Future[Any]:
         """Ask for a process to be continued; durable when this returns, or with the transaction that is open.
 
-        `nowait` would let the task end before its process does; ours ends with it.
+        `nowait` would let the task end before its process does; ours ends with it. The future ends now: whoever wants
+        to know what became of the process asks the database.
         """
         self._ensure_open()
         arguments = {**task["args"], "nowait": False}
@@ -75,28 +80,28 @@ class PostgresCommunicator(kiwipy.CommunicatorHelper):
         if joined is not None:
             queue.send(joined, process_pk, body)
         else:
-            self._with_sender(lambda connection: queue.send(connection, process_pk, body))
-            self._notify({"kind": "task"})
+            self._send(lambda connection: queue.send(connection, process_pk, body))
         return _done(_done(process_pk))
 
     def rpc_send(self, recipient_id: Any, msg: Any) -> Future[Any]:
         """Call the process with this id wherever it runs; the future ends with its answer.
 
         Raises:
-            kiwipy.UnroutableError: no worker runs the process now.
+            kiwipy.UnroutableError: it runs nowhere now. The future has this error if it stops running before it
+                has answered.
         """
         self._ensure_open()
-        recipient = str(recipient_id)
-        if recipient not in self._rpc_subscribers and self._with_sender(
-            lambda connection: queue.is_waiting(connection, recipient)
-        ):
-            raise kiwipy.UnroutableError(f"no worker runs process {recipient} now")
+        identifier = str(recipient_id)
+        session = self._send(lambda connection: notices.recipient(connection, identifier))
+        if session is None and identifier not in self._rpc_subscribers:
+            raise kiwipy.UnroutableError(f"nobody runs process {identifier} now")
         self._listening.wait(_CLOSE_SECONDS)
         call = uuid.uuid4().hex
         future: Future[Any] = Future()
-        self._calls[call] = future
+        self._calls[call] = (future, session)
         future.add_done_callback(lambda _: self._calls.pop(call, None))
-        self._notify({"kind": "rpc", "to": recipient, "call": call, "body": msg})
+        self._notify({"kind": "rpc", "to": identifier, "call": call, "body": msg})
+        self._wake()
         return future
 
     def broadcast_send(
@@ -115,121 +120,128 @@ class PostgresCommunicator(kiwipy.CommunicatorHelper):
 
     def add_rpc_subscriber(self, subscriber: Any, identifier: Any = None) -> Any:
         """Answer calls under an id."""
-        named = identifier if identifier is None else str(identifier)
-        return super().add_rpc_subscriber(subscriber, named)
+        named = super().add_rpc_subscriber(
+            subscriber, identifier if identifier is None else str(identifier)
+        )
+        self._subscriptions.put((named, True))
+        self._wake()
+        return named
 
     def remove_rpc_subscriber(self, identifier: Any) -> None:
         """Answer them no longer."""
-        super().remove_rpc_subscriber(str(identifier))
+        self._rpc_subscribers.pop(str(identifier), None)
+        self._subscriptions.put((str(identifier), False))
+
+    def remove_broadcast_subscriber(self, identifier: Any) -> None:
+        """Hear broadcasts no longer."""
+        self._broadcast_subscribers.pop(identifier, None)
 
     def add_task_subscriber(self, subscriber: Any, identifier: Any = None) -> Any:
         """Become a worker."""
         identifier = super().add_task_subscriber(subscriber, identifier)
-        if self._until is None:
-            self._until = self._with_sender(worker.register)
-            threading.Thread(target=self._watch, name="byoc-lease", daemon=True).start()
+        if not self._slots.are_open:
+            self._send(self._slots.open)
         return identifier
 
     def close(self) -> None:
         """Listen no longer; a worker's tasks are due for others at once."""
-        if self.is_closed():
+        if self._closed:
             return
-        was_worker = self._until is not None
-        super().close()
+        self._closed = True
+        self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(_CLOSE_SECONDS)
-        if was_worker:
-            self._with_sender(lambda connection: queue.release(connection, worker.me()))
-            self._until = None
-        with self._sending:
-            if self._sender is not None:
-                self._sender.close()
+        if self._slots.are_open:
+            self._send(self._slots.close)
+        for future, _ in list(self._calls.values()):
+            future.cancel()
+        self._send.close()
 
     # The thread.
 
     def _run(self) -> None:
-        while not self.is_closed():
+        while not self._closed:
             try:
                 with self._connect() as connection:
                     connection.execute(notices.LISTEN)
                     self._listening.set()
                     self._serve(connection)
-            except psycopg.Error as error:
+            except Exception as error:
                 self._listening.clear()
-                if self._until is not None:
-                    worker.die(f"the database connection is lost: {error}")
+                if self._slots.are_open:
+                    worker.die(f"the broker's thread cannot go on: {error}")
                 _LOGGER.warning("Broker connection lost event=broker_lost: %s", error)
                 time.sleep(_RECONNECT_SECONDS)
 
     def _serve(self, connection: psycopg.Connection) -> None:
-        renew_at = look_at = 0.0
-        while not self.is_closed():
-            now = worker.now()
-            if self._until is not None and now >= renew_at:
-                self._until = queue.renew(connection)
-                renew_at = now + worker.LEASE_SECONDS / 3
-                queue.fence_the_dead(connection)
-                notices.sweep(connection)
-            if self._until is not None and now >= look_at:
-                self._settle(connection)
-                self._claim(connection)
-                look_at = now + _IDLE_SECONDS
-            for notice in connection.notifies(timeout=_IDLE_SECONDS, stop_after=1):
-                said = notices.read(connection, notice.payload)
-                if said is not None and said["kind"] in {"task", "done"}:
-                    look_at = 0.0
-                elif said is not None:
-                    self._hear(said)
+        for identifier in list(self._rpc_subscribers):
+            self._subscriptions.put((identifier, True))
+        is_worker = False
+        while not self._closed:
+            due = worker.now() + _CALLS_SECONDS if self._calls else None
+            if self._slots.are_open:
+                if not is_worker:
+                    worker.take_name(connection)
+                    is_worker = True
+                work = self._slots.step(connection)
+                due = work if due is None else min(due, work)
+            self._subscribe(connection)
+            heard = list(connection.notifies(timeout=0))
+            for notice in heard:
+                self._hear(connection, notice.payload)
+            if not heard:
+                self._wait(connection, due)
+                self._give_up_calls(connection)
 
-    def _claim(self, connection: psycopg.Connection) -> None:
-        for process_pk, body in queue.claim(connection, self._slots - len(self._running)):
-            if str(process_pk) in self._rpc_subscribers:
-                # Its task ended although it had not: what is left of it here must not go on beside a second one.
-                worker.die(f"process {process_pk} was given back, and is still here")
-            self._running.add(process_pk)
-            future = self._begin(body)
-            if future is None:
-                self._ended.put(process_pk)
-            else:
-                future.add_done_callback(functools.partial(self._end, process_pk))
+    def _wait(self, connection: psycopg.Connection, due: float | None) -> None:
+        """Until something is heard, somebody wakes us, or something is due."""
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        poll.poll(None if due is None else max(0.0, due - worker.now()) * 1000)
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            return
 
-    def _begin(self, body: dict[str, Any]) -> Future[Any] | None:
-        for subscriber in list(self._task_subscribers.values()):
-            try:
-                result = subscriber(self, body)
-            except kiwipy.TaskRejected:
-                continue
-            except Exception:
-                _LOGGER.exception("Task failed event=task_failed: %s", body)
-                return None
-            return notices.innermost(result)
-        return None
+    def _wake(self) -> None:
+        try:
+            os.write(self._waker, b"\0")
+        except BlockingIOError:
+            return  # it has been told often enough
 
-    def _end(self, process_pk: int, _: Future[Any]) -> None:
-        self._ended.put(process_pk)
-        if not self.is_closed():
-            self._notify({"kind": "done"})
+    def _subscribe(self, connection: psycopg.Connection) -> None:
+        changes: dict[str, bool] = {}
+        try:
+            while True:
+                identifier, answers = self._subscriptions.get_nowait()
+                changes[identifier] = answers
+        except Empty:
+            if changes:
+                notices.subscribe(connection, changes.items())
 
-    def _settle(self, connection: psycopg.Connection) -> None:
-        while True:
-            try:
-                process_pk = self._ended.get_nowait()
-            except Empty:
-                return
-            if not queue.settle(connection, process_pk):
-                _LOGGER.warning("Task given back event=task_given_back process=%s", process_pk)
-            self._running.discard(process_pk)
+    def _hear(self, connection: psycopg.Connection, payload: str) -> None:
+        said = notices.read(connection, payload)
+        if said is None:
+            return
+        try:
+            self._act(said)
+        except Exception:  # one message, of whatever origin, is not all of them
+            _LOGGER.exception("Message failed event=message_failed kind=%s", said["kind"])
 
-    def _hear(self, said: dict[str, Any]) -> None:
+    def _act(self, said: dict[str, Any]) -> None:
         kind = said["kind"]
-        if kind == "broadcast":
+        if kind == "task":
+            self._slots.look()
+        elif kind == "broadcast":
             for subscriber in list(self._broadcast_subscribers.values()):
                 subscriber(
                     self, said["body"], said["sender"], said["subject"], said["correlation_id"]
                 )
         elif kind == "rpc" and (subscriber := self._rpc_subscribers.get(said["to"])):
             self._answer(subscriber, said)
-        elif kind == "reply" and (waiting := self._calls.get(said["call"])) and not waiting.done():
+        elif kind == "reply" and said["call"] in self._calls:
+            waiting, _ = self._calls[said["call"]]
             if "error" in said:
                 waiting.set_exception(kiwipy.RemoteException(said["error"]))
             else:
@@ -250,33 +262,32 @@ class PostgresCommunicator(kiwipy.CommunicatorHelper):
             result.set_exception(error)
         result.add_done_callback(reply)
 
-    def _watch(self) -> None:
-        while self._until is not None and not self.is_closed():
-            if worker.now() > self._until:
-                worker.die("the lease was not renewed in time")
-            time.sleep(0.25)
+    def _give_up_calls(self, connection: psycopg.Connection) -> None:
+        for future, session in list(self._calls.values()):
+            if session is not None and not notices.is_open(connection, session):
+                future.set_exception(kiwipy.UnroutableError("nobody runs the process any more"))
+
+    # Tasks.
+
+    def _begin(self, body: dict[str, Any]) -> Any:
+        for subscriber in list(self._task_subscribers.values()):
+            try:
+                return subscriber(self, body)
+            except kiwipy.TaskRejected:
+                continue
+        raise kiwipy.TaskRejected("no subscriber takes the task")
+
+    def _is_here(self, process_pk: int) -> bool:
+        return str(process_pk) in self._rpc_subscribers
 
     # Sending.
 
     def _notify(self, said: dict[str, Any]) -> None:
-        self._with_sender(lambda connection: notices.write(connection, said))
+        self._send(lambda connection: notices.write(connection, said))
 
-    def _with_sender(self, use: Callable[[psycopg.Connection], Any]) -> Any:
-        """Use the connection for sending; a worker that lost it ends, others try once more on a new one."""
-        with self._sending:
-            for attempt in (1, 2):
-                try:
-                    if self._sender is None or self._sender.closed:
-                        self._sender = self._connect()
-                    return use(self._sender)
-                except psycopg.OperationalError as error:
-                    if self._until is not None:
-                        worker.die(f"the database connection is lost: {error}")
-                    if attempt == 2:
-                        raise
-                    if self._sender is not None:
-                        self._sender.close()
-        raise AssertionError("unreachable")
+    def _lost(self, error: Exception) -> None:
+        if self._slots.are_open:
+            worker.die(f"the database connection is lost: {error}")
 
 
 def _done(value: Any) -> Future[Any]:

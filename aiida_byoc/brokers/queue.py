@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-import time
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -14,17 +13,24 @@ from psycopg.types.json import Jsonb
 from aiida_byoc import crashpoints
 from aiida_byoc.brokers import worker
 
-__all__ = ["claim", "fence_the_dead", "is_waiting", "release", "renew", "send", "settle", "tasks"]
+__all__ = ["claim", "fence_the_dead", "release", "renew", "send", "settle", "tasks"]
 
+_LOGGER = logging.getLogger(__name__)
+
+# The notification is a hint, heard with the commit: a worker that misses it looks within a second.
 _SEND = """
-INSERT INTO byoc.task (process_pk, body) VALUES (%s, %s) ON CONFLICT (process_pk) DO NOTHING
+WITH sent AS (
+    INSERT INTO byoc.task (process_pk, body) VALUES (%s, %s) ON CONFLICT (process_pk) DO NOTHING RETURNING task_id
+) SELECT pg_notify('byoc_broker', '{"kind": "task"}') FROM sent
 """
 
+# A worker that is being fenced at this moment either claims before, and gives back with the rest, or claims nothing.
 _CLAIM = """
-UPDATE byoc.task SET owner = %s, attempts = attempts + 1 WHERE task_id IN (
+UPDATE byoc.task SET owner = %(me)s, claimed_at = now(), attempts = attempts + 1 WHERE task_id IN (
     SELECT task_id FROM byoc.task WHERE owner IS NULL AND not_before <= now()
-    ORDER BY not_before, task_id LIMIT %s FOR UPDATE SKIP LOCKED
-) RETURNING process_pk, body
+    ORDER BY not_before, task_id LIMIT %(most)s FOR UPDATE SKIP LOCKED
+) AND EXISTS (SELECT FROM byoc.worker WHERE worker_id = %(me)s AND fenced_at IS NULL FOR SHARE)
+RETURNING process_pk, body
 """
 
 _ENDED = """
@@ -36,40 +42,48 @@ DELETE FROM byoc.task WHERE process_pk = %s AND NOT EXISTS (
 """A task is done when its process has ended, whatever the worker says of it."""
 
 _GIVE_BACK = """
-UPDATE byoc.task SET owner = NULL,
+UPDATE byoc.task SET owner = NULL, claimed_at = NULL,
     not_before = now() + least(300, 5 * 2 ^ least(attempts - 1, 10)) * interval '1 second'
 WHERE process_pk = %s AND owner = %s
 """
 
-_EXPIRED = """
-UPDATE byoc.worker SET fenced_at = now() WHERE worker_id IN (
-    SELECT worker_id FROM byoc.worker
-    WHERE worker_id <> %s AND (lease_until < clock_timestamp() OR worker_id = ANY(%s::uuid[]))
-    FOR UPDATE SKIP LOCKED
-) RETURNING worker_id
+_HAND_ON = (
+    "UPDATE byoc.task SET owner = NULL, claimed_at = NULL, not_before = now() WHERE owner = %s"
+)
+
+# One of a dead worker's tasks may be what kills workers. So from the fourth time on they wait, each for another time,
+# that the others get on meanwhile. Who ran for ten minutes is not to blame.
+_TAKE_OVER = """
+UPDATE byoc.task SET owner = NULL, claimed_at = NULL,
+    attempts = CASE WHEN claimed_at < now() - interval '10 minutes' THEN 1 ELSE attempts END,
+    not_before = now() + CASE WHEN attempts <= 3 OR claimed_at < now() - interval '10 minutes' THEN interval '0'
+        ELSE least(300, 5 * 2 ^ least(attempts - 4, 10)) * (0.5 + random() / 2) * interval '1 second' END
+WHERE owner = %s
 """
 
+_FENCE = """
+UPDATE byoc.worker SET fenced_at = now()
+WHERE worker_id <> %s AND fenced_at IS NULL AND (lease_until < clock_timestamp() OR worker_id = ANY(%s::uuid[]))
+"""
+
+_FENCED = "SELECT worker_id FROM byoc.worker WHERE fenced_at IS NOT NULL"
+
+# Several may take over at once; one does.
+_LOCK = "SELECT FROM byoc.worker WHERE worker_id = %s FOR UPDATE SKIP LOCKED"
+
 _END_SESSIONS = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+SELECT count(pg_terminate_backend(pid, 200)) FROM pg_stat_activity
 WHERE application_name = %s AND datname = current_database() AND pid <> pg_backend_pid()
 """
 
-_SESSIONS_END_SECONDS = 10.0
+_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()
+"""
 
 
 def send(connection: psycopg.Connection, process_pk: int, body: dict[str, Any]) -> None:
     """Ask for a process to be continued; nothing happens if that is asked for already."""
     connection.execute(_SEND, (process_pk, Jsonb(body)))
-
-
-def is_waiting(connection: psycopg.Connection, process_pk: str) -> bool:
-    """Whether a process waits for a worker: nobody could answer for it."""
-    if not process_pk.isdigit():
-        return False
-    row = connection.execute(
-        "SELECT owner IS NULL FROM byoc.task WHERE process_pk = %s", (int(process_pk),)
-    ).fetchone()
-    return row is not None and bool(row[0])
 
 
 def tasks(connection: psycopg.Connection) -> list[tuple[int, dict[str, Any]]]:
@@ -79,9 +93,7 @@ def tasks(connection: psycopg.Connection) -> list[tuple[int, dict[str, Any]]]:
 
 def claim(connection: psycopg.Connection, most: int) -> list[tuple[int, dict[str, Any]]]:
     """Become the owner of up to so many due tasks; return process and body of each."""
-    if most <= 0:
-        return []
-    claimed = connection.execute(_CLAIM, (worker.me(), most)).fetchall()
+    claimed = connection.execute(_CLAIM, {"me": worker.me(), "most": most}).fetchall()
     if claimed:
         crashpoints.reached("task.claimed")
     return claimed
@@ -96,14 +108,11 @@ def settle(connection: psycopg.Connection, process_pk: int) -> bool:
     return False
 
 
-def release(connection: psycopg.Connection, owner: uuid.UUID) -> int:
-    """Make all tasks of a worker that works no longer due for others; return how many there were."""
+def release(connection: psycopg.Connection) -> None:
+    """This worker works no longer: all its tasks are due for others."""
     with connection.transaction():
-        released = connection.execute(
-            "UPDATE byoc.task SET owner = NULL, not_before = now() WHERE owner = %s", (owner,)
-        ).rowcount
-        connection.execute("DELETE FROM byoc.worker WHERE worker_id = %s", (owner,))
-    return released
+        connection.execute(_HAND_ON, (worker.me(),))
+        connection.execute("DELETE FROM byoc.worker WHERE worker_id = %s", (worker.me(),))
 
 
 def renew(connection: psycopg.Connection) -> float:
@@ -119,34 +128,37 @@ def renew(connection: psycopg.Connection) -> float:
     return asked + worker.LEASE_SECONDS
 
 
-def fence_the_dead(connection: psycopg.Connection) -> list[uuid.UUID]:
-    """Take over from workers that may work no longer; return those whose tasks are due for others now.
+def fence_the_dead(connection: psycopg.Connection) -> None:
+    """Take over from workers that may work no longer.
 
     One whose lease has run out may still be alive, and is fenced first: its sessions are ended, and are gone before
-    anybody gets its tasks. For a process of this machine that is no more, nobody need wait until its lease runs out.
+    anybody gets its tasks. One whose sessions do not end at once stays fenced for the next call. For a process of this
+    machine that is no more, nobody need wait until its lease runs out.
     """
-    dead = list(_dead_here(connection))
-    fenced = [row[0] for row in connection.execute(_EXPIRED, (worker.me(), dead)).fetchall()]
-    released = []
-    for worker_id in fenced:
-        deadline = time.monotonic() + _SESSIONS_END_SECONDS
-        name = worker.application_name(worker_id)
-        while _count(connection.execute(_END_SESSIONS, (name,))) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not _count(connection.execute(_END_SESSIONS, (name,))):
-            release(connection, worker_id)
-            released.append(worker_id)
-    return released
+    connection.execute(_FENCE, (worker.me(), _dead_here(connection)))
+    for (worker_id,) in connection.execute(_FENCED).fetchall():
+        name = (worker.application_name(worker_id),)
+        connection.execute(_END_SESSIONS, name)
+        if _count(connection.execute(_SESSIONS, name)) == 0:
+            _take_over(connection, worker_id)
 
 
-def _dead_here(connection: psycopg.Connection) -> Iterable[uuid.UUID]:
+def _take_over(connection: psycopg.Connection, worker_id: uuid.UUID) -> None:
+    with connection.transaction():
+        if connection.execute(_LOCK, (worker_id,)).rowcount == 1:
+            taken = connection.execute(_TAKE_OVER, (worker_id,)).rowcount
+            connection.execute("DELETE FROM byoc.worker WHERE worker_id = %s", (worker_id,))
+            _LOGGER.warning(
+                "Worker gone event=worker_gone worker=%s: its %d task(s) are due", worker_id, taken
+            )
+
+
+def _dead_here(connection: psycopg.Connection) -> list[uuid.UUID]:
     rows = connection.execute(
         "SELECT worker_id, pid, pid_started FROM byoc.worker WHERE host = %s AND boot_id = %s",
         (socket.gethostname(), worker.boot_id()),
     ).fetchall()
-    for worker_id, pid, started in rows:
-        if worker.started(pid) != started:
-            yield worker_id
+    return [worker_id for worker_id, pid, started in rows if worker.started(pid) != started]
 
 
 def _count(cursor: psycopg.Cursor[Any]) -> int:

@@ -1,8 +1,8 @@
 """Who this process is among the workers, and until when it may work.
 
-A worker may work while its lease runs. Whoever takes its work over first *fences* it: takes its row away and ends all
+A worker may work while its lease runs. Whoever takes its work over first *fences* it: says so in its row, and ends all
 its database sessions. A worker that slept meanwhile (SIGSTOP, a paused machine) finds its sessions closed, learns on a
-new one that it is fenced, and ends before it can write anything. Only then is its work handed on.
+new one that it is fenced, and ends before it can write anything. Its work is handed on when no session of it is left.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "now",
     "register",
     "started",
+    "take_name",
 ]
 
 FENCED = 71
@@ -38,6 +39,7 @@ LEASE_SECONDS = float(os.environ.get("BYOC_LEASE_SECONDS", "15"))
 
 _LOGGER = logging.getLogger(__name__)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 _me = uuid.uuid4()
 _registered = False
@@ -63,12 +65,18 @@ def register(connection: psycopg.Connection) -> float:
     global _registered  # noqa: PLW0603  (one process, one worker)
     asked = now()
     pid = os.getpid()
+    take_name(connection)
     connection.execute(
         _REGISTER,
         (_me, socket.gethostname(), boot_id(), pid, started(pid), LEASE_SECONDS),
     )
     _registered = True
     return asked + LEASE_SECONDS
+
+
+def take_name(connection: psycopg.Connection) -> None:
+    """Let a session that is open already be one of this worker's."""
+    connection.execute("SELECT set_config('application_name', %s, false)", (application_name(),))
 
 
 def check(connection: psycopg.Connection) -> None:
@@ -88,11 +96,8 @@ def now() -> float:
 
 
 def boot_id() -> str:
-    """Which life of which machine this is: process ids mean something only within one."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return "unknown"
+    """Which life of which machine or container this is: process ids mean something only within one."""
+    return f"{_BOOT_ID.read_text().strip()} {_PID_NAMESPACE.readlink()}"
 
 
 def started(pid: int) -> int | None:

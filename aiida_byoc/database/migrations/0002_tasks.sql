@@ -21,12 +21,22 @@ CREATE TABLE byoc.task (
     body       jsonb NOT NULL,
     sent_at    timestamptz NOT NULL DEFAULT now(),
     owner      uuid REFERENCES byoc.worker,
+    claimed_at timestamptz,
     attempts   integer NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT one_task_per_process UNIQUE (process_pk)
 );
 CREATE INDEX task_due ON byoc.task (not_before, task_id) WHERE owner IS NULL;
 CREATE INDEX task_owned ON byoc.task (owner) WHERE owner IS NOT NULL;
+
+-- Who answers calls: the session that listens for a process. Unlogged: after a crash of the server no session is left.
+-- Written by: whoever runs a process. Read by: whoever calls it.
+CREATE UNLOGGED TABLE byoc.recipient (
+    identifier    text NOT NULL,
+    backend_pid   integer NOT NULL,
+    backend_start timestamptz NOT NULL,
+    PRIMARY KEY (identifier, backend_pid)
+);
 
 -- Calls, replies and broadcasts that are too long for a notification (8000 bytes); swept after minutes.
 CREATE TABLE byoc.message (
