@@ -30,6 +30,7 @@ POINTS: dict[str, str] = {
     "relay.read": "the relay holds a batch, nothing was sent",
     "relay.acknowledged": "the product has the batch, the outbox does not know",
     "stop.confirmed": "nothing is left of a stopped job in Slurm, its end is not told",
+    "repair.played": "a paused process was told to play on, nobody noted it",
     "sweep.found": "the sweep found something untold, and has not told it",
 }
 """Every point of this package and what is true at that moment, in the order in which a job passes them."""

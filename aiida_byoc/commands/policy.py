@@ -59,6 +59,22 @@ class Limits(_Model):
     """`None`: a tenant may have them all."""
 
 
+class Repair(_Model):
+    """How the node plays again what AiiDA paused because the cluster failed it: with full jitter, ever more seldom."""
+
+    max_plays: int = Field(ge=0, default=20)
+    """So often in vain, then a person is needed. 0: never play."""
+    first_seconds: float = Field(gt=0, default=10)
+    most_seconds: float = Field(gt=0, default=600)
+
+    @field_validator("most_seconds")
+    @classmethod
+    def _most_is_not_less_than_first(cls, most: float, others: ValidationInfo) -> float:
+        if most < others.data.get("first_seconds", most):
+            raise ValueError("is less than first_seconds")
+        return most
+
+
 class Queue(_Model):
     """One queue of the policy: a partition, and the accounts and QOS that may be named with it."""
 
@@ -103,6 +119,7 @@ class Policy(_Model):
     runtime: str = "bubblewrap"
     ceilings: Ceilings
     limits: Limits = Limits()
+    repair: Repair = Repair()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
 

@@ -17,12 +17,14 @@ CREATE UNIQUE INDEX one_claim_per_job ON byoc.job (tenant_id, job_id) WHERE stat
 CREATE INDEX job_to_forget ON byoc.job (accepted_at)
     WHERE command IS NOT NULL AND state IN ('succeeded', 'failed', 'cancelled');
 
--- Processes that AiiDA paused because the cluster could not be reached. Written by: launcher.
+-- Processes that AiiDA paused because the cluster failed them, and how often they were played again. Written by: launcher.
 CREATE TABLE byoc.play (
-    process_pk    bigint PRIMARY KEY,
+    process_pk    bigint NOT NULL,
+    stage         text NOT NULL,  -- what was to be done next, in AiiDA's words: one that got on starts anew
     submission_id uuid NOT NULL REFERENCES byoc.job,
-    stage         text NOT NULL,               -- what AiiDA had done with the calculation when it failed
-    plays         integer NOT NULL DEFAULT 0,  -- so many times in vain, at this stage
-    next_at       timestamptz,                 -- null: played, not seen paused since
-    given_up      boolean NOT NULL DEFAULT false
+    plays         integer NOT NULL DEFAULT 0,
+    next_at       timestamptz,    -- null: played, and not seen paused since
+    given_up      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (process_pk, stage)
 );
+CREATE INDEX play_of_job ON byoc.play (submission_id);
