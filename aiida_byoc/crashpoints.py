@@ -32,6 +32,7 @@ POINTS: dict[str, str] = {
     "stop.confirmed": "nothing is left of a stopped job in Slurm, its end is not told",
     "repair.played": "a paused process was told to play on, nobody noted it",
     "sweep.found": "the sweep found something untold, and has not told it",
+    "retention.deleted": "a job's events and command are deleted, not committed",
 }
 """Every point of this package and what is true at that moment, in the order in which a job passes them."""
 

@@ -24,6 +24,7 @@ from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.heartbeat import heartbeat
 from aiida_byoc.agent.relaying import relay_lanes
+from aiida_byoc.commands.retention import forget_by_policy
 from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import check
 from aiida_byoc.node import NodeSettings
@@ -77,7 +78,15 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
         client.heartbeat(heartbeat(connection, settings))
         return settings.heartbeat_seconds
 
-    steps: dict[str, Step] = {"channel": answer_commands, "heartbeat": beat, **relay_lanes()}
+    def keep_house(connection: psycopg.Connection, _: AdapterClient) -> float:
+        return forget_by_policy(connection, settings.policy_file)
+
+    steps: dict[str, Step] = {
+        "channel": answer_commands,
+        "heartbeat": beat,
+        "retention": keep_house,
+        **relay_lanes(),
+    }
     for name, step in steps.items():
         loop = _Loop(name, step, settings, storage_config, stopping)
         threading.Thread(target=loop.run, name=name, daemon=True).start()

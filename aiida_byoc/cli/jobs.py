@@ -12,10 +12,10 @@ __all__ = ["jobs"]
 
 _LIST = """
 SELECT job.tenant_id, job.job_id, job.state::text, job.attempt, job.seq, job.process_pk AS pk,
-       job.snapshot #>> '{scheduler,job_id}' AS slurm, job.accepted_at::timestamptz(0)::text AS accepted_at,
-       job.snapshot #>> '{error,code}' AS error
-FROM byoc.job
-WHERE job.state IS NOT NULL AND (%(state)s::text IS NULL OR job.state::text = %(state)s)
+       event.body #>> '{data,scheduler,job_id}' AS slurm, job.accepted_at::timestamptz(0)::text AS accepted_at,
+       event.body #>> '{data,error,code}' AS error
+FROM byoc.job JOIN byoc.event USING (submission_id, seq)
+WHERE (%(state)s::text IS NULL OR job.state::text = %(state)s)
   AND (%(tenant)s::text IS NULL OR job.tenant_id = %(tenant)s)
 ORDER BY job.accepted_at DESC LIMIT %(limit)s
 """

@@ -75,6 +75,13 @@ class Repair(_Model):
         return most
 
 
+class Retention(_Model):
+    """How long the node remembers a job that has ended, and that the product has in full."""
+
+    days: int | None = Field(ge=1, default=None)
+    """`None`: for good."""
+
+
 class Queue(_Model):
     """One queue of the policy: a partition, and the accounts and QOS that may be named with it."""
 
@@ -120,6 +127,7 @@ class Policy(_Model):
     ceilings: Ceilings
     limits: Limits = Limits()
     repair: Repair = Repair()
+    retention: Retention = Retention()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
 
