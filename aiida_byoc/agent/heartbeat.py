@@ -25,14 +25,15 @@ SELECT (SELECT count(*) FROM byoc.job WHERE state IN ('accepted', 'launched', 'q
             AND event.seq = stream.acked_seq + 1
         WHERE acked_seq < latest_seq AND quarantine IS NULL),
        (SELECT count(*) FROM byoc.stream WHERE quarantine IS NOT NULL),
-       byoc.epoch()
+       byoc.epoch(),
+       (SELECT coalesce(jsonb_object_agg(kind, count), '{}') FROM byoc.repair)
 """
 
 
 def heartbeat(connection: psycopg.Connection, settings: NodeSettings) -> Heartbeat:
     """Versions, what the policy offers, and how much work is under way."""
     row = connection.execute(_COUNTS).fetchone()
-    active, undelivered, oldest, quarantined, epoch = row or (0, 0, 0, 0, None)
+    active, undelivered, oldest, quarantined, epoch, repairs = row or (0, 0, 0, 0, None, {})
     try:
         queues = sorted(Policy.load(settings.policy_file).queues)
     except PolicyError:
@@ -51,4 +52,5 @@ def heartbeat(connection: psycopg.Connection, settings: NodeSettings) -> Heartbe
         oldest_undelivered_seconds=max(0, int(oldest)),
         epoch=epoch,
         jobs_quarantined=int(quarantined),
+        repairs=repairs,
     )

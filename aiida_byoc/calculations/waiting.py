@@ -23,17 +23,14 @@ from aiida.schedulers.datastructures import JobInfo, JobState
 from aiida_byoc import crashpoints
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
-from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import EmitsExecutionEvents, transaction
 from aiida_byoc.events.outbox import Report
+from aiida_byoc.events.standing import HELD, go_on
 from aiida_byoc.schedulers.slurm import identity, slurm_id
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
 from aiida_byoc.schedulers.witnesses import close_command, evidence, look_command
 
-__all__ = ["HELD", "ChangeOnlyWaiting"]
-
-HELD = "byoc_held"
-"""Extra of a calculation whose witnesses leave doubt: why. Written and removed with the events that say so."""
+__all__ = ["ChangeOnlyWaiting"]
 
 _TELL_DOUBT_SECONDS = 15.0
 """A doubt that lasts shorter is not worth anybody's attention."""
@@ -165,8 +162,8 @@ class _Watch:
         if not self._held:
             return
         with transaction(self._node.backend) as connection:
-            outbox.resume(connection, self._process.submission_id, datetime.now(UTC))
             self._node.base.extras.delete(HELD)
+            go_on(connection, self._process.submission_id)
         self._held = False
 
     def _take_up(self, job: str) -> None:

@@ -80,6 +80,7 @@ def init(  # noqa: PLR0917
     from aiida_byoc.contracts.validation import field_errors
     from aiida_byoc.database.connection import connect
     from aiida_byoc.database.migrate import migrate
+    from aiida_byoc.events import witness
     from aiida_byoc.node import NodeSettings, SettingsError
 
     profile, storage_config = profile_storage()
@@ -112,6 +113,7 @@ def init(  # noqa: PLR0917
     image_store.mkdir(parents=True, exist_ok=True)
     with connect(storage_config, application="init") as connection:
         applied = migrate(connection)
+        witness.install(connection)
         _name_node(connection, node_id)
     settings.save(settings_path(profile))
     for sentence in told:

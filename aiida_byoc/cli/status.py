@@ -25,6 +25,7 @@ def status() -> None:
     from aiida_byoc.cli import checks
     from aiida_byoc.database.connection import connect
     from aiida_byoc.database.migrate import check
+    from aiida_byoc.events import witness
     from aiida_byoc.node import SettingsError
 
     profile, storage_config = profile_storage()
@@ -34,6 +35,7 @@ def status() -> None:
         agents = connection.execute(_AGENT).fetchone()
         states = connection.execute(_STATES).fetchall()
         trouble = connection.execute(_RELAY).fetchone()
+        blindness = witness.check(connection)
         beat = heartbeat(connection, settings)
     findings = {
         "agent": None if agents and agents[0] else "not running; start `verdi data byoc agent run`",
@@ -41,6 +43,7 @@ def status() -> None:
         if get_daemon_client(profile).is_daemon_running
         else "not running; start `verdi daemon start`",
         "relay": trouble[0] if trouble else None,
+        "witness": f"{blindness}; `verdi data byoc init` installs it" if blindness else None,
     }
     probes: dict[str, Callable[[], None]] = {
         "slurm": checks.slurm,
@@ -56,6 +59,8 @@ def status() -> None:
     for name, finding in findings.items():
         click.echo(f"{name:<9} {finding or 'ok'}")
     click.echo("jobs      " + (", ".join(f"{count} {state}" for state, count in states) or "none"))
+    repairs = ", ".join(f"{count} {kind}" for kind, count in (beat.repairs or {}).items())
+    click.echo(f"repairs   {repairs or 'none'}")
     click.echo(
         f"outbox    {beat.events_undelivered} undelivered, oldest {beat.oldest_undelivered_seconds} s"
     )

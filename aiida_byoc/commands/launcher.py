@@ -25,12 +25,13 @@ from aiida.orm import Dict
 from aiida_byoc import crashpoints
 from aiida_byoc.commands.admission import next_job
 from aiida_byoc.commands.policy import Limits, Policy, PolicyError
+from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
-from aiida_byoc.events.reconcile import reconcile
+from aiida_byoc.events.reconcile import Sweep
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.workflows.job import JobWorkChain
 
@@ -38,7 +39,7 @@ __all__ = ["Launcher"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
-_SWEEP_SECONDS = 5.0
+_PLAY_SECONDS = 5.0
 _POLICY_SECONDS = 5.0
 
 
@@ -68,8 +69,10 @@ class Launcher:
         self._transactional = transactional
         self._limits = Limits()
         self._next_limits = 0.0
-        self._next_sweep = 0.0
+        self._next_play = 0.0
         self._stopper = Stopper(self._storage)
+        self._sweep = Sweep(self._storage)
+        self._repairer = Repairer(self._storage)
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
@@ -77,7 +80,8 @@ class Launcher:
         self._read_limits()
         launched = self._launch_next()
         self._stopper.step()
-        self._sweep()
+        self._sweep.step()
+        self._play_on()
         return launched or any(dispatched)
 
     def _launch_next(self) -> bool:
@@ -154,15 +158,16 @@ class Launcher:
             return
         self._next_limits = time.monotonic() + _POLICY_SECONDS
         try:
-            self._limits = Policy.load(self._settings.policy_file).limits
+            policy = Policy.load(self._settings.policy_file)
+            self._limits, self._repairer.rules = policy.limits, policy.repair
         except PolicyError as error:
             _LOGGER.error("the limits stay as they were: %s", error)  # noqa: TRY400
 
-    def _sweep(self) -> None:
-        """Look for ends that no hook told, now and then: hooks tell nearly all."""
-        if time.monotonic() >= self._next_sweep:
-            reconcile(self._storage)
-            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+    def _play_on(self) -> None:
+        """Play on what AiiDA paused, now and then."""
+        if time.monotonic() >= self._next_play:
+            self._repairer.step()
+            self._next_play = time.monotonic() + _PLAY_SECONDS
 
     def _postpone(self, job: Mapping[str, Any], now: datetime, *, final: bool) -> None:
         """Try again later; in the end give up, unless the machine is at fault (a full disk), not the job."""

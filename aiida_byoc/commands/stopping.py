@@ -18,16 +18,17 @@ from aiida.orm import CalcJobNode, ProcessNode, load_node
 from plumpy import ProcessState
 
 from aiida_byoc import crashpoints
-from aiida_byoc.calculations.waiting import HELD
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
+from aiida_byoc.events.reconcile import count_repair
+from aiida_byoc.events.standing import HELD
 from aiida_byoc.schedulers.slurm import job_name, scancel_command
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
 from aiida_byoc.schedulers.witnesses import Evidence, close_command, evidence, look_command
-from aiida_byoc.workflows.outcome import GONE, attempts, gone, outcome
+from aiida_byoc.workflows.outcome import GONE, OPEN, attempts, gone, outcome
 
 __all__ = ["Stopper"]
 
@@ -88,8 +89,9 @@ class Stopper:
                     attempt.base.extras.delete(HELD)
                 attempt.base.extras.set(GONE, utc_now_text(datetime.now(UTC)))
             report = outcome(chain, ProcessState(chain.process_state.value))
-            if report is not None:
-                outbox.append(connection, submission_id, report)
+            told = outbox.append(connection, submission_id, report) if report else None
+            if told is not None and OPEN not in chain.base.extras.all:
+                count_repair(connection, "ended")
 
     def _look(self, attempt: CalcJobNode) -> Verdict:
         """Ask the witnesses, and do what brings the end nearer."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aiida_byoc.contracts.lifecycle import ExecutionState
-from aiida_byoc.events import outbox
+from aiida_byoc.events import outbox, standing
 from aiida_byoc.events.outbox import Report
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class EmitsExecutionEvents(_Process):
                 report = self.report_of_transition()
                 if report is not None:
                     outbox.append(connection, self.submission_id, report)
+                elif self.has_terminated():  # what has ended holds no job any more
+                    standing.go_on(connection, self.submission_id)
         finally:
             self._communicator = communicator
         if communicator is not None:
@@ -126,4 +128,4 @@ class EmitsExecutionEvents(_Process):
     def on_playing(self) -> None:
         with transaction(self.node.backend) as connection:
             super().on_playing()
-            outbox.resume(connection, self.submission_id, datetime.now(UTC))
+            standing.go_on(connection, self.submission_id)

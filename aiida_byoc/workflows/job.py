@@ -38,7 +38,7 @@ from aiida_byoc.runtimes import RUNTIMES
 from aiida_byoc.runtimes.images import ImageError, ImageStore
 from aiida_byoc.runtimes.in_job import WORK
 from aiida_byoc.schedulers.slurm import job_directives
-from aiida_byoc.workflows.outcome import CANCELLED_STATUS, outcome
+from aiida_byoc.workflows.outcome import CANCELLED_STATUS, OPEN, outcome
 
 __all__ = ["JobWorkChain", "node_uuid"]
 
@@ -145,11 +145,14 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
         self.out_many(self.exposed_outputs(self.ctx.children[-1], ContainerJob, agglomerate=False))
 
     def report_of_transition(self) -> Report | None:
-        """The job ends with its work chain, in the same transaction."""
+        """The job ends with its work chain, in the same transaction, unless Slurm has the last word."""
         state = self.state
         if state not in _ENDED:
             return None
-        return outcome(self.node, state)
+        report = outcome(self.node, state)
+        if report is None:
+            self.node.base.extras.set(OPEN, True)
+        return report
 
     @process_handler(priority=100)
     def try_again(self, node: CalcJobNode) -> ProcessHandlerReport | None:

@@ -18,10 +18,12 @@ from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 
-__all__ = ["CANCELLED_STATUS", "ERRORS", "GONE", "attempts", "gone", "outcome"]
+__all__ = ["CANCELLED_STATUS", "ERRORS", "GONE", "OPEN", "attempts", "gone", "outcome"]
 
 GONE = "byoc_gone"
 """Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm."""
+OPEN = "byoc_open"
+"""Extra of a work chain that ended while one of its attempts might still run: its hook left the end to others."""
 CANCELLED_STATUS = 501
 """Exit status of a work chain that found itself cancelled before it submitted anything more."""
 

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from aiida.orm import CalcJobNode, load_node
 
-from aiida_byoc.events.reconcile import reconcile
-
 WITNESS = """
 CREATE TABLE witness (what text, state text, xid xid8);
 CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -111,24 +109,6 @@ def test_an_exception_is_a_failure_that_may_be_retried(node: Any) -> None:
         "execution_failed",
         True,
     )
-
-
-def test_the_sweep_tells_what_no_hook_saw(node: Any, profile: Any) -> None:
-    """A process that was ended by an edit is told once."""
-    from aiida.manage import get_manager
-
-    storage = get_manager().get_profile_storage()
-    submission = node.accept()
-    pk = node.launch(submission)
-    node.connection.execute(
-        'UPDATE db_dbnode SET attributes = attributes || \'{"process_state": "excepted"}\' WHERE id = %s',
-        (pk,),
-    )
-
-    repaired = [reconcile(storage), reconcile(storage)]
-
-    assert repaired == [1, 0]
-    assert node.states(submission)[-1] == "failed"
 
 
 def test_a_step_that_runs_again_takes_up_its_child(node: Any) -> None:
