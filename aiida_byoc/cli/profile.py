@@ -66,11 +66,11 @@ def check_slots(limits: Limits, workers: int) -> None:
     from aiida_byoc.commands.admission import SLOTS_PER_JOB
 
     slots = int(get_manager().get_option(_SLOTS_OPTION)) * workers
-    taken = limits.active_jobs * SLOTS_PER_JOB
-    if taken >= slots:
+    needed = limits.active_jobs * SLOTS_PER_JOB
+    if needed > slots:
         raise SettingsError(
-            f"the policy's active_jobs = {limits.active_jobs} needs more than {taken} slots, {workers} worker(s) have"
-            f" {slots}; lower it, or raise {_SLOTS_OPTION} (`verdi config set`)"
+            f"the policy's active_jobs = {limits.active_jobs} needs {needed} slots, {workers} worker(s) have {slots};"
+            f" lower it, or raise {_SLOTS_OPTION} (`verdi config set`)"
         )
 
 

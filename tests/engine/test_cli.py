@@ -218,14 +218,11 @@ def test_init_refuses_a_policy_that_could_fill_all_slots(
     run: Run, options: dict[str, str], own_profile: Any
 ) -> None:
     """Work chains in all slots would wait for ever for their calculations; the owner's number of slots stays."""
-    own_profile.set_option("daemon.worker_process_slots", 400)
+    own_profile.set_option("daemon.worker_process_slots", 399)
 
     result = init(run, options)
 
-    assert (result.exit_code, "active_jobs = 200 needs more than 400 slots" in result.output) == (
-        1,
-        True,
-    )
+    assert (result.exit_code, "active_jobs = 200 needs 400 slots" in result.output) == (1, True)
 
 
 def test_init_refuses_sqlite(options: dict[str, str], tmp_path: Path) -> None:

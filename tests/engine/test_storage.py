@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from aiida_byoc.brokers.worker import FENCED
 from aiida_byoc.storage.crash_only import DISCONNECTED
 from lab import postgres
 
@@ -21,6 +22,7 @@ PROCESS = """
 import sys
 from aiida import load_profile
 from aiida.manage import get_manager
+from aiida_byoc.brokers import worker
 from aiida_byoc.database.connection import connect
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.storage import crash_only
@@ -60,8 +62,14 @@ elif moment == "within":
     except Exception as error:
         print(type(error).__name__, flush=True)
     ask()
+elif moment == "fenced":
+    with connect(profile.storage_config, application="test") as other:
+        worker.register(other)
+        other.execute("UPDATE byoc.worker SET fenced_at = now() WHERE worker_id = %s", (worker.me(),))
+    session.get_bind().dispose()
+    ask()
 elif moment == "connecting":
-    storage.get_session().get_bind().dispose()
+    session.get_bind().dispose()
     print("disposed", flush=True)
     sys.stdin.readline()
     try:
@@ -95,6 +103,15 @@ def test_an_unattended_process_dies_with_its_session(role: str, moment: str) -> 
     assert "went on" not in process.stdout
     assert "event=database_lost" in process.stderr
     assert process.stdout.splitlines()[0].startswith(f"byoc-{role}")
+
+
+@pytest.mark.usefixtures("node")
+def test_a_fenced_worker_gets_no_new_session() -> None:
+    """Another one has its tasks: it must not write again."""
+    process = live("fenced", "worker")
+
+    assert process.returncode == FENCED, process.stderr
+    assert "went on" not in process.stdout
 
 
 @pytest.mark.usefixtures("profile")
