@@ -2,10 +2,10 @@
 PYTHON := .venv/bin/python
 
 # From what needs nothing to what needs the whole stack.
-TIERS := fences contracts unit postgres lab convex service engine system
+TIERS := fences contracts unit postgres lab convex service engine system crash
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo up down lint test
+.PHONY: help bootstrap demo up down lint test chaos
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,3 +31,7 @@ lint: bootstrap ## ruff, mypy, tsc and the import contracts
 test: lint ## every tier, in one closing line
 	npx --no-install vitest run
 	$(PYTHON) -m pytest $(addprefix tests/,$(TIERS))
+
+chaos: bootstrap ## kill everything at random under a stream of jobs: DURATION=600 (seconds) SEED= RATE= (jobs/s) EVERY= (s)
+	@$(PYTHON) -m lab.chaos --seconds $(or $(DURATION),600) \
+		$(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(EVERY),--every $(EVERY))

@@ -28,6 +28,13 @@ from lab.paths import LabPaths
 __all__ = ["Arena", "arena"]
 
 KEEP_SECONDS = 0.5
+IMPATIENT = {"transport.task_retry_initial_interval": 1, "transport.task_maximum_attempts": 3}
+"""AiiDA's patience with a failing transport or scheduler, for a lab in which they fail all the time."""
+REPAIR = """
+[repair]
+first_seconds = 1
+most_seconds = 5
+"""
 POLL_SECONDS = 0.2
 
 
@@ -39,6 +46,7 @@ class Arena:
         proxies: `adapter` (whoever calls it, agent and clients), `convex` (the adapter calls it).
         slurm_forgot: see `compare`; set by whoever kills the controller.
         product_forgot: likewise, by whoever kills the product.
+        keep: leave the lab up, to look into it.
     """
 
     paths: LabPaths
@@ -47,6 +55,7 @@ class Arena:
     proxies: dict[str, FaultProxy]
     slurm_forgot: bool = False
     product_forgot: bool = False
+    keep: bool = False
 
     def load(self) -> Load:
         """A product's backend that knows no job yet."""
@@ -61,10 +70,13 @@ class Arena:
         """Whether a process died at the point since it was armed."""
         return self._crash(f"{point}.hit").exists()
 
-    def disarm(self) -> None:
-        """Let nobody die at any point any more."""
-        for armed in self.paths.directory("crash").iterdir():
-            armed.unlink()
+    def calm(self) -> None:
+        """Let nothing go wrong any more."""
+        for name in ("crash", "faults"):
+            for armed in self.paths.directory(name).iterdir():
+                armed.unlink(missing_ok=True)
+        for proxy in self.proxies.values():
+            proxy.clear()
 
     def lie(self, how: str, times: int = 1) -> None:
         """Let the next calls of `sbatch` suffer a fault of `lab.chaos.sbatch`."""
@@ -111,12 +123,20 @@ def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
         proxies[name] = FaultProxy(url, paths.ports(f"{name}-proxy")[0], seed)
         return proxies[name].url
 
+    if stack.is_up(paths):
+        stack.down(paths)
     lab = stack.up(paths, via)
     program = paths.directory("bin") / "sbatch"
     shutil.copyfile(sbatch.__file__, program)
     program.chmod(0o700)
     paths.directory("faults")
+    with (paths.root / "policy.toml").open("a") as policy:
+        policy.write(REPAIR)
     parts = Parts(paths, lab, random.Random(seed))  # noqa: S311  (reproducible, not secret)
+    for option, value in IMPATIENT.items():
+        parts.verdi("config", "set", option, str(value))
+    parts.kill_daemon()
+    parts.start_daemon()
     ending = threading.Event()
 
     def keep() -> None:
@@ -125,11 +145,13 @@ def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
+    built = Arena(paths=paths, lab=lab, parts=parts, proxies=proxies)
     try:
-        yield Arena(paths=paths, lab=lab, parts=parts, proxies=proxies)
+        yield built
     finally:
         ending.set()
         keeper.join()
-        stack.down(paths)
+        if not built.keep:
+            stack.down(paths)
         for proxy in proxies.values():
             proxy.close()

@@ -116,6 +116,10 @@ class FaultProxy:
         """End a rule."""
         self._rules = [each for each in self._rules if each is not rule]
 
+    def clear(self) -> None:
+        """End every rule."""
+        self._rules = []
+
     def close(self) -> None:
         """Cut every connection and stop."""
         self._loop.call_soon_threadsafe(self._server.close)

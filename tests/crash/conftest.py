@@ -21,7 +21,8 @@ def whole_arena() -> Iterator[Arena]:
 
 @pytest.fixture(name="arena")
 def clean_arena(whole_arena: Arena) -> Iterator[Arena]:
-    """The same lab, with nothing armed that an earlier test left."""
-    whole_arena.disarm()
+    """The same lab, with nothing left of an earlier test's faults."""
+    whole_arena.calm()
+    whole_arena.slurm_forgot = whole_arena.product_forgot = False
     yield whole_arena
-    whole_arena.disarm()
+    whole_arena.calm()

@@ -1,0 +1,203 @@
+"""Parts die, wires fail, `sbatch` lies, the controller forgets: nothing is lost, nothing is doubled, all in order."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from lab import process
+from lab.chaos.arena import Arena
+from lab.chaos.proxy import Fault, Rule
+from tests.eventually import eventually
+
+QUIET_SECONDS = 240
+SOON_SECONDS = 120
+
+MOMENTS = [
+    ("adapter", Fault.DROP, "/jobs$"),
+    ("adapter", Fault.LOSE_ANSWER, "/jobs$"),
+    ("adapter", Fault.DROP, "/verdict$"),
+    ("adapter", Fault.LOSE_ANSWER, "/verdict$"),
+    ("adapter", Fault.DROP, "/events$"),
+    ("adapter", Fault.LOSE_ANSWER, "/events$"),
+    ("convex", Fault.DROP, "/mutation$"),
+    ("convex", Fault.LOSE_ANSWER, "/mutation$"),
+]
+"""Wire, side of the moment, request: before the request has been carried out, and before its answer has left."""
+
+
+def _dies(name: str) -> Callable[[Arena], None]:
+    def part_dies(arena: Arena) -> None:
+        arena.parts.kill(name)
+        arena.parts.start(name)
+
+    return part_dies
+
+
+def _product_dies(arena: Arena) -> None:
+    """The product of the lab keeps everything in memory: it comes back with nothing, and is told again."""
+    arena.parts.kill("convex")
+    arena.product_forgot = True
+    arena.parts.start("convex")
+    arena.parts.replay()
+
+
+def _daemon_dies(arena: Arena) -> None:
+    arena.parts.kill_daemon()
+    arena.parts.start_daemon()
+
+
+def _freezes(arena: Arena) -> None:
+    """Until another worker has taken over what the frozen one had."""
+    frozen = arena.parts.freeze_worker()
+    assert frozen is not None
+    with psycopg.connect(arena.lab["postgres"]["dsn"], autocommit=True) as connection:
+        fenced = "SELECT FROM byoc.worker WHERE pid = %s AND fenced_at IS NOT NULL"
+        eventually(
+            lambda: connection.execute(fenced, (frozen.pid,)).fetchone() is not None,
+            "the worker to be fenced",
+            seconds=SOON_SECONDS,
+        )
+    arena.parts.thaw(frozen)
+
+
+KILLS: dict[str, Callable[[Arena], object]] = {
+    "agent": lambda arena: arena.parts.kill("agent"),
+    "launcher": lambda arena: arena.parts.kill_launcher(),
+    "worker": lambda arena: arena.parts.kill_worker(),
+    "daemon": _daemon_dies,
+    "frozen worker": _freezes,
+    "adapter": _dies("adapter"),
+    "product": _product_dies,
+    "postgres": _dies("postgres"),
+    "slurmd": _dies("slurmd-n1"),
+}
+
+
+@pytest.mark.parametrize("victim", KILLS)
+def test_a_part_that_dies_costs_nothing(arena: Arena, victim: str) -> None:
+    """I2, I3, I8, I10, I17, I20: jobs that run, wait, begin and are cancelled meanwhile end as if nothing had been."""
+    load = arena.load()
+    load.succeeds(8)
+    load.cancelled(after=6)
+    eventually(lambda: _in_slurm(arena), "a job in Slurm", seconds=SOON_SECONDS)
+    load.succeeds(1)
+
+    KILLS[victim](arena)
+    load.fails(1)
+    truths = arena.settle(load, QUIET_SECONDS)
+
+    assert truths.holds, truths.table()
+
+
+@pytest.mark.parametrize("wire", ["adapter", "convex"])
+def test_wires_that_fail_cost_nothing(arena: Arena, wire: str) -> None:
+    """I2, I10, I11, I12, I15: lost before or after execution, late, twice, refused, never answered."""
+    rules = [Rule(fault, chance=0.5, times=2) for fault in Fault if fault is not Fault.NONE]
+    for rule in rules:
+        arena.proxies[wire].add(rule)
+    load = arena.load()
+    for seconds in range(3):
+        load.succeeds(seconds)
+        load.fails(seconds)
+
+    eventually(
+        lambda: all(rule.applied == rule.times for rule in rules),
+        "every fault to have happened",
+        seconds=QUIET_SECONDS,
+    )
+    truths = arena.settle(load, QUIET_SECONDS)
+
+    assert truths.holds, truths.table()
+
+
+def test_an_adapter_that_dies_with_a_request_in_hand_costs_nothing(arena: Arena) -> None:
+    """I2, I10, I12: it holds nothing, so it may die at every moment of every kind of request."""
+    load = arena.load()
+    for wire, fault, match in MOMENTS:
+        rule = Rule(fault, match, times=1, action=lambda: arena.parts.kill("adapter"))
+        with arena.proxies[wire].rule(rule):
+            load.succeeds()
+            eventually(
+                lambda rule=rule: rule.applied,  # type: ignore[misc]
+                f"{match} at {wire}",
+                seconds=SOON_SECONDS,
+            )
+            eventually(
+                lambda: not process.recorded(arena.paths)["adapter"].alive, "the adapter to die"
+            )
+        arena.parts.start("adapter")
+
+    truths = arena.settle(load, QUIET_SECONDS)
+
+    assert truths.holds, truths.table()
+
+
+@pytest.mark.parametrize("how", ["lose", "refuse", "kill"])
+def test_an_sbatch_of_which_nobody_knows_what_it_did_is_not_repeated(
+    arena: Arena, how: str
+) -> None:
+    """I17: it executes and reports a time-out, only reports it, or its caller dies before it answers."""
+    arena.lie(how, 3)
+    load = arena.load()
+
+    for seconds in range(3):
+        load.succeeds(seconds)
+    told = arena.paths.directory("faults")
+    eventually(lambda: not any(told.iterdir()), "sbatch to have lied", seconds=SOON_SECONDS)
+    truths = arena.settle(load, QUIET_SECONDS)
+
+    assert truths.holds, truths.table()
+
+
+def test_a_controller_that_forgets_costs_no_double_and_no_harm_to_others(arena: Arena) -> None:
+    """I17, I18, I19: jobs of others have our numbers now; they go on, ours end by their record, or as lost."""
+    state, saved = arena.paths.root / "slurm" / "state", arena.paths.root / "slurm" / "saved"
+    load, arena.slurm_forgot = arena.load(), True
+    shutil.copytree(state, saved)
+    load.succeeds(5)
+    load.succeeds(60)
+    load.cancelled(after=12)
+    ours = eventually(
+        lambda: len(found := _in_slurm(arena)) == 3 and found, "three jobs in Slurm", seconds=90
+    )
+
+    arena.parts.kill("slurmctld")
+    shutil.rmtree(state)
+    saved.rename(state)
+    arena.parts.start("slurmctld")
+    others = eventually(lambda: _others(arena), "Slurm to take jobs again", seconds=60)
+    truths = arena.settle(load, QUIET_SECONDS)
+
+    assert set(ours) & set(others)
+    assert truths.holds, truths.table()
+    log = (arena.paths.root / "slurm" / "jobcomp.log").read_text()
+    ends = [line for line in log.splitlines() if "Name=other" in line]
+    assert len(ends) == len(others)
+    assert all("JobState=COMPLETED" in line for line in ends)
+
+
+def _in_slurm(arena: Arena) -> list[str]:
+    """The numbers of the jobs that the controller has, running or not."""
+    return _slurm(arena, "squeue", "--noheader", "--format=%i").split()
+
+
+def _others(arena: Arena) -> list[str]:
+    """Three jobs of somebody else, by their numbers; none while the controller does not take any."""
+    options = ["--parsable", "--job-name=other", "--mem=16", "--time=5", "--output=/dev/null"]
+    given = [_slurm(arena, "sbatch", *options, "--wrap=sleep 20").strip() for _ in range(3)]
+    return given if all(given) else []
+
+
+def _slurm(arena: Arena, command: str, *arguments: str) -> str:
+    return subprocess.run(
+        [process.executable(command), *arguments],
+        env=arena.lab["node"]["environment"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
