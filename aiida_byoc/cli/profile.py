@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiida_byoc.commands.policy import Limits
 from aiida_byoc.node import SettingsError
 
-__all__ = ["BROKERS", "SLOTS", "STORAGE", "adapt", "check_slots"]
+__all__ = ["BROKERS", "SLOTS", "STORAGE", "adapt", "check", "check_slots"]
 
 STORAGE = "byoc.psql_dos"
 BROKERS = ("byoc.postgres", "core.rabbitmq", "core.zeromq")
@@ -53,6 +53,23 @@ def adapt(name: str, broker: str) -> list[str]:
             "core.zeromq is for trying out: it forgets tasks when it dies, and may run a process twice"
         )
     return told
+
+
+def check(limits: Limits) -> None:
+    """The loaded profile is as `adapt` made it, and has slots enough for the policy.
+
+    Raises:
+        SettingsError: what is not, and the command that helps.
+    """
+    from aiida.manage import get_manager
+
+    profile = get_manager().get_profile()
+    storage, broker = profile.storage_backend, profile.process_control_backend
+    if storage != STORAGE or broker not in BROKERS:
+        raise SettingsError(
+            f"is on {storage} and {broker or 'no broker'}; run `verdi data byoc init` again"
+        )
+    check_slots(limits, workers=1)
 
 
 def check_slots(limits: Limits, workers: int) -> None:

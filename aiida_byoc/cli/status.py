@@ -23,6 +23,8 @@ def status() -> None:
 
     from aiida_byoc.agent.heartbeat import heartbeat
     from aiida_byoc.cli import checks
+    from aiida_byoc.cli.profile import check as check_profile
+    from aiida_byoc.commands.policy import Policy, PolicyError
     from aiida_byoc.database.connection import connect
     from aiida_byoc.database.migrate import check
     from aiida_byoc.events import witness
@@ -46,6 +48,7 @@ def status() -> None:
         "witness": f"{blindness}; `verdi data byoc init` installs it" if blindness else None,
     }
     probes: dict[str, Callable[[], None]] = {
+        "profile": lambda: check_profile(Policy.load(settings.policy_file).limits),
         "slurm": checks.slurm,
         "adapter": lambda: checks.adapter(str(settings.adapter_url)),
     }
@@ -53,7 +56,7 @@ def status() -> None:
         try:
             probe()
             findings[name] = None
-        except SettingsError as error:
+        except (PolicyError, SettingsError) as error:
             findings[name] = str(error)
     click.echo(f"node      {settings.node_id} (profile {profile})")
     for name, finding in findings.items():

@@ -205,6 +205,20 @@ def test_init_changes_no_profile_under_a_running_daemon(
     assert repeated.exit_code == 0
 
 
+@pytest.mark.usefixtures("node")
+def test_the_status_tells_of_a_profile_that_init_has_not_seen(
+    run: Run, options: dict[str, str], own_profile: Any
+) -> None:
+    """As after an operator chose another broker."""
+    init(run, options)
+    sound = run("status")
+    own_profile.set_process_controller(None, {})
+    changed = run("status")
+
+    assert "profile   ok" in sound.output
+    assert "profile   is on byoc.psql_dos and no broker" in changed.output
+
+
 @pytest.mark.usefixtures("node", "own_profile")
 def test_init_does_not_invent_the_address_of_rabbitmq(run: Run, options: dict[str, str]) -> None:
     """AiiDA has a command for it."""
