@@ -186,6 +186,7 @@ BROKEN = {
     "a line in an account": ('"chem-42"', '"chem\\n#SBATCH"', "queues.night.accounts.chemistry"),
     "a name": ("low =", '"low!" =', "queues.night.qos.low!"),
     "a digest": (DIGEST, "sha256:12", "images.localhost/byoc/demo.digests.0"),
+    "no job at all": ("[ceilings]", "[limits]\nactive_jobs = 0\n[ceilings]", "limits.active_jobs"),
     "an unapproved tag": (f'"1" = "{DIGEST}"', f'"1" = "{OTHER}"', "images.localhost/byoc/demo.tags"),
 }  # fmt: skip
 
