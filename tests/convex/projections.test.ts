@@ -48,13 +48,14 @@ describe("the order of arrival", () => {
     expect(updateOf(stored!)).toEqual(LIFE[4]);
   });
 
-  test("a gap of one counts, and so does the first update", async () => {
-    const { apply, job } = await deployment();
-    await apply([LIFE[1]!, LIFE[3]!]);
+  test("a gap of one counts, and so does the first update; the lowest is asked for", async () => {
+    const { outcomes, job } = await deployment();
+    const asked = (await outcomes([LIFE[1]!, LIFE[3]!])).map(({ missing_from }) => missing_from);
     expect((await job())!.missing).toEqual([
       { first: 1, last: 1 },
       { first: 3, last: 3 },
     ]);
+    expect(asked).toEqual([1, 1]);
   });
 
   test("a late update is on the timeline and leaves the state", async () => {

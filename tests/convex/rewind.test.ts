@@ -126,7 +126,7 @@ test(
           }
         }
       }),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   },
   5 * MINUTES,

@@ -65,6 +65,10 @@ CASES: dict[str, list[Accept | Told]] = {
         told("seq_conflict applied", up(1, message="other"), up(2)),
         told("duplicate", up(1)),
     ],
+    "two gaps": [
+        told("applied?1 applied?1", up(2), up(5)),
+        told("superseded?1 superseded?3 superseded", up(4), up(1), up(3)),
+    ],
     "a seq that no number can hold": [
         told("applied", up(1)),
         told("invalid applied", up(10**30), up(2)),
