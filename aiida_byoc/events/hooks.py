@@ -128,4 +128,6 @@ class EmitsExecutionEvents(_Process):
     def on_playing(self) -> None:
         with transaction(self.node.backend) as connection:
             super().on_playing()
+            # AiiDA saves one when it pauses, and none here: a worker that died now would load the process paused.
+            self._save_checkpoint()
             standing.go_on(connection, self.submission_id)
