@@ -217,7 +217,7 @@ def test_a_node_may_have_a_bounded_number_of_batches_at_the_product(job):
         product.open.set()
         return await asyncio.gather(*under_way)
 
-    answers = asyncio.run(story())
+    answers = asyncio.run(asyncio.wait_for(story(), 30))
 
     assert [answer.next_seq for answer in answers] == [{ONE: 2}, {ONE: 3}, {ONE: 4}, {TWO: 2}]
     assert ["n1", "n1", "n2"] in product.most
@@ -237,7 +237,7 @@ def test_who_gets_no_turn_in_time_is_sent_away_and_spoils_nothing(job):
         await first
         return await delivery.deliver(NODE, job(TWO, 1))
 
-    assert asyncio.run(story()).next_seq == {TWO: 2}
+    assert asyncio.run(asyncio.wait_for(story(), 30)).next_seq == {TWO: 2}
     assert product.calls == [[f"{ONE}:1"], [f"{TWO}:1"]]
 
 
