@@ -70,9 +70,14 @@ class EmitsExecutionEvents(_Process):
         return None
 
     def emit(self, report: Report) -> None:
-        """Write an event now, in a transaction of its own or the one that is open."""
+        """Write an event now, in a transaction of its own or the one that is open.
+
+        What a held job reaches in Slurm is told once it goes on (`standing.go_on`).
+        """
         with transaction(self.node.backend) as connection:
-            outbox.append(connection, self.submission_id, report)
+            job = standing.locked(connection, self.submission_id)
+            if job is None or job.state != ExecutionState.HELD or job.hold is None:
+                outbox.append(connection, self.submission_id, report)
 
     def update_outputs(self) -> None:
         # AiiDA asks the database for the links it has already made at every transition, and `on_entered` below asks

@@ -54,13 +54,11 @@ LEFT JOIN LATERAL (
 WHERE job.process_pk IS NOT NULL AND job.state IN ('launched', 'queued', 'running', 'held')
 """
 _OF_JOB = f"{_STANDING} AND job.submission_id = %s"
-_OF_PROCESSES = (
-    _STANDING
-    + """AND job.process_pk IN (
+_FAMILY = """(
     SELECT unnest(%(processes)s::bigint[])
-    UNION SELECT input_id FROM db_dblink WHERE output_id = ANY(%(processes)s) AND type = 'call_calc')
-"""
-)
+    UNION SELECT input_id FROM db_dblink WHERE output_id = ANY(%(processes)s) AND type = 'call_calc'
+)"""
+_OF_PROCESSES = f"{_STANDING} AND job.process_pk IN {_FAMILY}"
 _LOCK = "SELECT FROM byoc.job WHERE submission_id = %s FOR UPDATE"
 
 
