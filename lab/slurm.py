@@ -102,14 +102,7 @@ def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 1638
     conf = _configure(paths, nodes, cpus, memory_mib)
     environment = {"SLURM_CONF": str(conf)}
     munged = _start_munge(paths)
-    controller = process.spawn(paths, "slurmctld", ["slurmctld", "-D"], env=environment)
-    process.wait_until(
-        lambda: "is UP" in _ask(conf, "scontrol", "ping"),
-        START_SECONDS,
-        "slurmctld to answer",
-        logs=[paths.logs / "slurmctld.main.log"],
-        needs=[munged, controller],
-    )
+    controller = start_controller(paths)
     names = [f"n{number}" for number in range(1, nodes + 1)]
     daemons = [
         process.spawn(paths, f"slurmd-{name}", ["slurmd", "-D", "-N", name], env=environment)
@@ -129,6 +122,22 @@ def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 1638
         munged_pid=munged.pid,
         nodes=names,
     )
+
+
+def start_controller(paths: LabPaths) -> process.Daemon:
+    """Start the controller alone, on its saved state: after it was killed; wait until it answers."""
+    conf = _conf(paths)
+    controller = process.spawn(
+        paths, "slurmctld", ["slurmctld", "-D"], env={"SLURM_CONF": str(conf)}
+    )
+    process.wait_until(
+        lambda: "is UP" in _ask(conf, "scontrol", "ping"),
+        START_SECONDS,
+        "slurmctld to answer",
+        logs=[paths.logs / "slurmctld.main.log"],
+        needs=[process.recorded(paths)["munged"], controller],
+    )
+    return controller
 
 
 def stop(paths: LabPaths, *, cancel: bool = True) -> None:

@@ -239,10 +239,21 @@ def node(profile: Any, computer: Computer, built: image.Image, paths: LabPaths) 
     connection.close()
 
 
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubts about a Slurm job are told at once and end within seconds."""
+    monkeypatch.setattr("aiida_byoc.calculations.waiting._TELL_DOUBT_SECONDS", 0.0)
+    monkeypatch.setattr("aiida_byoc.calculations.waiting._MOST_SECONDS_BETWEEN_LOOKS", 1.0)
+    monkeypatch.setattr("aiida_byoc.commands.stopping._LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr("aiida_byoc.schedulers.verdict.MARGIN", 3.0)
+
+
 @pytest.fixture(autouse=True)
 def nothing_waits(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test accepted and did not launch is not the next one's."""
+    """What a test accepted and did not bring to an end is not the next one's."""
     yield
     if "node" in request.fixturenames:
         node: Node = request.getfixturevalue("node")
-        node.connection.execute("UPDATE byoc.job SET state = 'cancelled' WHERE state = 'accepted'")
+        node.connection.execute(
+            "UPDATE byoc.job SET state = 'cancelled' WHERE state NOT IN ('succeeded', 'failed')"
+        )

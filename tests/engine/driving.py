@@ -9,12 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiida.manage import get_manager
 from aiida.orm import CalcJobNode, load_node
+from plumpy import ensure_portal
 
 from aiida_byoc.calculations.container import ContainerJob
+from aiida_byoc.commands.stopping import Stopper
 from lab.process import wait_until
 
-__all__ = ["Underway"]
+__all__ = ["RUN_LOG", "SHORT", "Underway", "run", "squeue"]
+
+RUN_LOG = "echo run >> runs"
+"""Shell for a container: each run leaves a line that `Underway.runs` counts."""
+SHORT = {"cpu": 1, "memory_mib": 128, "walltime_seconds": 2}
+"""A shape whose walltime is over soon; Slurm itself allows it a minute."""
 
 T = TypeVar("T")
 
@@ -47,6 +55,42 @@ class Underway:
         self.until(self._task.done, "the work chain to end", seconds)
         return load_node(self.process.pid)
 
+    def kill(self) -> None:
+        """Kill the work chain, as a call from outside does; its attempt is another process."""
+        self._kill(self.process)
+        self.until(self.process.has_terminated, "the work chain to be killed")
+
+    def kill_attempt(self) -> None:
+        """Kill the newest attempt, unless it has ended."""
+        if not self.attempt.is_terminated:
+            process = self.attempt_process
+            self._kill(process)
+            self.until(process.has_terminated, "the attempt to be killed")
+
+    def stop(self) -> None:
+        """Kill the job's processes as an accepted cancel does, and let the launcher's stopper do the rest."""
+        self.kill()
+        self.kill_attempt()
+        stopper = Stopper(get_manager().get_profile_storage())
+
+        def ended() -> bool:
+            stopper.step()
+            return self.last["state"] in {"cancelled", "failed"}
+
+        self.until(ended, "the end to be told")
+
+    def end_unseen(self) -> None:
+        """Let the job end in Slurm while the worker does not look."""
+        self.until_state("running")
+        wait_until(lambda: set(self.jobs.values()) == {"COMPLETED"}, 60, "the job to end by itself")
+
+    def _kill(self, process: Any) -> None:
+        async def call() -> None:
+            await ensure_portal()
+            process.kill("by a test")
+
+        self._loop.run_until_complete(call())
+
     @property
     def last(self) -> dict[str, Any]:
         """The last event."""
@@ -78,7 +122,7 @@ class Underway:
 
     @property
     def runs(self) -> int:
-        """How often the container of `RUN_LOG` really ran."""
+        """How often the container really ran, by `RUN_LOG`."""
         log = self.directory / "work" / "runs"
         return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -90,10 +134,15 @@ class Underway:
     @property
     def jobs(self) -> dict[str, str]:
         """The jobs of that name that Slurm knows: id → state."""
-        said = subprocess.run(
-            ["squeue", "-h", "--states=all", "--format=%i %T", f"--name={self.name}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        said = squeue("--states=all", "--format=%i %T", f"--name={self.name}")
         return dict(line.split() for line in said.splitlines())  # type: ignore[misc]
+
+
+def squeue(*options: str) -> str:
+    """Ask Slurm's queue."""
+    return run("squeue", "--noheader", *options).strip()
+
+
+def run(*command: str, cwd: Path | None = None, check: bool = True) -> str:
+    """Run a command; return what it says."""
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=check).stdout

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.driving import Underway
+from tests.engine.driving import RUN_LOG, Underway
 
-RUN_LOG = ("sh", "-c", "echo run >> runs; sleep 1")
+RUN_ONCE = ("sh", "-c", f"{RUN_LOG}; sleep 1")
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 
 
@@ -60,7 +60,7 @@ def test_i17_an_sbatch_that_lies_is_called_once(
 ) -> None:
     """It made the job and says that it did not, every time."""
     log = before_sbatch(script)
-    job = Underway(node, node.accept(*RUN_LOG))
+    job = Underway(node, node.accept(*RUN_ONCE))
 
     chain = job.finish()
 
@@ -78,7 +78,7 @@ def test_i17_of_two_copies_one_runs(
     if first == "ours":
         copies = 'answer=$("$SBATCH" "$@"); "$SBATCH" "$@" > /dev/null; echo "$answer"'
     before_sbatch(copies)
-    job = Underway(node, node.accept(*RUN_LOG))
+    job = Underway(node, node.accept(*RUN_ONCE))
 
     chain = job.finish()
 
@@ -101,7 +101,7 @@ def test_i17_a_controller_that_cannot_be_asked_gets_no_job(
     squeue = tmp_path / "bin" / "squeue"
     squeue.write_text(f"#!/bin/bash\necho asked >> {tmp_path}/asked\nexit 1\n")
     squeue.chmod(0o755)
-    job = Underway(node, node.accept(*RUN_LOG))
+    job = Underway(node, node.accept(*RUN_ONCE))
     job.until((tmp_path / "asked").exists, "the question")
 
     squeue.unlink()
@@ -113,7 +113,7 @@ def test_i17_a_controller_that_cannot_be_asked_gets_no_job(
 
 def test_a_pause_while_slurm_has_the_job_loses_nothing(node: Any) -> None:
     """The process stands still, the Slurm job does not; played, it goes on with the same one."""
-    job = Underway(node, node.accept("sh", "-c", "echo run >> runs; sleep 3"))
+    job = Underway(node, node.accept("sh", "-c", f"{RUN_LOG}; sleep 3"))
     job.until_state("running")
 
     job.attempt_process.pause("by an operator")
