@@ -111,5 +111,5 @@ def started(pid: int) -> int | None:
 
 def die(reason: str) -> NoReturn:
     """End at once, running no handler: each could write to the database."""
-    _LOGGER.critical("Worker ends event=worker_fenced pid=%s: %s", os.getpid(), reason)
+    _LOGGER.critical("Worker ends event=worker_ended pid=%s: %s", os.getpid(), reason)
     os._exit(FENCED)

@@ -1,4 +1,4 @@
-"""`byoc.postgres`: a task is run by one living worker at a time, until its process has ended, whoever dies."""
+"""Workers of `byoc.postgres`: a task is run by one living worker at a time, until its process has ended."""
 
 from __future__ import annotations
 
@@ -8,62 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import kiwipy
 import psycopg
 import pytest
 
-from aiida_byoc.brokers import queue, worker
-from aiida_byoc.brokers.communicator import PostgresCommunicator
-from aiida_byoc.database.connection import connect
+from aiida_byoc.brokers import worker
 from tests.eventually import eventually
+from tests.postgres.brokers import Broker, prepare
 
 LEASE_SECONDS = 1.5
 MANY = 1000
-ENDED = '{"process_state": "finished"}'
-
-
-@dataclass
-class Broker:
-    """The database of a profile, and what a test does to it."""
-
-    storage: dict[str, Any]
-    connection: psycopg.Connection
-
-    def submit(self, *pks: int) -> None:
-        """Make processes and ask for them to be continued."""
-        for pk in pks:
-            with self.connection.transaction():
-                self.connection.execute(
-                    'INSERT INTO db_dbnode VALUES (%s, \'{"process_state": "created"}\')', (pk,)
-                )
-                queue.send(self.connection, pk, {"task": "continue", "args": {"pid": pk}})
-
-    def let_end(self, *pks: int) -> None:
-        """Let the processes end when they next look."""
-        self.connection.cursor().executemany(
-            "INSERT INTO may_end VALUES (%s)", [(pk,) for pk in pks]
-        )
-
-    def count(self, query: str, *values: Any) -> int:
-        """The number that a query gives."""
-        row = self.connection.execute(query.encode(), values).fetchone()
-        return int(row[0]) if row else 0
-
-    def is_empty(self) -> bool:
-        """Whether every task is done."""
-        return self.count("SELECT count(*) FROM byoc.task") == 0
-
-    def workers_of(self, pk: int) -> list[str]:
-        """Which workers ran a process, in the order of what they wrote."""
-        rows = self.connection.execute(
-            "SELECT worker_id::text FROM wrote WHERE process_pk = %s ORDER BY id", (pk,)
-        )
-        ids = [row[0] for row in rows]
-        return [each for index, each in enumerate(ids) if index == 0 or ids[index - 1] != each]
 
 
 @dataclass
@@ -82,12 +38,7 @@ class Worker:
 @pytest.fixture
 def broker(storage: dict[str, Any], connection: psycopg.Connection) -> Broker:
     """A profile's database with processes for rows."""
-    connection.execute("CREATE TABLE db_dbnode (id bigint PRIMARY KEY, attributes jsonb NOT NULL)")
-    connection.execute(
-        "CREATE TABLE wrote (id bigserial PRIMARY KEY, process_pk bigint, worker_id uuid)"
-    )
-    connection.execute("CREATE TABLE may_end (process_pk bigint PRIMARY KEY)")
-    return Broker(storage, connection)
+    return prepare(storage, connection)
 
 
 @pytest.fixture
@@ -112,16 +63,6 @@ def start(broker: Broker) -> Iterator[Callable[..., Worker]]:
     for process in started:
         with process:
             process.kill()
-
-
-@pytest.fixture
-def communicator(storage: dict[str, Any]) -> Iterator[PostgresCommunicator]:
-    """The broker in a process that is no worker."""
-    made = PostgresCommunicator(
-        lambda: connect(storage, application="broker"), joined=lambda: None, slots=1
-    )
-    yield made
-    made.close()
 
 
 def test_two_workers_contend_for_many_tasks_and_each_is_run_once(
@@ -236,99 +177,3 @@ def test_slots_bound_what_a_worker_takes_on(broker: Broker, start: Callable[...,
     eventually(lambda: broker.workers_of(3), "the third to run")
     broker.let_end(2, 3, 4, 5)
     eventually(broker.is_empty, "all tasks to be done")
-
-
-def test_a_task_sent_twice_is_one(broker: Broker, communicator: PostgresCommunicator) -> None:
-    """A repetition after a crash, or an operator's repair, adds nothing."""
-    task = {"task": "continue", "args": {"pid": 7, "nowait": True, "tag": None}}
-
-    communicator.task_send(task, no_reply=True)
-    communicator.task_send(task, no_reply=True)
-
-    assert queue.tasks(broker.connection) == [
-        (7, {"task": "continue", "args": {"pid": 7, "nowait": False, "tag": None}})
-    ]
-
-
-def test_a_task_is_done_only_when_its_process_has_ended(broker: Broker) -> None:
-    """Whatever a worker says: a process that has not ended is due again later; one that is gone is done."""
-    broker.submit(1, 2)
-    broker.connection.execute("DELETE FROM db_dbnode WHERE id = 2")
-    worker.register(broker.connection)
-    assert len(queue.claim(broker.connection, 2)) == 2
-
-    assert not queue.settle(broker.connection, 1)
-    assert queue.settle(broker.connection, 2)
-
-    again = "SELECT count(*) FROM byoc.task WHERE owner IS NULL AND not_before > now()"
-    assert broker.count(again) == 1
-    broker.connection.execute("UPDATE db_dbnode SET attributes = %s", (ENDED,))
-    assert queue.settle(broker.connection, 1)
-    queue.release(broker.connection)
-
-
-def test_a_call_reaches_the_process_wherever_it_runs(
-    communicator: PostgresCommunicator, storage: dict[str, Any]
-) -> None:
-    """The answer comes back, also one that is too long for a notification, and so does an error."""
-    other = PostgresCommunicator(
-        lambda: connect(storage, application="broker"), joined=lambda: None, slots=1
-    )
-    try:
-        other.add_rpc_subscriber(lambda _, message: message * 10_000, 5)
-
-        def fail(_: Any, message: Any) -> Any:
-            raise RuntimeError(message)
-
-        other.add_rpc_subscriber(fail, 6)
-        eventually(other._listening.is_set, "the other to listen")
-
-        assert communicator.rpc_send(5, "ab").result(10) == "ab" * 10_000
-        with pytest.raises(kiwipy.RemoteException, match="RuntimeError: no"):
-            communicator.rpc_send(6, "no").result(10)
-    finally:
-        other.close()
-
-
-def test_a_call_to_a_process_without_a_worker_fails_at_once(
-    broker: Broker, communicator: PostgresCommunicator
-) -> None:
-    """Nobody could answer: better to know than to wait."""
-    broker.submit(1)
-
-    with pytest.raises(kiwipy.UnroutableError):
-        communicator.rpc_send(1, {})
-
-
-def test_a_broadcast_reaches_everybody(
-    communicator: PostgresCommunicator, storage: dict[str, Any]
-) -> None:
-    """In this process and in others, with sender and subject."""
-    other = PostgresCommunicator(
-        lambda: connect(storage, application="broker"), joined=lambda: None, slots=1
-    )
-    heard: list[tuple[str, Any]] = []
-    arrived: Future[None] = Future()
-
-    def hear(name: str) -> Callable[..., None]:
-        def subscriber(_: Any, body: Any, sender: Any, subject: Any, correlation_id: Any) -> None:
-            heard.append((name, (body, sender, subject, correlation_id)))
-            if len(heard) == 2:
-                arrived.set_result(None)
-
-        return subscriber
-
-    try:
-        for name, each in {"here": communicator, "there": other}.items():
-            each.add_broadcast_subscriber(hear(name))
-            eventually(each._listening.is_set, "everybody to listen")
-
-        communicator.broadcast_send(None, sender=3, subject="state_changed.a.b")
-
-        arrived.result(10)
-        assert sorted(heard) == [
-            ("here", (None, 3, "state_changed.a.b", None)),
-            ("there", (None, 3, "state_changed.a.b", None)),
-        ]
-    finally:
-        other.close()
