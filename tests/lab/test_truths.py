@@ -1,0 +1,172 @@
+"""The comparison sees everything that must not be: what one truth says against the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from lab.chaos.evidence import Evidence
+from lab.chaos.load import Job
+from lab.chaos.truths import compare
+
+SUBMISSION = "11111111-1111-4111-8111-111111111111"
+NAME = f"byoc-{SUBMISSION}-1"
+STATES = ["accepted", "launched", "queued", "succeeded"]
+
+
+def _job(**changes: Any) -> Job:
+    job = Job(
+        tenant=0, tenant_id="acme", command={"job_id": "job-1"}, expected="succeeded", **changes
+    )
+    job.submission_id = changes.get("submission_id", SUBMISSION)
+    return job
+
+
+def _evidence() -> dict[str, Any]:
+    """What all four say of one job that ran and succeeded."""
+    told = [{"seq": seq, "state": state} for seq, state in enumerate(STATES, start=1)]
+    row = {"submission_id": SUBMISSION, "tenant_id": "acme", "job_id": "job-1", "process_pk": 1}
+    timeline = [
+        {"seq": data["seq"], "execution_state": data["state"], "outcome": "applied"}
+        for data in told
+    ]
+    return {
+        "ledger": [
+            {
+                **row,
+                "state": "succeeded",
+                "seq": 4,
+                "acked_seq": 4,
+                "latest_seq": 4,
+                "quarantine": None,
+            }
+        ],
+        "events": {SUBMISSION: told},
+        "chains": [{"submission_id": SUBMISSION, "id": 1, "state": "finished"}],
+        "calculations": [
+            {"submission_id": SUBMISSION, "attempt": "iteration_01", "id": 2, "state": "finished"}
+        ],
+        "finished": [{"JobId": "7", "Name": NAME, "JobState": "COMPLETED", "ExitCode": "0:0"}],
+        "queued": [],
+        "runs": {SUBMISSION: [["start", "end"]]},
+        "shown": {"job-1": ({"seq": 4, "execution_state": "succeeded"}, timeline)},
+        "repairs": {},
+    }
+
+
+def test_truths_that_agree_hold() -> None:
+    """Nothing is found where nothing is; the counts say what there was."""
+    truths = compare([_job()], Evidence(**_evidence()))
+
+    assert truths.holds, truths.table()
+    assert truths.counts == {
+        "submitted": 1,
+        "accepted": 1,
+        "executed once": 1,
+        "never started": 0,
+        "second copies that the fence stopped": 0,
+        "ended: succeeded": 1,
+    }
+
+
+def _again(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda found: found[name].append({**found[name][0], "id": 9, "JobId": "8"})
+
+
+def _set(place: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda found: found[place][0].update(changes)
+
+
+WRONG: list[tuple[str, str, Callable[[dict[str, Any]], object]]] = [
+    ("the ledger lost it", "lost", lambda f: f["ledger"].clear()),
+    ("the product lost it", "lost", lambda f: f["shown"].clear()),
+    ("its work chain is gone", "lost", lambda f: f["chains"].clear()),
+    (
+        "it ran again in the same directory",
+        "executed twice",
+        lambda f: f["runs"][SUBMISSION][0].append("start"),
+    ),
+    (
+        "it ran again in another directory",
+        "executed twice",
+        lambda f: f["runs"][SUBMISSION].append(["start"]),
+    ),
+    ("two work chains", "doubled", _again("chains")),
+    ("two calculations of an attempt", "doubled", _again("calculations")),
+    ("two Slurm jobs of an attempt", "doubled", _again("finished")),
+    ("an event is missing", "out of order", lambda f: f["events"][SUBMISSION].pop(1)),
+    (
+        "an event may not follow the other",
+        "out of order",
+        lambda f: f["events"][SUBMISSION][1].update(state="running"),
+    ),
+    ("the ledger's state has no event", "out of order", _set("ledger", state="failed")),
+    ("the timeline has a hole", "out of order", lambda f: f["shown"]["job-1"][1].pop(1)),
+    (
+        "an update came late",
+        "out of order",
+        lambda f: f["shown"]["job-1"][1][1].update(outcome="superseded"),
+    ),
+    ("the projection is old", "out of order", lambda f: f["shown"]["job-1"][0].update(seq=3)),
+    ("it never ended", "stuck", _set("ledger", state="running")),
+    ("it was not delivered", "stuck", _set("ledger", acked_seq=3)),
+    ("it is quarantined", "stuck", _set("ledger", quarantine={"code": "x"})),
+    ("AiiDA still works on it", "stuck", _set("calculations", state="waiting")),
+    ("Slurm still has it", "stuck", lambda f: f["queued"].append(NAME)),
+    (
+        "success of what did not come to its end",
+        "untrue",
+        lambda f: f["runs"][SUBMISSION][0].remove("end"),
+    ),
+    ("success of what never ran", "untrue", lambda f: f["runs"].clear()),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG]
+)
+def test_each_thing_that_must_not_be_is_found(
+    kind: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """One change to what agreed, one kind of violation that names the job."""
+    found = deepcopy(_evidence())
+    change(found)
+
+    truths = compare([_job()], Evidence(**found))
+
+    assert [each for each in truths.violations[kind] if each.startswith("job-1: ")]
+
+
+def test_what_the_submitter_was_told_counts() -> None:
+    """No answer until the end, another answer to the same key, another submission than the one that was accepted."""
+    evidence = Evidence(**_evidence())
+    unanswered, other, contradicted = _job(), _job(), _job()
+    unanswered.submission_id = None
+    other.submission_id = "22222222-2222-4222-8222-222222222222"
+    contradicted.contradictions.append("another")
+
+    assert compare([unanswered], evidence).violations["lost"]
+    assert compare([other], evidence).violations["lost"]
+    assert compare([contradicted], evidence).violations["doubled"]
+
+
+def test_an_end_must_be_the_programs_or_its_cancellers() -> None:
+    """`cancelled` needs somebody who cancelled, `lost` a controller that forgot and a program that did not end."""
+    ended = _evidence()
+    ended["events"][SUBMISSION][-1].update(state="cancelled")
+    ended["ledger"][0].update(state="cancelled")
+    lost = _evidence()
+    lost["events"][SUBMISSION][-1].update(state="failed", error={"code": "lost"})
+    lost["ledger"][0].update(state="failed")
+    cancelled = _job()
+    cancelled.cancelled = True
+
+    assert compare([_job()], Evidence(**ended)).violations["untrue"]
+    assert not compare([cancelled], Evidence(**ended)).violations["untrue"]
+    assert len(compare([_job()], Evidence(**lost)).violations["untrue"]) == 2
+    assert len(compare([_job()], Evidence(**lost), slurm_forgot=True).violations["untrue"]) == 1
+    lost["runs"][SUBMISSION][0].remove("end")
+    assert not compare([_job()], Evidence(**lost), slurm_forgot=True).violations["untrue"]
