@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiida.common.datastructures import CalcJobState
+from aiida.engine.utils import instantiate_process
 
+from aiida_byoc.calculations.container import ContainerJob
 from tests.engine.driving import RUN_LOG, Underway
 
 RUN_ONCE = ("sh", "-c", f"{RUN_LOG}; sleep 1")
@@ -125,3 +128,23 @@ def test_a_pause_while_slurm_has_the_job_loses_nothing(node: Any) -> None:
     assert chain.is_finished_ok, chain.exit_message
     assert job.runs == 1
     assert job.states[-3:] == ["held", "running", "succeeded"]
+
+
+def test_a_worker_that_dies_after_the_upload_loses_no_output(node: Any) -> None:
+    """AiiDA has noted the upload, and held its output in memory alone; the next worker gives it again."""
+    chain = node.load(node.launch(node.accept("true")))
+    chain.setup()
+    chain.unpack_image()
+    attempt = instantiate_process(node.runner, ContainerJob, **chain._attempt(1))
+    node.runner.persister.save_checkpoint(attempt)
+    attempt.node.set_remote_workdir("/somewhere")
+
+    assert "remote_folder" not in node.load(attempt.pid).outputs
+    attempt.node.set_state(CalcJobState.UNSTASHING)
+    again = node.load(attempt.pid)
+    again.update_outputs()
+
+    assert attempt.node.outputs.remote_folder.get_remote_path() == "/somewhere"
+    assert (
+        node.load(attempt.pid).outputs["remote_folder"].uuid == again.outputs["remote_folder"].uuid
+    )
