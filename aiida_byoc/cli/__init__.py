@@ -17,6 +17,7 @@ __all__ = ["byoc"]
     cls=LateGroup,
     late={
         "init": "aiida_byoc.cli.init:init",
+        "doctor": "aiida_byoc.cli.doctor:doctor",
         "status": "aiida_byoc.cli.status:status",
         "agent": "aiida_byoc.cli.agent:agent",
         "jobs": "aiida_byoc.cli.jobs:jobs",

@@ -26,7 +26,7 @@ from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 
-__all__ = ["Repairer"]
+__all__ = ["Repairer", "answers"]
 
 _LOGGER = logging.getLogger(__name__)
 _PLAY_SECONDS = 5.0
@@ -73,7 +73,7 @@ class _Paused:
 class _Probe:
     """Whether a cluster answered, and until when that need not be asked again (monotonic, seconds)."""
 
-    answers: bool
+    works: bool
     until: float
     pause: float
 
@@ -162,15 +162,16 @@ class Repairer:
         authinfo = attempt.get_authinfo()
         probe = self._probes.get(authinfo.pk)
         if probe is None or probe.until <= time.monotonic():
-            answers = _ping(authinfo)
+            works = answers(authinfo)
             longer = self.rules.first_seconds if probe is None else 2 * probe.pause
-            pause = self.rules.first_seconds if answers else min(longer, self.rules.most_seconds)
-            probe = _Probe(answers, time.monotonic() + pause, pause)
+            pause = self.rules.first_seconds if works else min(longer, self.rules.most_seconds)
+            probe = _Probe(works, time.monotonic() + pause, pause)
             self._probes[authinfo.pk] = probe
-        return probe.answers
+        return probe.works
 
 
-def _ping(authinfo: AuthInfo) -> bool:
+def answers(authinfo: AuthInfo) -> bool:
+    """Whether the cluster can be reached by AiiDA's transport and its Slurm answers."""
     try:
         with authinfo.get_transport() as transport:
             status, output, _ = transport.exec_command_wait(_PROBE)

@@ -1,0 +1,176 @@
+"""The parts of a management node, asked one by one; each answer is `None`, or one sentence with what helps."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import psycopg
+
+from aiida_byoc.cli import checks, profile
+from aiida_byoc.commands.policy import Policy
+from aiida_byoc.events import witness
+from aiida_byoc.node import NodeSettings, SettingsError
+
+__all__ = ["ask", "has_agent", "parts", "versions"]
+
+_SESSION = (
+    "SELECT true FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+)
+_DURABLE = """
+SELECT name || ' = ' || setting FROM pg_settings
+WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off' ORDER BY name
+"""
+_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float"
+_WORKERS = "SELECT count(*) FROM byoc.worker WHERE lease_until > now() AND fenced_at IS NULL"
+_TROUBLE = "SELECT problem || ' since ' || since::timestamptz(0) || ': ' || message FROM byoc.relay_trouble"
+
+_SKEW_SECONDS = 30.0
+"""Half of what the adapter forgives a token."""
+_MIN_JOB_AGE_SECONDS = 60
+"""So long Slurm must remember an ended job: looks at it are up to this far apart while there are doubts."""
+
+Part = Callable[[], str | None]
+
+
+def ask(part: Part) -> str | None:
+    """What is wrong with a part; it may be down in whatever way."""
+    try:
+        return part()
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        return str(error).strip() or type(error).__name__
+
+
+def has_agent(connection: psycopg.Connection) -> bool:
+    """Whether an agent is connected to the database."""
+    return _has_session(connection, "byoc-agent")
+
+
+def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -> dict[str, Part]:
+    """What to ask, by its name, in the order of DESIGN's boxes."""
+
+    def of_adapter() -> str | None:
+        checks.adapter(str(settings.adapter_url))
+        return None
+
+    def of_profile() -> str | None:
+        profile.check(Policy.load(settings.policy_file).limits)
+        return None
+
+    return {
+        "database": lambda: _database(connection),
+        "clock": lambda: _clock(connection),
+        "witness": lambda: _witness(connection),
+        "profile": of_profile,
+        "broker": lambda: _broker(broker),
+        "agent": lambda: (
+            None if has_agent(connection) else "not running; start `verdi data byoc agent run`"
+        ),
+        "launcher": lambda: _launcher(connection),
+        "workers": lambda: _workers(connection, broker),
+        "adapter": of_adapter,
+        "relay": lambda: _relay(connection),
+        "slurm": _slurm,
+        "transport": lambda: _transport(settings.code),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed here."""
+    return {name: version(name) for name in ("aiida-byoc", "aiida-core", "psycopg")}
+
+
+def _has_session(connection: psycopg.Connection, application: str) -> bool:
+    return connection.execute(_SESSION, (application,)).fetchone() is not None
+
+
+def _launcher(connection: psycopg.Connection) -> str | None:
+    if _has_session(connection, "byoc-launcher"):
+        return None
+    return "not running; the agent starts it anew, and its log says why it ended"
+
+
+def _database(connection: psycopg.Connection) -> str | None:
+    careless = [row[0] for row in connection.execute(_DURABLE)]
+    if not careless:
+        return None
+    return f"PostgreSQL may lose what it has committed ({', '.join(careless)}); switch that on in postgresql.conf"
+
+
+def _clock(connection: psycopg.Connection) -> str | None:
+    before = time.time()
+    row = connection.execute(_CLOCK).fetchone()
+    skew = abs((row[0] if row else before) - before)
+    if skew <= _SKEW_SECONDS:
+        return None
+    return f"this machine and the database disagree by {skew:.0f} s; synchronise their clocks (NTP)"
+
+
+def _witness(connection: psycopg.Connection) -> str | None:
+    wrong = witness.check(connection)
+    return f"{wrong}; `verdi data byoc init` installs it" if wrong else None
+
+
+def _broker(broker: str) -> str | None:
+    if broker != "core.zeromq":
+        return None
+    return (
+        "core.zeromq forgets tasks when it dies; `verdi daemon stop`, then `verdi data byoc init` with"
+        " --broker byoc.postgres"
+    )
+
+
+def _workers(connection: psycopg.Connection, broker: str) -> str | None:
+    from aiida.engine.daemon.client import get_daemon_client
+
+    if broker == "byoc.postgres":
+        row = connection.execute(_WORKERS).fetchone()
+        alive = bool(row and row[0])
+    else:
+        alive = get_daemon_client().is_daemon_running
+    return None if alive else "none is alive; start `verdi daemon start`"
+
+
+def _relay(connection: psycopg.Connection) -> str | None:
+    row = connection.execute(_TROUBLE).fetchone()
+    if row is None:
+        return None
+    helps = "; docs/restore.md says what to do" if row[0].startswith("epoch-mismatch") else ""
+    return f"nothing is delivered, {row[0]}{helps}"
+
+
+def _slurm() -> str | None:
+    checks.slurm()
+    shown = subprocess.run(
+        ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    age = re.search(r"^MinJobAge\s*=\s*(\d+)", shown, re.MULTILINE)
+    if age and int(age[1]) < _MIN_JOB_AGE_SECONDS:
+        return (
+            f"Slurm forgets ended jobs after {age[1]} s; set MinJobAge in slurm.conf to"
+            f" {_MIN_JOB_AGE_SECONDS} or more"
+        )
+    return None
+
+
+def _transport(code: str) -> str | None:
+    from aiida.orm import load_code
+
+    from aiida_byoc.commands.repair import answers
+
+    computer: Any = load_code(code).computer
+    if computer is None or not computer.is_configured:
+        raise SettingsError(
+            f"the computer of {code} is not configured; run `verdi computer configure`"
+        )
+    if answers(computer.get_authinfo(computer.backend.default_user)):
+        return None
+    return (
+        f"the cluster does not answer AiiDA's transport; run `verdi computer test {computer.label}`"
+    )

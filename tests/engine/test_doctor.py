@@ -1,0 +1,136 @@
+"""`verdi data byoc doctor`: every part of the node is examined, whatever else is down."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from aiida_byoc.cli import byoc, common, parts
+from aiida_byoc.cli.common import settings_path
+from aiida_byoc.database.connection import connect
+from tests.builders import POLICY
+from tests.postgres.jobs import report
+
+
+@pytest.fixture
+def run(node: Any, profile: Any, tmp_path: Path) -> Iterator[Callable[..., Result]]:
+    """The command, on a node that is set up; no agent, daemon or adapter runs."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    path = settings_path(profile.name)
+    node.settings.model_copy(update={"policy_file": policy}).save(path)
+    yield lambda *options: CliRunner().invoke(byoc, ["doctor", *options], catch_exceptions=False)
+    path.unlink()
+
+
+def test_a_node_of_which_half_is_down_is_examined_all_the_same(run: Callable[..., Result]) -> None:
+    """Every part is asked, and each that is away is named with what helps; exit status 1."""
+    result = run("--json")
+
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)["parts"]
+    sound = {name for name, wrong in told.items() if wrong is None}
+    assert {"database", "clock", "slurm", "transport", "broker", "relay"} <= sound
+    for name, helps in {
+        "agent": "agent run",
+        "launcher": "its log",
+        "workers": "verdi daemon start",
+        "adapter": "cannot be reached",
+        "profile": "init",
+    }.items():
+        assert helps in told[name]
+
+
+def test_the_table_names_job_and_command(run: Callable[..., Result], node: Any) -> None:
+    submission = node.accept()
+    node.launch(submission)
+    report(node.connection, submission, "held")
+    node.connection.execute(
+        "UPDATE byoc.event SET occurred_at = now() - interval '1 hour' WHERE submission_id = %s",
+        (submission,),
+    )
+    job = node.events(submission)[0]["job_id"]
+
+    result = run()
+
+    assert result.exit_code == 1
+    (line,) = [
+        line for line in result.output.splitlines() if job in line and "undelivered" not in line
+    ]
+    assert "the transport is down" in line
+    assert "verdi process report" in line
+    assert "slurm      ok" in result.output
+
+
+@pytest.mark.usefixtures("run")
+def test_without_the_database_it_says_so_in_one_sentence(
+    run: Callable[..., Result], profile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = {**profile.storage_config, "database_port": 1}
+    monkeypatch.setattr(common, "profile_storage", lambda: (profile.name, away))
+
+    result = run()
+
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert "the profile's database does not answer" in result.output
+
+
+def test_a_database_that_may_lose_commits_is_named(profile: Any, node: Any) -> None:
+    with connect(profile.storage_config, application="test") as connection:
+        asked = parts.parts(connection, node.settings, "byoc.postgres")
+        assert parts.ask(asked["database"]) is None
+        connection.execute("SET synchronous_commit = off")
+
+        assert "synchronous_commit = off" in (parts.ask(asked["database"]) or "")
+
+
+def test_a_clock_that_is_off_is_named(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("aiida_byoc.cli.parts.time.time", lambda: now - 3600)
+
+    wrong = parts.ask(parts.parts(node.connection, node.settings, "byoc.postgres")["clock"])
+
+    assert "disagree by 3600 s" in (wrong or "")
+
+
+def test_a_slurm_that_forgets_soon_is_named(
+    node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        "#!/bin/sh\necho 'Slurmctld(primary) at here is UP'\necho 'MinJobAge               = 10 sec'\n"
+    )
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    wrong = parts.ask(parts.parts(node.connection, node.settings, "byoc.postgres")["slurm"])
+
+    assert "forgets ended jobs after 10 s" in (wrong or "")
+
+
+def test_the_other_parts_are_named_too(node: Any) -> None:
+    """A broker that forgets, workers of which none lives, an epoch that the product does not know."""
+    node.connection.execute(
+        "INSERT INTO byoc.relay_trouble (problem, message) VALUES ('epoch-mismatch', 'new')"
+    )
+    asked = parts.parts(node.connection, node.settings, "core.zeromq")
+
+    assert "--broker byoc.postgres" in (parts.ask(asked["broker"]) or "")
+    assert "docs/restore.md" in (parts.ask(asked["relay"]) or "")
+    node.connection.execute(
+        "INSERT INTO byoc.worker (worker_id, host, boot_id, pid, pid_started, lease_until)"
+        " VALUES (gen_random_uuid(), 'h', 'b', 1, 1, now() - interval '1 minute')"
+    )
+    workers = parts.parts(node.connection, node.settings, "byoc.postgres")["workers"]
+    assert "none is alive" in (parts.ask(workers) or "")
+    node.connection.execute("UPDATE byoc.worker SET lease_until = now() + interval '1 minute'")
+    assert parts.ask(workers) is None
+    node.connection.execute("TRUNCATE byoc.worker, byoc.task, byoc.relay_trouble")
