@@ -169,7 +169,7 @@ def _job(
     )
     named = (command.tenant_id, command.job_id, command.workspace_id, command.workspace_id)
     cursor = connection.cursor(row_factory=dict_row)
-    return cursor.execute(query + " FOR UPDATE OF job" if lock else query, named).fetchone()
+    return cursor.execute(query + " FOR NO KEY UPDATE OF job" if lock else query, named).fetchone()
 
 
 def _bury(

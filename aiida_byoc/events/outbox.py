@@ -52,7 +52,7 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
     cursor = connection.cursor(row_factory=dict_row)
     job = cursor.execute(
         "SELECT job.*, node.node_id, byoc.epoch() AS epoch FROM byoc.job, byoc.node"
-        " WHERE submission_id = %s FOR UPDATE OF job",
+        " WHERE submission_id = %s FOR NO KEY UPDATE OF job",
         (submission_id,),
     ).fetchone()
     if job is None:
@@ -85,7 +85,7 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
 def resume(connection: psycopg.Connection, submission_id: str, occurred_at: datetime) -> int | None:
     """Take a held job back to the state it was held from; do nothing when it is not held."""
     row = connection.execute(
-        "SELECT held_from FROM byoc.job WHERE submission_id = %s AND state = 'held' FOR UPDATE",
+        "SELECT held_from FROM byoc.job WHERE submission_id = %s AND state = 'held' FOR NO KEY UPDATE",
         (submission_id,),
     ).fetchone()
     if row is None:

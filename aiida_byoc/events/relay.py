@@ -69,7 +69,9 @@ def deliver(connection: psycopg.Connection, sink: EventSink, *, lane: str = "rel
         _complain(sent, answer)
         with connection.transaction():
             stream.settle(connection, lane, decisions)
-            stream.release(connection, lane, claims)
+        # Apart: PostgreSQL checks the foreign key of a row that one transaction changes twice, and would wait for the
+        # job's lock, whose holder waits for this row.
+        stream.release(connection, lane, claims)
     except BaseException:
         with contextlib.suppress(psycopg.Error):
             stream.release(connection, lane, claims)

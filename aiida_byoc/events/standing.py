@@ -59,7 +59,7 @@ _FAMILY = """(
     UNION SELECT input_id FROM db_dblink WHERE output_id = ANY(%(processes)s) AND type = 'call_calc'
 )"""
 _OF_PROCESSES = f"{_STANDING} AND job.process_pk IN {_FAMILY}"
-_LOCK = "SELECT FROM byoc.job WHERE submission_id = %s FOR UPDATE"
+_LOCK = "SELECT FROM byoc.job WHERE submission_id = %s FOR NO KEY UPDATE"
 
 
 class Busy(Exception):
