@@ -89,7 +89,9 @@ def spawn(
     process = Process.read(pid)
     daemon = Daemon(name=name, pid=pid, started=process.started if process else 0, log=log)
     record = {**asdict(daemon), "log": str(log)}
-    (_records(paths) / name).write_text(json.dumps(record))
+    draft = paths.root / f"{name}.new"
+    draft.write_text(json.dumps(record))
+    draft.replace(_records(paths) / name)  # whole at any time: others may be reading
     return daemon
 
 
