@@ -47,14 +47,14 @@ def pause(status: str) -> str:
 
 def task(owner: str, not_before: str) -> str:
     return (
-        "INSERT INTO byoc.task (process_pk, body, owner, not_before, attempts)"
-        f" VALUES (%(pk)s, '{{}}', {owner}, now() + interval '{not_before}', 4)"  # noqa: S608
+        "INSERT INTO byoc.task (process_pk, body, owner, not_before, attempts)"  # noqa: S608
+        f" VALUES (%(pk)s, '{{}}', {owner}, now() + interval '{not_before}', 4)"
     )
 
 
 DEAD = (
-    "INSERT INTO byoc.worker (worker_id, host, boot_id, pid, pid_started, lease_until)"
-    f" VALUES ('{WORKER}', 'h', 'b', 1, 1, now() - interval '1 minute')"  # noqa: S608
+    "INSERT INTO byoc.worker (worker_id, host, boot_id, pid, pid_started, lease_until)"  # noqa: S608
+    f" VALUES ('{WORKER}', 'h', 'b', 1, 1, now() - interval '1 minute')"
 )
 PLAYED = "INSERT INTO byoc.play (process_pk, stage, submission_id, plays) VALUES (%(pk)s, '', %(job)s, 3)"
 QUEUED = ("queued", {"scheduler": {"job_id": "77", "wait_reason": "Priority"}})

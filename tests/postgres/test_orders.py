@@ -1,14 +1,12 @@
-"""I6: whatever the order of submit, cancel, launch and their repetitions, the end is consistent."""
+"""I6: submit, cancel, launch and their repetitions all at once; `test_model.py` has them one after the other."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-import pytest
 
 from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.lifecycle import ExecutionState
@@ -87,15 +85,6 @@ def check_end(connection: psycopg.Connection, outcomes: dict[str, str]) -> None:
     else:
         assert told == ["accepted", "cancelled"]
         assert cancels == {"cancelled"}
-
-
-@pytest.mark.parametrize("first", STEPS)
-def test_i6_every_order_ends_consistent(connection: psycopg.Connection, first: str) -> None:
-    others = [step for step in STEPS if step != first]
-    for rest in itertools.permutations(others):
-        outcomes = {step: ACTIONS[step](connection) for step in (first, *rest)}
-        check_end(connection, outcomes)
-        connection.execute("TRUNCATE byoc.job CASCADE")
 
 
 def test_i6_all_at_once_ends_consistent(
