@@ -36,6 +36,8 @@ _LOGGER = logging.getLogger(__name__)
 _KILL_SECONDS = 5.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
+_STEP_SECONDS = 5.0
+"""A cluster or a process that does not answer must not keep the launcher from launching: the rest waits."""
 
 _TO_STOP = """
 SELECT job.process_pk, job.submission_id::text
@@ -43,7 +45,6 @@ FROM byoc.job JOIN db_dbnode AS node ON node.id = job.process_pk
 WHERE job.state IN ('launched', 'queued', 'running', 'held')
   AND (job.cancel_requested_at IS NOT NULL AND job.dispatched_at IS NOT NULL
        OR node.attributes ->> 'process_state' IN ('finished', 'excepted', 'killed'))
-ORDER BY job.accepted_at LIMIT 20
 """
 
 
@@ -53,18 +54,24 @@ class Stopper:
     def __init__(self, storage: Any) -> None:
         self._storage = storage
         self._again: dict[int, tuple[float, float]] = {}
+        self._next_look = 0.0
         self._unaccounted: dict[int, float] = {}
 
     def step(self) -> None:
-        """Do what is due for every job that is to stop."""
+        """Do what is due for every job that is to stop; looks for such jobs at most once a second."""
+        began = time.monotonic()
+        if began < self._next_look:
+            return
+        self._next_look = began + _FIRST_PAUSE
         with transaction(self._storage) as connection:
             to_stop = connection.execute(_TO_STOP).fetchall()
         again = {pk: self._again.get(pk, (0.0, _FIRST_PAUSE)) for pk, _ in to_stop}
-        for pk, submission_id in to_stop:
+        for pk, submission_id in sorted(to_stop, key=lambda row: again[row[0]]):
             due, pause = again[pk]
-            if due <= time.monotonic():
-                self._stop(load_node(pk), submission_id, tell_doubt=pause == _LONGEST_PAUSE)
-                again[pk] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
+            if due > began or time.monotonic() - began > _STEP_SECONDS:
+                break
+            self._stop(load_node(pk), submission_id, tell_doubt=pause == _LONGEST_PAUSE)
+            again[pk] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
         self._again = again
 
     def _stop(self, chain: ProcessNode, submission_id: str, *, tell_doubt: bool) -> None:

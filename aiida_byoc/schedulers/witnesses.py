@@ -41,8 +41,10 @@ _LOOK = """\
 name={name}
 {functions}
 cd {directory} && ls > /dev/null && found=1
-jobs=$(queued) && echo controller
-[ -n "$jobs" ] || jobs=$(accounted 2> /dev/null)
+if jobs=$(queued); then
+  echo controller
+  [ -n "$jobs" ] || jobs=$(accounted 2> /dev/null)
+fi
 while read -r id state rest; do [ -z "$id" ] || echo "job $id $state"; done <<< "${{jobs//|/ }}"
 if [ -n "$found" ]; then
   echo directory
