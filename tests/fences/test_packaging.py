@@ -120,6 +120,7 @@ def test_the_entry_points_of_the_wheel_are_those_of_setup_cfg(distribution):
         "aiida.parsers",
         "aiida.schedulers",
         "aiida.storage",
+        "aiida.brokers",
         "aiida.cmdline.data",
         "console_scripts",
     }
