@@ -20,7 +20,7 @@ POINTS: dict[str, str] = {
     "verdict.sent": "the adapter has the verdict",
     "launch.created": "work chain, checkpoint and event are written, not committed",
     "launch.committed": "the work chain is committed; with a broker apart from Postgres, no task exists",
-    "launch.dispatched": "the task exists, the ledger does not say so",
+    "launch.dispatched": "only with a broker apart from Postgres: the task exists, the ledger does not say so",
     "task.claimed": "a worker owns a task, and has not begun it",
     "child.submitted": "the work chain submitted its calculation, its own checkpoint is older",
     "slurm.submitted": "Slurm has the attempt, AiiDA does not know its job id",

@@ -35,7 +35,7 @@ PROFILE = "byoc"
 QUEUE = "main"
 COMPUTER = "lab"
 BROKER = "byoc.postgres"
-WORKERS = 1
+WORKERS = 2
 START_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 
@@ -208,6 +208,8 @@ def _make_profile(paths: LabPaths, postgres: Postgres, env: Mapping[str, str]) -
     login = ("--safe-interval", "0", "--no-use-login-shell")
     _verdi(env, "computer", "configure", "core.local", "-n", *login, COMPUTER)
     _verdi(env, "config", "set", "runner.poll.interval", "5")
+    # With the default of 2 s a busy machine cannot stop its daemon.
+    _verdi(env, "config", "set", "daemon.timeout", "30")
 
 
 def _point_to(server: RabbitMQ, env: Mapping[str, str]) -> None:
