@@ -149,6 +149,18 @@ def test_a_cancel_from_another_workspace_buries_nothing(connection: psycopg.Conn
     assert states(connection, submission) == ["accepted", "cancelled"]
 
 
+def test_each_workspace_has_its_own_tombstone(connection: psycopg.Connection) -> None:
+    for workspace in ("lab", "other"):
+        cancellation, repeated = ledger.cancel(
+            connection, cancel(workspace_id=workspace), serve=served, now=NOW
+        )
+        assert (cancellation.status, repeated) == ("cancelled", False)
+
+    for workspace in ("lab", "other"):
+        with pytest.raises(ProblemError, match="job-cancelled"):
+            accept(connection, workspace_id=workspace)
+
+
 def test_a_tenant_that_is_not_served_leaves_no_tombstone(connection: psycopg.Connection) -> None:
     with pytest.raises(ProblemError, match="not-found"):
         ledger.cancel(connection, cancel(), serve=refused, now=NOW)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +19,7 @@ from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events.redelivery import replay
 from aiida_byoc.events.relay import deliver
 from tests.builders import KEY, NOW, POLICY, cancel, placement, submit
+from tests.eventually import eventually
 from tests.postgres.conftest import Connect
 from tests.postgres.jobs import accept, served, walk
 from tests.postgres.product import Product
@@ -145,6 +151,32 @@ def test_forgetting_goes_in_small_steps_and_leaves_alone_what_is_in_use(
 
     assert steps == [True, True, False]
     assert [len(seqs(connection, each)) for each in submissions] == [5, 1, 1, 1, 1]
+
+
+def test_an_agent_that_dies_while_it_forgets_has_forgotten_nothing(
+    connection: psycopg.Connection, storage: dict[str, Any], tmp_path: Path
+) -> None:
+    """Killed between the deletions and their commit; the next round does it all."""
+    submission = ended(connection)
+    before = row(connection)
+    (tmp_path / "retention.deleted").touch()
+
+    code = (
+        "from aiida_byoc.commands.retention import forget\n"
+        "from aiida_byoc.database.connection import connect\n"
+        f"forget(connect({storage!r}, application='test'), {LONG_AGO})\n"
+    )
+    environment = {**os.environ, "BYOC_CRASH_DIR": str(tmp_path)}
+    died = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+
+    assert died.returncode == -signal.SIGKILL
+    assert (tmp_path / "retention.deleted.hit").exists()
+    assert row(connection) == before
+    assert seqs(connection, submission) == [1, 2, 3, 4, 5]
+    # PostgreSQL may still be ending the dead one's session, whose locks are skipped.
+    eventually(
+        lambda: forget(connection, LONG_AGO) or seqs(connection, submission) == [5], "forgetting"
+    )
 
 
 @pytest.mark.parametrize(
