@@ -50,3 +50,7 @@ def main() -> int:
     if not holds:
         print(f"chaos: the lab stays up; BYOC_LAB_DIR={chosen.lab} make down ends it")
     return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
