@@ -30,10 +30,13 @@ __all__ = ["Arena", "arena"]
 KEEP_SECONDS = 0.5
 IMPATIENT = {"transport.task_retry_initial_interval": 1, "transport.task_maximum_attempts": 3}
 """AiiDA's patience with a failing transport or scheduler, for a lab in which they fail all the time."""
-REPAIR = """
+POLICY = """
 [repair]
 first_seconds = 1
 most_seconds = 5
+
+[retention]
+days = 1
 """
 POLL_SECONDS = 0.2
 
@@ -131,7 +134,7 @@ def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
     program.chmod(0o700)
     paths.directory("faults")
     with (paths.root / "policy.toml").open("a") as policy:
-        policy.write(REPAIR)
+        policy.write(POLICY)
     parts = Parts(paths, lab, random.Random(seed))  # noqa: S311  (reproducible, not secret)
     for option, value in IMPATIENT.items():
         parts.verdi("config", "set", option, str(value))

@@ -65,7 +65,7 @@ class Load:
         script = f"echo start >> {RUNS}; sleep {seconds:.1f}; echo end >> {RUNS}; exit 3"
         return self._start(script, "failed (container_failed)")
 
-    def cancelled(self, after: float, seconds: float = 600) -> Job:
+    def cancelled(self, after: float, seconds: float = 100) -> Job:
         """A job that would work for long, and is cancelled a while after it was accepted."""
         script = f"echo start >> {RUNS}; sleep {seconds:.1f}; echo end >> {RUNS}"
         return self._start(script, "succeeded", cancel_after=after)
@@ -100,7 +100,7 @@ class Load:
             "job_id": f"job-{uuid.uuid4().hex[:12]}",
             "management_node_id": self._lab["node"]["node_id"],
             "execution_profile": {"queue_name": self._lab["queue_name"]},
-            "resource_shape": {"cpu": 1, "memory_mib": 64, "walltime_seconds": 900},
+            "resource_shape": {"cpu": 1, "memory_mib": 64, "walltime_seconds": 120},
             "workload": {
                 "kind": "container",
                 "image": self._lab["images"][0]["ref"],

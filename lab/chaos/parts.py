@@ -79,8 +79,11 @@ class Parts:
         _signal(frozen.pid, frozen.started, signal.SIGCONT)
 
     def kill_daemon(self) -> None:
-        """SIGKILL AiiDA's daemon and its workers at once, as the end of a service does."""
-        for each in (*self._find(CIRCUS), *self._find(WORKER)):
+        """SIGKILL AiiDA's daemon and its children at once, as the end of a service does."""
+        circus = self._find(CIRCUS)
+        of_circus = {each.pid for each in circus}
+        children = [each for each in belonging(self._paths).values() if each.parent in of_circus]
+        for each in (*circus, *children, *self._find(WORKER)):
             _signal(each.pid, each.started, signal.SIGKILL)
 
     def start_daemon(self) -> None:

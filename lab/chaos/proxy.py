@@ -67,6 +67,7 @@ class Rule:
     times: int | None = None
     action: Callable[[], object] | None = None
     applied: int = field(default=0, init=False)
+    """How many requests suffered it, or are about to."""
 
 
 _REFUSALS = {
@@ -166,7 +167,11 @@ class FaultProxy:
             return
         if rule.fault is Fault.DELAY:
             await asyncio.sleep(self._random.uniform(0, 2 * _LATER_SECONDS))
-        answer = await self._forward_for(reader, request)
+        try:
+            answer = await self._forward_for(reader, request)
+        except OSError:
+            rule.applied -= 1  # the server is not there: nothing was carried out
+            raise
         if rule.fault in _EXECUTED:
             if rule.action is not None:
                 rule.action()

@@ -21,6 +21,8 @@ Finding = tuple[str, str, str]
 FENCED = "75:0"
 """Exit code in Slurm's words of a second copy that found the fence taken."""
 FORGOTTEN = {"failed (lost)", "failed (node_fail)"}
+UNKNOWN = "Slurm does not know"
+"""Why a job is held whose controller forgot it while it ran: it may end by its record until its walltime and 10 min."""
 MOST_SHOWN = 100
 """A page of the product's timeline."""
 _NAME = re.compile(r"byoc-(?P<submission>[0-9a-f-]{36})-\d+$")
@@ -65,18 +67,20 @@ def compare(
 
     Args:
         slurm_forgot: a controller was killed within seconds of a submission. It forgets jobs that it acknowledged, so a
-            job may end as lost, or be submitted a second time (the fence in the job admits one).
+            job may end as lost, be submitted a second time (the fence in the job admits one), or still be held with the
+            reason that Slurm does not know it; held jobs are counted.
         product_forgot: the product lost what it had, and was told again: updates may have come late.
     """
     violations: dict[str, list[str]] = {kind: [] for kind in ("lost", "executed twice")}
     violations |= {kind: [] for kind in ("doubled", "out of order", "stuck", "untrue")}
     rows = {row["submission_id"]: row for row in evidence.ledger}
+    waiting = _forgotten(evidence) if slurm_forgot else set()
     found = [
         *_accepted(jobs, evidence),
-        *_delivered(evidence),
+        *_delivered(evidence, waiting),
         *_ordered(evidence),
         *_ends(jobs, evidence, FORGOTTEN if slurm_forgot else set()),
-        *_processes(evidence),
+        *_processes(evidence, waiting),
         *_slurm_jobs(evidence, one_each=not slurm_forgot),
         *_executions(evidence),
         *_shown(evidence, in_time=not product_forgot),
@@ -122,10 +126,18 @@ def _accepted(jobs: Collection[Job], evidence: Evidence) -> Iterator[Finding]:
             yield "doubled", job.job_id, f"answered otherwise: {answer}"
 
 
-def _delivered(evidence: Evidence) -> Iterator[Finding]:
+def _forgotten(evidence: Evidence) -> set[str]:
+    return {
+        submission
+        for submission, told in evidence.events.items()
+        if told[-1]["state"] == "held" and UNKNOWN in told[-1].get("reason", "")
+    }
+
+
+def _delivered(evidence: Evidence, waiting: Collection[str]) -> Iterator[Finding]:
     """Each job ended, and the product acknowledged all of it."""
     for row in evidence.ledger:
-        if row["state"] not in TERMINAL:
+        if row["state"] not in TERMINAL and row["submission_id"] not in waiting:
             yield "stuck", row["submission_id"], f"{row['state']}, seq {row['seq']}"
         if row["acked_seq"] != row["latest_seq"] or row["quarantine"]:
             delivered = f"{row['acked_seq']} of {row['latest_seq']} delivered"
@@ -158,7 +170,7 @@ def _ends(
             yield "untrue", job.job_id, f"{_end(told)} instead of {job.expected}: {told[-1]}"
 
 
-def _processes(evidence: Evidence) -> Iterator[Finding]:
+def _processes(evidence: Evidence, waiting: Collection[str]) -> Iterator[Finding]:
     """One work chain per submission, one calculation per attempt, all ended."""
     grouped: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row in evidence.chains:
@@ -169,7 +181,7 @@ def _processes(evidence: Evidence) -> Iterator[Finding]:
         if len(pks) > 1:
             yield "doubled", submission, f"{what}: {pks}"
     for row in [*evidence.chains, *evidence.calculations]:
-        if row["state"] not in ENDED_PROCESS:
+        if row["state"] not in ENDED_PROCESS and row["submission_id"] not in waiting:
             yield "stuck", row["submission_id"], f"process {row['id']} is {row['state']}"
     for row in evidence.ledger:
         if row["process_pk"] is not None and (row["submission_id"], "work chain") not in grouped:

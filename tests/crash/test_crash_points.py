@@ -59,11 +59,26 @@ def edited_jobs(arena: Arena, load: Load) -> None:
     )
 
 
+def old_jobs(arena: Arena, load: Load) -> None:
+    """A job that ended two days ago; what the truths are asked about is a younger one."""
+    old = arena.load()
+    old.succeeds()
+    assert arena.settle(old, QUIET_SECONDS).holds
+    of_old = "submission_id = (SELECT submission_id FROM byoc.job WHERE process_pk = %s)"
+    for column in (
+        "byoc.event SET occurred_at = occurred_at",
+        "byoc.job SET accepted_at = accepted_at",
+    ):
+        assert _edit(arena, old, f"UPDATE {column} - interval '2 days' WHERE {of_old}", "true")
+    load.succeeds()
+
+
 PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     **dict.fromkeys(POINTS, some_jobs),
     "launch.dispatched": undispatched_jobs,
     "repair.played": paused_jobs,
     "sweep.found": edited_jobs,
+    "retention.deleted": old_jobs,
 }
 
 ELSEWHERE = {"retention.deleted"}
@@ -89,6 +104,14 @@ def test_every_point_is_in_the_code_once() -> None:
     code = "\n".join(path.read_text() for path in sorted(package.rglob("*.py")))
 
     assert sorted(re.findall(r'reached\(\s*"([\w.]+)"', code)) == sorted(POINTS)
+
+
+def test_the_document_lists_every_point() -> None:
+    """As the code says it, in its order."""
+    document = Path(__file__).parents[2] / "docs" / "reliability.md"
+    rows = re.findall(r"^\| `([a-z]+\.[a-z]+)` \| (.+) \|$", document.read_text(), re.MULTILINE)
+
+    assert rows == list(POINTS.items())
 
 
 def _edit(arena: Arena, load: Load, statement: str, which: str) -> bool:
