@@ -132,6 +132,18 @@ def test_a_worker_whose_lease_is_taken_ends(broker: Broker, start: Callable[...,
     assert first.process.wait(30) == worker.FENCED
 
 
+def test_a_worker_that_cannot_renew_its_lease_ends(
+    broker: Broker, start: Callable[..., Worker]
+) -> None:
+    """The database does not refuse, it only does not answer."""
+    first = start()
+
+    with broker.connection.transaction():
+        broker.connection.execute("LOCK TABLE byoc.worker IN EXCLUSIVE MODE")
+
+        assert first.process.wait(30) == worker.FENCED
+
+
 def test_a_worker_without_its_database_ends(broker: Broker, start: Callable[..., Worker]) -> None:
     """It is started anew by its supervisor; its tasks wait for it."""
     broker.submit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from typing import Any
 
@@ -95,6 +97,26 @@ def test_work_is_taken_over_only_when_no_session_of_its_worker_is_left(
         assert broker.count("SELECT count(*) FROM byoc.task WHERE owner IS NULL") == 1
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
+
+
+def test_work_is_not_taken_over_while_a_session_of_its_worker_does_not_end(
+    broker: Broker, storage: dict[str, Any]
+) -> None:
+    """It may still commit: its worker is fenced, its work waits."""
+    broker.submit(1)
+    name = leave(broker, attempts=1)
+    owned = "SELECT count(*) FROM byoc.task JOIN byoc.worker ON worker_id = owner WHERE fenced_at IS NOT NULL"
+    with connect(storage, application=name.removeprefix("byoc-")) as session:
+        os.kill(session.info.backend_pid, signal.SIGSTOP)
+        try:
+            queue.fence_the_dead(broker.connection)
+            assert broker.count(owned) == 1
+        finally:
+            os.kill(session.info.backend_pid, signal.SIGCONT)
+
+        queue.fence_the_dead(broker.connection)
+
+    assert broker.count("SELECT count(*) FROM byoc.task WHERE owner IS NULL") == 1
 
 
 def test_a_fenced_worker_claims_nothing(broker: Broker) -> None:
