@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -17,11 +18,11 @@ from aiida.orm import load_node
 from aiida_byoc.events.reconcile import Sweep
 from tests.engine.driving import RUN_LOG
 
-SAMPLES = int(os.environ.get("BYOC_COMMITS", "24"))
-"""After how many of the commits a worker is killed, one job for each; all of them with a large number."""
+KILLS = int(os.environ.get("BYOC_COMMITS", "16"))
+"""After about so many commits a worker is killed, one job for each; after all of them with a large number."""
 
 # Forks a worker for each line it reads. It sends itself `send`, works until all of `wait` have ended, or kills itself
-# after its commit number `fatal`; says how many commits it made that changed anything.
+# after its commit number `fatal`; says what `truth` answered after each commit that changed anything.
 WORKERS = """
 import json, os, signal, sys, uuid
 import psycopg
@@ -32,17 +33,19 @@ from aiida_byoc.brokers import worker
 from aiida_byoc.database.connection import connect
 from aiida_byoc.workflows.job import JobWorkChain
 
-commits = 0
 commit = DefaultDialect.do_commit
 
-def live(send, wait, fatal):
+def live(send, wait, fatal=0, truth=None):
+    commits = []
+
     def counted(dialect, connection):
-        global commits
         asked = connection.cursor().execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
         (is_change,) = asked.fetchone()
         commit(dialect, connection)
-        commits += is_change
-        if is_change and commits == fatal:
+        if not is_change:
+            return
+        commits.append(watch.execute(truth, (wait,)).fetchall() if truth else None)
+        if len(commits) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
     worker._me = uuid.uuid4()
@@ -80,11 +83,12 @@ for line in sys.stdin:
 TRUTH = """
 SELECT array_agg(event.seq ORDER BY event.seq) = array(SELECT generate_series(1, job.seq)),
        (array_agg(event.body #>> '{data,state}' ORDER BY event.seq))[job.seq] = job.state::text, job.state::text,
-       chain.attributes ->> 'process_state' = 'finished', attempt.attributes ->> 'scheduler_state'
+       chain.attributes ->> 'process_state' = 'finished', attempt.attributes ->> 'scheduler_state',
+       chain.attributes ->> 'process_state', attempt.attributes ->> 'process_state', attempt.attributes ->> 'state'
 FROM byoc.job JOIN byoc.event USING (submission_id) JOIN db_dbnode AS chain ON chain.id = job.process_pk
 LEFT JOIN db_dblink AS link ON link.input_id = chain.id AND link.type = 'call_calc'
 LEFT JOIN db_dbnode AS attempt ON attempt.id = link.output_id
-WHERE job.submission_id = %s GROUP BY job.submission_id, chain.id, attempt.id
+WHERE chain.id = ANY(%s) GROUP BY job.submission_id, chain.id, attempt.id
 """
 TOLD = {
     (False, None): {"launched"},
@@ -108,17 +112,17 @@ class Workers:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def live(self, **life: Any) -> dict[str, int]:
+    def live(self, **life: Any) -> dict[str, Any]:
         """Let one live; return what is known of its end."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(life) + "\n")
         self._process.stdin.flush()
         return self.heard()
 
-    def heard(self) -> dict[str, int]:
+    def heard(self) -> dict[str, Any]:
         """What was said next."""
         assert self._process.stdout is not None
-        said: dict[str, int] = json.loads(self._process.stdout.readline())
+        said: dict[str, Any] = json.loads(self._process.stdout.readline())
         return said
 
 
@@ -151,21 +155,19 @@ def test_a_worker_that_dies_after_any_commit_leaves_what_was_told(
         submissions.append(node.accept("sh", "-c", RUN_LOG))
         return int(node.launch(submissions[-1]))
 
-    first = launch()
-    commits = workers.live(send=[first], wait=[first], fatal=0)["commits"]
-    step = max(1, commits // SAMPLES)
-    chains, wrong = [first], []
-    killed_after = range(1, commits + 1, step)
+    chains = [launch()]
+    seen = workers.live(send=chains, wait=chains, truth=TRUTH)["commits"]
+    assert [(number, rows) for number, rows in enumerate(seen, 1) if not agree(rows)] == []
+
+    killed_after = fatal_ones(seen)
     for fatal in killed_after:
         chains.append(launch())
         end = workers.live(send=chains[-1:], wait=chains[-1:], fatal=fatal)
-        assert end == {"status": -9} or fatal > commits - 3, end
-        rows = node.connection.execute(TRUTH, (submissions[-1],)).fetchall()
-        if len(rows) != 1 or rows[0][:2] != (True, True) or rows[0][2] not in TOLD[rows[0][3:]]:
-            wrong.append((fatal, rows))
-    assert wrong == []
+        assert end == {"status": -9} or fatal > len(seen) - 3, end
+        rows = node.connection.execute(TRUTH, (chains[-1:],)).fetchall()
+        assert agree(rows), (fatal, rows)
 
-    assert "commits" in workers.live(send=[], wait=chains, fatal=0)
+    assert "commits" in workers.live(send=[], wait=chains)
     stories = {
         fatal: node.events(submission)
         for fatal, submission in zip([0, *killed_after], submissions, strict=True)
@@ -177,6 +179,26 @@ def test_a_worker_that_dies_after_any_commit_leaves_what_was_told(
     } == {}
     assert {pk: runs(pk) for pk in chains} == {pk: [1] for pk in chains}
     assert (sweep.marked(), sweep.full()) == (0, 0)
+
+
+def agree(rows: list[Any]) -> bool:
+    """Whether ledger, events and nodes of the one job say the same."""
+    if len(rows) != 1:
+        return False
+    are_contiguous, is_last, state, has_ended, slurm, *_ = rows[0]
+    return are_contiguous and is_last and state in TOLD.get((has_ended, slurm), ())
+
+
+def fatal_ones(seen: list[Any]) -> list[int]:
+    """The numbers of the commits that changed a state or stage, and some of those between."""
+    changes = {
+        number
+        for number, (before, after) in enumerate(itertools.pairwise(seen), 2)
+        if before != after
+    }
+    rest = [number for number in range(1, len(seen) + 1) if number not in changes]
+    more = max(1, KILLS - len(changes))
+    return sorted(changes | set(rest[:: max(1, len(rest) // more)]))
 
 
 def runs(pk: int) -> list[int]:

@@ -123,6 +123,19 @@ def test_a_change_waits_for_no_sweep(
     assert marked(database) == [chain.pk]
 
 
+def test_only_marks_that_were_seen_are_forgotten(
+    database: psycopg.Connection, chain: WorkChainNode
+) -> None:
+    """A change while the sweep is at work is looked at next time."""
+    chain.set_process_state("running")
+    seen = witness.marks(database)
+    chain.set_process_state("finished")
+
+    witness.forget(database, seen[chain.pk])
+
+    assert marked(database) == [chain.pk]
+
+
 def test_installing_again_changes_nothing(database: psycopg.Connection) -> None:
     """It happens at each full pass."""
     assert (witness.check(database), witness.install(database)) == (None, False)

@@ -86,6 +86,16 @@ def test_a_quarantined_stream_is_not_counted_as_lag(
     assert beat.oldest_undelivered_seconds == 0
 
 
+def test_the_heartbeat_says_what_the_sweep_repaired(
+    connection: psycopg.Connection, settings: NodeSettings
+) -> None:
+    """By kind; nothing at all on a node that never needed it."""
+    before = heartbeat(connection, settings).repairs
+    connection.execute("INSERT INTO byoc.repair (kind, count) VALUES ('ended', 2), ('held', 1)")
+
+    assert (before, heartbeat(connection, settings).repairs) == ({}, {"ended": 2, "held": 1})
+
+
 def test_a_node_without_a_policy_offers_nothing_and_lives(
     connection: psycopg.Connection, settings: NodeSettings
 ) -> None:
