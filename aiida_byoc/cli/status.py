@@ -45,7 +45,7 @@ def status() -> None:
         if get_daemon_client(profile).is_daemon_running
         else "not running; start `verdi daemon start`",
         "relay": trouble[0] if trouble else None,
-        "witness": f"{blindness}; `verdi data byoc init` installs it" if blindness else None,
+        "witness": blindness,
     }
     probes: dict[str, Callable[[], None]] = {
         "profile": lambda: check_profile(Policy.load(settings.policy_file).limits),
