@@ -28,6 +28,9 @@ def some_jobs(arena: Arena, load: Load) -> None:
 
 def undispatched_jobs(arena: Arena, load: Load) -> None:
     """Work chains without a task, as a broker apart from Postgres leaves them: no worker may be quicker."""
+    if arena.lab["node"]["broker"] != "byoc.postgres":
+        some_jobs(arena, load)
+        return
     arena.parts.kill_daemon()
     load.succeeds()
     load.fails()
@@ -81,13 +84,12 @@ PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     "retention.deleted": old_jobs,
 }
 
-ELSEWHERE = {"retention.deleted"}
-"""Needs jobs that ended a day ago, and leaves one event of each: tests/postgres/test_retention.py dies there."""
 
-
-@pytest.mark.parametrize("point", [point for point in POINTS if point not in ELSEWHERE])
+@pytest.mark.parametrize("point", POINTS)
 def test_a_process_that_dies_there_costs_nothing(arena: Arena, point: str) -> None:
     """I1, I2, I3, I8, I9, I10, I17: four truths agree about every job, whatever died."""
+    if point == "task.claimed" and arena.lab["node"]["broker"] != "byoc.postgres":
+        pytest.skip("a point of byoc.postgres")
     arena.arm(point)
     load = arena.load()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from lab import process
+from lab import process, rabbitmq
 from lab.chaos.arena import Arena
 from lab.chaos.proxy import Fault, Rule
 from tests.eventually import eventually
@@ -53,8 +53,17 @@ def _daemon_dies(arena: Arena) -> None:
     arena.parts.start_daemon()
 
 
+def _broker_dies(arena: Arena) -> None:
+    if rabbitmq.NAME not in process.recorded(arena.paths):
+        pytest.skip("the broker is PostgreSQL")
+    arena.parts.kill(rabbitmq.NAME)
+    arena.parts.start(rabbitmq.NAME)
+
+
 def _freezes(arena: Arena) -> None:
     """Until another worker has taken over what the frozen one had."""
+    if arena.lab["node"]["broker"] != "byoc.postgres":
+        pytest.skip("only byoc.postgres takes over within seconds")
     frozen = arena.parts.freeze_worker()
     assert frozen is not None
     with psycopg.connect(arena.lab["postgres"]["dsn"], autocommit=True) as connection:
@@ -76,6 +85,7 @@ KILLS: dict[str, Callable[[Arena], object]] = {
     "adapter": _dies("adapter"),
     "product": _product_dies,
     "postgres": _dies("postgres"),
+    "broker": _broker_dies,
     "slurmd": _dies("slurmd-n1"),
 }
 
