@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of every random choice")
     parser.add_argument("--rate", type=float, default=0.4, help="jobs per second")
     parser.add_argument("--every", type=float, default=5.0, help="mean seconds between faults")
-    parser.add_argument("--settle", type=float, default=300, help="seconds for everything to end")
+    parser.add_argument("--settle", type=float, default=240, help="seconds without an event: stuck")
     parser.add_argument("--lab", type=Path, default=Path(LAB), help="directory of the lab")
     chosen = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if chosen.seed is None else chosen.seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import psycopg
 
 from lab import stack
 from lab.chaos import sbatch
-from lab.chaos.evidence import gather, quiet
+from lab.chaos.evidence import gather, progress, quiet
 from lab.chaos.load import Job, Load
 from lab.chaos.parts import Parts
 from lab.chaos.proxy import FaultProxy
@@ -37,8 +38,11 @@ most_seconds = 5
 
 [retention]
 days = 1
+
+[limits]
+active_jobs = 40
 """
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 
 
 @dataclass(kw_only=True)
@@ -87,9 +91,16 @@ class Arena:
             (self.paths.directory("faults") / f"{how}-{uuid4().hex}").touch()
 
     def settle(self, load: Load, seconds: float) -> Truths:
-        """Wait until every job has ended and the product knows, or time is up; then compare the four truths."""
-        deadline = time.monotonic() + seconds
+        """Wait until every job has ended and the product knows, or nothing happens any more; then compare the truths.
+
+        Args:
+            seconds: for so long no event and no delivery: what has not ended by then is stuck.
+        """
+        deadline, seen = time.monotonic() + seconds, None
         while time.monotonic() < deadline and not self._quiet(load):
+            with contextlib.suppress(psycopg.OperationalError):
+                if seen != (seen := progress(self.lab)):
+                    deadline = time.monotonic() + seconds
             time.sleep(POLL_SECONDS)
         load.stop()
         return self.judge(load.jobs)

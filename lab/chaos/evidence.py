@@ -22,7 +22,7 @@ from lab.chaos.load import RUNS, Job
 from lab.convex import Convex, call
 from lab.paths import LabPaths
 
-__all__ = ["ENDED_PROCESS", "Evidence", "gather", "quiet"]
+__all__ = ["ENDED_PROCESS", "Evidence", "gather", "progress", "quiet"]
 
 ENDED_PROCESS = {"finished", "excepted", "killed"}
 
@@ -124,6 +124,18 @@ def quiet(lab: Mapping[str, Any], jobs: Collection[Job]) -> bool:
     return ended and not any(
         row["submission_id"] in name for name in _queued(lab) for row in ledger
     )
+
+
+def progress(lab: Mapping[str, Any]) -> Any:
+    """Something that changes whenever an event of any job is told or delivered.
+
+    Raises:
+        psycopg.OperationalError: the database does not answer.
+    """
+    with psycopg.connect(lab["postgres"]["dsn"]) as connection:
+        return connection.execute(
+            "SELECT sum(latest_seq), sum(acked_seq) FROM byoc.stream"
+        ).fetchone()
 
 
 def _repairs(connection: psycopg.Connection[Row]) -> dict[str, int]:

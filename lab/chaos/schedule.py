@@ -37,7 +37,7 @@ class Chaos:
     Args:
         rate: jobs per second.
         every: mean seconds from one fault to the next.
-        settle: seconds after the last fault in which everything must end.
+        settle: seconds without an event or a delivery, after the last fault, that tell what is stuck.
     """
 
     arena: Arena
