@@ -26,8 +26,6 @@ from aiida_byoc.schedulers.slurm import CANCELLED, PREEMPTED, REFUSED
 
 __all__ = ["ContainerJob"]
 
-PROGRAM = "byoc_in_job.py"
-
 
 class ContainerJob(EmitsExecutionEvents, ShellJob):
     """Run one container through Slurm and keep what it declared."""
@@ -114,8 +112,10 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         }
         with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:
             json.dump(specification, file)
-        folder.insert_path(str(Path(in_job.__file__)), PROGRAM)
-        info.codes_info[0].cmdline_params = [PROGRAM]
+        program = folder.get_subfolder(in_job.PROGRAM, create=True)
+        for module in Path(in_job.__file__).parent.glob("*.py"):
+            program.insert_path(str(module), module.name)
+        info.codes_info[0].cmdline_params = ["-m", in_job.PROGRAM]
         info.append_text = "exit $?"
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         # The number keeps that many parts of the path: all of them.

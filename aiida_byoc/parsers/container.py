@@ -20,7 +20,7 @@ __all__ = ["CompletionRecord", "ContainerParser"]
 
 
 class CompletionRecord(BaseModel):
-    """What `runtimes/in_job.py` writes."""
+    """What `runtimes/in_job` writes."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 

@@ -1,7 +1,7 @@
 """Container runtimes: one module each, a container in, a command line out.
 
 A runtime knows nothing of AiiDA or Slurm: `aiida_byoc.calculations` puts its command line into the job's
-specification, and `runtimes/in_job.py` runs it on the compute node.
+specification, and `runtimes/in_job` runs it on the compute node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run the program of `runtimes/in_job.py` as a Slurm job would."""
+"""Run the program of `runtimes/in_job` as a Slurm job would."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Job:
 
     def _put(self, name: str, content: str) -> None:
         """Write it at once: a copy of the job may be reading it."""
-        draft = self.directory.parent / f"{name}.new"
+        draft = self.directory.parent / f"{Path(name).name}.new"
         draft.write_text(content)
         draft.replace(self.directory / name)
 
@@ -56,7 +56,9 @@ class Job:
             "outputs": list(outputs),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
-        self._put("byoc_in_job.py", Path(in_job.__file__).read_text())
+        (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)
+        for module in Path(in_job.__file__).parent.glob("*.py"):
+            self._put(f"{in_job.PROGRAM}/{module.name}", module.read_text())
         with ExitStack() as stack:
             # Something to read, which the program must not get.
             words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))
@@ -65,7 +67,7 @@ class Job:
                 for name in ("stdout", "stderr")
             )
             return subprocess.Popen(
-                [*self.as_user, self.python, "byoc_in_job.py"],
+                [*self.as_user, self.python, "-B", "-m", in_job.PROGRAM],
                 cwd=self.directory,
                 env={**os.environ, **SLURM},
                 stdin=words,
@@ -92,5 +94,5 @@ class Job:
         return {
             str(path.relative_to(self.directory))
             for path in self.directory.rglob("*")
-            if not path.is_dir()
+            if not path.is_dir() and path.parent.name != in_job.PROGRAM
         }

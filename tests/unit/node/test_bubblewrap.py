@@ -11,7 +11,8 @@ import pytest
 
 from aiida_byoc.runtimes import RUNTIMES
 from aiida_byoc.runtimes.bubblewrap import command_line
-from aiida_byoc.runtimes.in_job import STATUS_FD, exit_code_told
+from aiida_byoc.runtimes.in_job import STATUS_FD
+from aiida_byoc.runtimes.in_job.container import exit_code_told
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
 

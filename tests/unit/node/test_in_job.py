@@ -15,6 +15,7 @@ import pytest
 from aiida_byoc.parsers.container import CompletionRecord
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.bubblewrap import command_line
+from aiida_byoc.runtimes.in_job.record import write_record
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
 
@@ -48,7 +49,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert record.missing == []
     assert (job.directory / "outputs" / "a.txt").read_text() == "hello"
     assert job.files() == {
-        *("byoc_job.json", "byoc_in_job.py", "byoc_record.json", "stdout", "stderr"),
+        *("byoc_job.json", "byoc_record.json", "stdout", "stderr"),
         "byoc_fence/owner",
         "outputs/a.txt",
     }
@@ -156,7 +157,7 @@ def test_i19_the_record_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "rename", rename)
-    in_job.write_record({"exit_code": 0})
+    write_record({"exit_code": 0})
 
     temporary = f"{in_job.RECORD}.tmp"
     assert steps == [f"sync {temporary}", f"rename {temporary} {in_job.RECORD}"]

@@ -1,0 +1,16 @@
+"""The completion record."""
+
+import json
+import os
+
+from . import RECORD
+
+
+def write_record(record):
+    """Write it so that it is either whole or absent, also after a power cut."""
+    temporary = RECORD + ".tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, RECORD)
