@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiida_byoc.runtimes.container import Container
 from aiida_byoc.runtimes.in_job import STATUS_FD, WORK
 
 __all__ = ["PROGRAM", "command_line"]
@@ -9,8 +10,8 @@ __all__ = ["PROGRAM", "command_line"]
 PROGRAM = "bwrap"
 
 
-def command_line(rootfs: str, argv: list[str]) -> list[str]:
-    """Run `argv` in the image at `rootfs`, with the job's `work` directory as its only writable place on disk.
+def command_line(container: Container) -> list[str]:
+    """Run the container with the job's `work` directory as its only writable place on disk.
 
     Read-only root, tmpfs `/tmp`, own user, pid, network, ipc and uts namespaces where the kernel allows them, no
     capabilities, no controlling terminal. bubblewrap sets no-new-privileges itself. The environment is the caller's
@@ -19,7 +20,7 @@ def command_line(rootfs: str, argv: list[str]) -> list[str]:
     """
     return [
         PROGRAM,
-        *("--ro-bind", rootfs, "/"),
+        *("--ro-bind", container.rootfs, "/"),
         *("--proc", "/proc"),
         *("--dev", "/dev"),
         *("--tmpfs", "/tmp"),  # noqa: S108  (the container's own)
@@ -31,5 +32,5 @@ def command_line(rootfs: str, argv: list[str]) -> list[str]:
         *("--cap-drop", "ALL"),
         *("--json-status-fd", STATUS_FD),
         "--",
-        *argv,
+        *container.argv,
     ]

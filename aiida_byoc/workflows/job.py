@@ -6,10 +6,8 @@ The outline is the story; recovery is the table of process handlers at the end.
 from __future__ import annotations
 
 import contextlib
-import io
 import uuid
 from pathlib import Path
-from typing import Any
 
 from aiida.common.links import LinkType
 from aiida.engine import (
@@ -23,7 +21,7 @@ from aiida.engine import (
     while_,
 )
 from aiida.manage import get_manager
-from aiida.orm import CalcJobNode, Dict, Int, ProcessNode, SinglefileData, load_code
+from aiida.orm import CalcJobNode, Dict, Int, ProcessNode
 from plumpy import ProcessState
 
 from aiida_byoc import crashpoints
@@ -34,10 +32,8 @@ from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.events.hooks import EmitsExecutionEvents, transaction
 from aiida_byoc.events.outbox import Report
-from aiida_byoc.runtimes import RUNTIMES
 from aiida_byoc.runtimes.images import ImageError, ImageStore
-from aiida_byoc.runtimes.in_job import WORK
-from aiida_byoc.schedulers.slurm import job_directives
+from aiida_byoc.workflows.attempt import attempt_inputs
 from aiida_byoc.workflows.outcome import CANCELLED_STATUS, OPEN, outcome
 
 __all__ = ["JobWorkChain", "node_uuid"]
@@ -45,9 +41,6 @@ __all__ = ["JobWorkChain", "node_uuid"]
 _ENDED = {ProcessState.FINISHED, ProcessState.EXCEPTED, ProcessState.KILLED}
 _RECOVERABLE = {110: "oom", 120: "timeout", 140: "node_fail", 141: "preempted"}
 """Exit status of an attempt → the word by which a retry policy names it."""
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""For images whose configuration sets none."""
 
 
 def node_uuid(submission_id: str) -> uuid.UUID:
@@ -135,7 +128,15 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
             return ToContext(children=append_(submitted.node))
         if self._is_cancelled():
             return self.exit_codes.ERROR_CANCELLED
-        self.ctx.inputs = self._attempt(self.ctx.iteration + 1)
+        self.ctx.inputs = attempt_inputs(
+            self._command(),
+            self._placement(),
+            submission_id=self.submission_id,
+            number=self.ctx.iteration + 1,
+            rootfs=self.ctx.rootfs,
+            image_env=self.ctx.image_env,
+            code=self.inputs["code"],
+        )
         with self._one_commit():
             waiting = super().run_process()
         crashpoints.reached("child.submitted")
@@ -194,50 +195,3 @@ class JobWorkChain(EmitsExecutionEvents, BaseRestartWorkChain):
 
     def _placement(self) -> Placement:
         return Placement.model_validate(self.inputs["placement"].get_dict())
-
-    def _attempt(self, number: int) -> dict[str, Any]:
-        """The inputs of one attempt: the command's words turned into Slurm's and the runtime's."""
-        command, placement = self._command(), self._placement()
-        shape, workload = command.resource_shape, command.workload
-        name = f"byoc-{self.submission_id}-{number}"
-        runtime = RUNTIMES[placement.runtime]
-        options: dict[str, Any] = {
-            "resources": {
-                "num_machines": shape.nodes,
-                "num_mpiprocs_per_machine": 1,
-                "num_cores_per_mpiproc": shape.cpu,
-            },
-            "max_memory_kb": shape.memory_mib * 1024,
-            "max_wallclock_seconds": shape.walltime_seconds,
-            "queue_name": placement.partition,
-            "import_sys_environment": False,
-            "withmpi": False,
-            "custom_scheduler_commands": job_directives(name, gpus=shape.gpus),
-        }
-        for option in ("account", "qos"):
-            if getattr(placement, option):
-                options[option] = getattr(placement, option)
-        files = {f"input_{index:03d}": file for index, file in enumerate(workload.inputs)}
-        inputs: dict[str, Any] = {
-            "code": load_code(self.inputs["code"]),
-            "container": Dict(
-                {
-                    "command": runtime.command_line(self.ctx.rootfs, workload.argv),
-                    "env": {"PATH": _PATH, **self.ctx.image_env, "HOME": "/work", **workload.env},
-                    "outputs": [file.name for file in workload.outputs],
-                    "image": workload.image,
-                    "image_digest": placement.image_digest,
-                }
-            ),
-            "submission_id": self.submission_id,
-            "attempt": number,
-            "job_name": name,
-            "metadata": {"options": options},
-        }
-        if files:
-            inputs["nodes"] = {
-                key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
-                for key, file in files.items()
-            }
-            inputs["filenames"] = Dict({key: f"{WORK}/{file.name}" for key, file in files.items()})
-        return inputs

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from aiida_byoc.runtimes import RUNTIMES
-from aiida_byoc.runtimes.bubblewrap import command_line
+from aiida_byoc.runtimes import RUNTIMES, Container, bubblewrap
 from aiida_byoc.runtimes.in_job import STATUS_FD
 from aiida_byoc.runtimes.in_job.container import exit_code_told
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
+
+
+def command_line(rootfs: str, argv: list[str]) -> list[str]:
+    return bubblewrap.command_line(Container(rootfs=rootfs, argv=argv))
 
 
 def test_the_programs_words_come_last_and_literally() -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from aiida_byoc.parsers.container import CompletionRecord
-from aiida_byoc.runtimes import in_job
-from aiida_byoc.runtimes.bubblewrap import command_line
+from aiida_byoc.runtimes import Container, bubblewrap, in_job
 from aiida_byoc.runtimes.in_job.record import write_record
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
+
+
+def command_line(rootfs: str, argv: list[str]) -> list[str]:
+    return bubblewrap.command_line(Container(rootfs=rootfs, argv=argv))
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""One attempt of a job in AiiDA's words: command and placement become the inputs of a `ContainerJob`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiida.orm import Dict, SinglefileData, load_code
+
+from aiida_byoc.commands.policy import Placement
+from aiida_byoc.contracts.commands import ContainerWorkload, InputFile, SubmitJobCommand
+from aiida_byoc.runtimes import RUNTIMES, Container
+from aiida_byoc.runtimes.in_job import WORK
+from aiida_byoc.schedulers.slurm import job_directives
+
+__all__ = ["attempt_inputs"]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""For images whose configuration sets none."""
+
+
+def attempt_inputs(
+    command: SubmitJobCommand,
+    placement: Placement,
+    *,
+    submission_id: str,
+    number: int,
+    rootfs: str,
+    image_env: Mapping[str, str],
+    code: str,
+) -> dict[str, Any]:
+    """The inputs of attempt `number` (from 1).
+
+    Args:
+        rootfs: the unpacked image.
+        image_env: what the image's own configuration sets.
+        code: label of the code that runs the in-job program.
+    """
+    workload = command.workload
+    name = f"byoc-{submission_id}-{number}"
+    return {
+        "code": load_code(code),
+        "container": Dict(_container(command, placement, rootfs, image_env)),
+        "submission_id": submission_id,
+        "attempt": number,
+        "job_name": name,
+        "metadata": {"options": _options(command, placement, name)},
+        **_input_files(workload.inputs),
+    }
+
+
+def _container(
+    command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the in-job program is told."""
+    workload: ContainerWorkload = command.workload
+    runtime = RUNTIMES[placement.runtime]
+    env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
+    return {
+        "command": runtime.command_line(
+            Container(rootfs=rootfs, argv=workload.argv, env=sorted(env))
+        ),
+        "env": env,
+        "outputs": [file.name for file in workload.outputs],
+        "image": workload.image,
+        "image_digest": placement.image_digest,
+    }
+
+
+def _options(command: SubmitJobCommand, placement: Placement, name: str) -> dict[str, Any]:
+    """What Slurm is asked for."""
+    shape = command.resource_shape
+    options: dict[str, Any] = {
+        "resources": {
+            "num_machines": shape.nodes,
+            "num_mpiprocs_per_machine": 1,
+            "num_cores_per_mpiproc": shape.cpu,
+        },
+        "max_memory_kb": shape.memory_mib * 1024,
+        "max_wallclock_seconds": shape.walltime_seconds,
+        "queue_name": placement.partition,
+        "import_sys_environment": False,
+        "withmpi": False,
+        "custom_scheduler_commands": job_directives(name, gpus=shape.gpus),
+    }
+    for option in ("account", "qos"):
+        if getattr(placement, option):
+            options[option] = getattr(placement, option)
+    return options
+
+
+def _input_files(inputs: Sequence[InputFile]) -> dict[str, Any]:
+    if not inputs:
+        return {}
+    files = {f"input_{index:03d}": file for index, file in enumerate(inputs)}
+    return {
+        "nodes": {
+            key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
+            for key, file in files.items()
+        },
+        "filenames": Dict({key: f"{WORK}/{file.name}" for key, file in files.items()}),
+    }
