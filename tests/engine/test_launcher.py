@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiida.orm import QueryBuilder, WorkChainNode
 
-from aiida_byoc.workflows.job import node_uuid
+from aiida_byoc.workflows.accepted import node_uuid
 
 
 def chains(submission: str) -> int:
