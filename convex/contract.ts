@@ -84,6 +84,7 @@ export const projectionFields = {
           walltime_seconds: v.optional(v.number()),
         }),
       ),
+      values: v.optional(v.array(v.object({ name: v.string(), json_text: v.string() }))),
     }),
   ),
   error: v.optional(v.object({ code: v.string(), message: v.string(), retryable: v.boolean() })),

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.policy import Placement, WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
@@ -46,7 +46,7 @@ def accept(
     command: SubmitJobCommand,
     key: str,
     *,
-    place: Callable[[SubmitJobCommand], Placement],
+    place: Callable[[SubmitJobCommand], Placement | WorkchainPlacement],
     now: datetime,
 ) -> tuple[JobAcceptance, bool]:
     """Claim the command; return its acceptance and whether it is a replay.
@@ -230,7 +230,7 @@ def _claim(
     *,
     key: str,
     intent: str,
-    placement: Placement,
+    placement: Placement | WorkchainPlacement,
     now: datetime,
 ) -> str | None:
     row = connection.execute(

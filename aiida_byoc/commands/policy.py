@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -20,13 +20,15 @@ from pydantic import (
     field_validator,
 )
 
-from aiida_byoc.contracts.commands import SubmitJobCommand
+from aiida_byoc.commands.workchains import Workchain
+from aiida_byoc.contracts.commands import SubmitJobCommand, WorkchainWorkload
 from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
+from aiida_byoc.contracts.workchain import EntryPoint
 from aiida_byoc.runtimes import RUNTIMES
 
-__all__ = ["Placement", "Policy", "PolicyError"]
+__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement"]
 
 SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A partition, account or QOS: goes into the job script, so nothing that a shell could read otherwise."""
@@ -110,13 +112,24 @@ class Image(_Model):
 
 
 class Placement(_Model):
-    """Where and as what an accepted job runs: the policy's decision, in Slurm's and OCI's words."""
+    """Where and as what an accepted container runs: the policy's decision, in Slurm's and OCI's words."""
 
     partition: str
     account: str | None = None
     qos: str | None = None
     image_digest: str
     runtime: str
+
+
+class WorkchainPlacement(_Model):
+    """Where and with what an accepted work chain runs: the policy's decision, in Slurm's and AiiDA's words."""
+
+    partition: str
+    account: str | None = None
+    qos: str | None = None
+    codes: list[str]
+    defaults: dict[str, Any]
+    options: list[str]
 
 
 class Policy(_Model):
@@ -130,6 +143,7 @@ class Policy(_Model):
     retention: Retention = Retention()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
+    workchains: dict[EntryPoint, Workchain] = {}
 
     @field_validator("runtime")
     @classmethod
@@ -158,25 +172,33 @@ class Policy(_Model):
         if tenant_id not in self.tenants:
             raise ProblemError("not-found")
 
-    def place(self, command: SubmitJobCommand) -> Placement:
+    def place(self, command: SubmitJobCommand) -> Placement | WorkchainPlacement:
         """Decide where the command runs; raise a problem that names each field at fault."""
         self.serve(command.tenant_id)
-        errors = [*self._over_the_ceilings(command), *self._unknown_entries(command)]
+        errors = [
+            *self._over_the_ceilings(command),
+            *self._unknown_entries(command),
+            *self._unfit_work_chain(command),
+        ]
         if errors:
             raise ProblemError(
                 "policy-refused",
                 f"The node's policy refuses {len(errors)} field(s), first {errors[0].field}.",
                 errors=errors,
             )
-        profile = command.execution_profile
+        profile, workload = command.execution_profile, command.workload
         queue = self.queues[profile.queue_name]
-        return Placement(
-            partition=queue.partition,
-            account=queue.accounts[profile.account] if profile.account else queue.default_account,
-            qos=queue.qos[profile.qos] if profile.qos else queue.default_qos,
-            image_digest=self._digest(command.workload.image),
-            runtime=self.runtime,
-        )
+        where: dict[str, Any] = {
+            "partition": queue.partition,
+            "account": queue.accounts[profile.account]
+            if profile.account
+            else queue.default_account,
+            "qos": queue.qos[profile.qos] if profile.qos else queue.default_qos,
+        }
+        if isinstance(workload, WorkchainWorkload):
+            approved = self.workchains[workload.entry_point]
+            return WorkchainPlacement(**where, **approved.model_dump(exclude={"inputs"}))
+        return Placement(**where, image_digest=self._digest(workload.image), runtime=self.runtime)
 
     def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:
         shape = command.resource_shape
@@ -214,6 +236,21 @@ class Policy(_Model):
             errors.append(_unknown("execution_profile.account", list(queue.accounts)))
         if profile.qos is not None and profile.qos not in queue.qos:
             errors.append(_unknown("execution_profile.qos", list(queue.qos)))
+        return errors
+
+    def _unfit_work_chain(self, command: SubmitJobCommand) -> list[FieldError]:
+        workload = command.workload
+        if not isinstance(workload, WorkchainWorkload):
+            return []
+        approved = self.workchains.get(workload.entry_point)
+        if approved is None:
+            return [_unknown("workload.entry_point", list(self.workchains))]
+        errors = approved.refusals(workload)
+        if command.retry_policy.max_attempts > 1:
+            message, remedy = "a work chain is one attempt", "leave retry_policy out"
+            errors.append(
+                FieldError(field="retry_policy.max_attempts", message=message, remedy=remedy)
+            )
         return errors
 
     def _digest(self, reference: str) -> str:

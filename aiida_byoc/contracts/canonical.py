@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,20 +14,20 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_INTENT", "canonical_json", "fingerprint", "strict_json"]
 
+_MOST_PLACES, _LEAST_PLACES = 21, -6
+"""Between them ECMAScript writes a number without an exponent."""
+
 NOT_INTENT = frozenset({"traceparent"})
 """Fields that a retry may change: they say how a request is observed, not what is asked for."""
 
 
 def canonical_json(value: object) -> bytes:
-    """Serialise JSON data by RFC 8785, for the subset our messages use (no floating-point numbers).
+    """Serialise JSON data by RFC 8785: keys sorted by UTF-16 code units, numbers as ECMAScript writes them.
 
-    Keys are sorted by UTF-16 code units. Raises `ValueError` on floats, on integers beyond 2^53 - 1 and on
-    lone surrogates.
+    Raises `ValueError` on what is no number, on integers beyond 2^53 - 1 and on lone surrogates.
     """
     _check(value)
-    return json.dumps(
-        _sorted(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    ).encode()
+    return _text(value).encode()
 
 
 def fingerprint(operation: str, command: BaseModel) -> str:
@@ -66,13 +68,33 @@ def strict_json(body: bytes) -> Any:
         raise ValueError("the body is nested too deeply") from exception
 
 
-def _sorted(value: object) -> object:
+def _text(value: object) -> str:
     if isinstance(value, Mapping):
         ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
-        return {key: _sorted(item) for key, item in ordered}
+        return "{" + ",".join(f"{_text(key)}:{_text(item)}" for key, item in ordered) + "}"
     if isinstance(value, list):
-        return [_sorted(item) for item in value]
-    return value
+        return "[" + ",".join(_text(item) for item in value) + "]"
+    if isinstance(value, float):
+        return _number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """Number::toString of ECMA-262, with Python's shortest digits, which are the same."""
+    if value == 0:
+        return "0"
+    negative, places, exponent = Decimal(repr(value)).normalize().as_tuple()
+    digits = "".join(map(str, places))
+    point = len(digits) + int(exponent)
+    if 0 < point <= _MOST_PLACES:
+        text = digits[:point].ljust(point, "0")
+        text += f".{digits[point:]}" if digits[point:] else ""
+    elif _LEAST_PLACES < point <= 0:
+        text = f"0.{'0' * -point}{digits}"
+    else:
+        mantissa = digits[0] + (f".{digits[1:]}" if digits[1:] else "")
+        text = f"{mantissa}e{point - 1:+d}"
+    return f"-{text}" if negative else text
 
 
 def _check(value: object) -> None:
@@ -88,7 +110,7 @@ def _check(value: object) -> None:
             value.encode()
         except UnicodeEncodeError as exception:
             raise ValueError("lone surrogates have no canonical form") from exception
-    elif isinstance(value, float):
-        raise ValueError("floating-point numbers have no place in a canonical message")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("what is no number has no canonical form")
     elif isinstance(value, int) and abs(value) > 2**53 - 1:
         raise ValueError("integers beyond 2^53 - 1 are not exact in JSON")

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime, no_control_characters
 from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
+from aiida_byoc.contracts.workchain import WorkchainWorkload
 
 __all__ = [
     "MAX_COMMAND_BYTES",
@@ -26,6 +27,7 @@ __all__ = [
     "ResourceShape",
     "RetryPolicy",
     "SubmitJobCommand",
+    "WorkchainWorkload",
 ]
 
 MAX_COMMAND_BYTES = 256 * 1024
@@ -161,7 +163,8 @@ class ContainerWorkload(Order):
 
 
 Workload = Annotated[
-    ContainerWorkload, Field(description="told apart by `kind`; later: array, workchain")
+    ContainerWorkload | WorkchainWorkload,
+    Field(discriminator="kind", description="told apart by `kind`"),
 ]
 
 
@@ -195,6 +198,13 @@ class SubmitJobCommand(Order):
     deadline: UtcTime | None = None
     requested_by: Requester
     traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None
+
+    @property
+    def container(self) -> ContainerWorkload:
+        """The workload of a command that is known to run a container."""
+        if not isinstance(self.workload, ContainerWorkload):
+            raise TypeError(f"the workload is a {self.workload.kind}")
+        return self.workload
 
 
 class CancelJobCommand(Order):

@@ -21,6 +21,7 @@ __all__ = [
     "JobResult",
     "JobState",
     "OutputRecord",
+    "OutputValue",
     "SchedulerRecord",
     "Timings",
     "Usage",
@@ -85,13 +86,21 @@ class Usage(Fact):
     walltime_seconds: Annotated[float, Field(ge=0)] | None = None
 
 
+class OutputValue(Fact):
+    """A small output of a work chain. As text: a product's database may not know all that JSON knows."""
+
+    name: Annotated[str, Field(max_length=255)]
+    json_text: Annotated[str, Field(max_length=4096, description="RFC 8785")]
+
+
 class JobResult(Fact):
-    """What the completion record says, which the job itself wrote."""
+    """What the completion record says, which the job itself wrote; of a work chain, what AiiDA keeps."""
 
     exit_code: Annotated[int, Field(ge=0, le=255, description="128 + n for signal n")]
     image_digest: Digest | None = None
     outputs: Annotated[list[OutputRecord], Field(max_length=64)] = []
     usage: Usage | None = None
+    values: Annotated[list[OutputValue], Field(max_length=64)] | None = None
 
 
 class JobError(Fact):

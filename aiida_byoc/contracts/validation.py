@@ -22,7 +22,14 @@ _Place: TypeAlias = "tuple[_Place, object] | None"
 
 _MAX_ERRORS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_KINDS = {"container", "workchain"}
+_OF_KIND = {
+    "union_tag_invalid": "must be 'container' or 'workchain'",
+    "union_tag_not_found": "Field required",
+}
 _REMEDIES = {
+    "union_tag_invalid": "use one of the values the contract lists",
+    "union_tag_not_found": "add the field",
     "extra_forbidden": "remove the field; the contract does not know it",
     "missing": "add the field",
     "string_type": "send a JSON string",
@@ -47,8 +54,11 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
     """Say what is wrong, field by field, without echoing what was sent."""
     found = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
-        path = [_printable(part) for part in item["loc"] if part != "[key]"]
+        path = [_printable(part) for part in _members(item["loc"])]
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] in _OF_KIND:  # Pydantic repeats what was sent
+            path.append("kind")
+            message = _OF_KIND[item["type"]]
         found.append(
             FieldError(
                 field=".".join(([prefix] if prefix else []) + path) or "(body)",
@@ -57,6 +67,15 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
             )
         )
     return found[:_MAX_ERRORS]
+
+
+def _members(place: tuple[int | str, ...]) -> list[int | str]:
+    """The place without what Pydantic adds: that a key is at fault, and which kind of workload it took."""
+    return [
+        part
+        for at, part in enumerate(place)
+        if part != "[key]" and not (at and place[at - 1] == "workload" and part in _KINDS)
+    ]
 
 
 def validated(model: type[Model], data: Any, *, what: str = "message") -> Model:

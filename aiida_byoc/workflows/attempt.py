@@ -10,7 +10,7 @@ from typing import Any
 from aiida.orm import Dict, SinglefileData, load_code
 
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.contracts.commands import ContainerWorkload, InputFile, SubmitJobCommand
+from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
 from aiida_byoc.runtimes.in_job import WORK
 from aiida_byoc.schedulers.slurm import job_directives
@@ -38,7 +38,7 @@ def attempt_inputs(
         image_env: what the image's own configuration sets.
         code: label of the code that runs the in-job program.
     """
-    workload = command.workload
+    workload = command.container
     name = f"byoc-{submission_id}-{number}"
     return {
         "code": load_code(code),
@@ -55,7 +55,7 @@ def _container(
     command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the in-job program is told."""
-    workload: ContainerWorkload = command.workload
+    workload = command.container
     runtime = RUNTIMES[placement.runtime]
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     return {

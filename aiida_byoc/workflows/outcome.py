@@ -44,6 +44,9 @@ ERRORS: dict[int, tuple[str, bool]] = {
     320: ("container_not_started", False),
     400: ("container_failed", False),
     500: ("image_unavailable", True),
+    510: ("inputs_invalid", False),
+    511: ("workchain_unavailable", True),
+    512: ("workchain_failed", False),
 }
 """Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
 

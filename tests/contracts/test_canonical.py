@@ -69,10 +69,32 @@ def test_members_are_sorted_by_utf16_as_rfc_8785_shows():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [0.5, float("nan"), 2**53, -(2**53), "\ud800", {"\udfff": 1}])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 2**53, -(2**53), "\ud800", {"\udfff": 1}]
+)
 def test_what_has_no_canonical_form_is_refused(value):
     with pytest.raises(ValueError, match=r"canonical|exact"):
         canonical_json({"a": [value]})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (-0.0, "0"), (5e-324, "5e-324"), (-1.7976931348623157e308, "-1.7976931348623157e+308"),
+        (1.0, "1"), (0.5, "0.5"), (-12.25, "-12.25"), (1e20, "100000000000000000000"), (1e21, "1e+21"),
+        (1e-6, "0.000001"),
+        (1e-7, "1e-7"), (1.5e-9, "1.5e-9"), (295147905179352830000.0, "295147905179352830000"),
+        (999999999999999700000.0, "999999999999999700000"), (333333333.3333332, "333333333.3333332"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_rfc_8785_shows(value, text):
+    """Its appendix B, among others."""
+    assert canonical_json(value).decode() == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_is_read_back_as_it_was(value):
+    assert float(canonical_json(value)) == value
 
 
 def test_fingerprints_of_yesterday_stand():
@@ -173,11 +195,31 @@ def leaves(model: type, prefix: str = "") -> set[str]:
 def test_every_field_of_the_command_is_tried():
     """A field added later must be put on one side or the other."""
     only_one_value = {"schema_version", "workload.kind"}
+    work_chains = {"workload.entry_point", "workload.inputs"}  # below
     tried = {
         path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
     }
 
-    assert leaves(SubmitJobCommand) - only_one_value - NOT_INTENT <= tried
+    assert leaves(SubmitJobCommand) - only_one_value - work_chains - NOT_INTENT <= tried
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "is_same"),
+    [
+        ("workload.entry_point", "core.arithmetic.add_multiply", False),
+        ("workload.inputs.z", 4.25, False),
+        ("workload.inputs.options.list", [True], False),
+        ("workload.inputs.x", 2.0, True),
+        ("workload.inputs.z", 45e-1, True),
+    ],
+)
+def test_the_inputs_of_a_work_chain_are_intent(path, value, is_same):
+    """Numbers count by their value, as RFC 8785 has it."""
+    name = "submit-job-command.workchain"
+
+    again = intent_of(changed(golden(name), path, value))
+
+    assert (again == intent_of(golden(name))) == is_same
 
 
 @pytest.mark.parametrize(("path", "value"), OTHER_INTENTS.items())
