@@ -116,7 +116,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         for module in Path(in_job.__file__).parent.glob("*.py"):
             program.insert_path(str(module), module.name)
         info.codes_info[0].cmdline_params = ["-m", in_job.PROGRAM]
-        info.append_text = "exit $?"
+        info.append_text = None  # `byoc.slurm` ends the script with the program itself
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         # The number keeps that many parts of the path: all of them.
         info.retrieve_temporary_list = [

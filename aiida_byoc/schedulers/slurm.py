@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 import shlex
 
+from aiida.common.datastructures import CodeRunMode
 from aiida.engine import CalcJob, ExitCode
-from aiida.schedulers.datastructures import JobInfo, JobState
+from aiida.schedulers.datastructures import JobInfo, JobState, JobTemplateCodeInfo
 from aiida.schedulers.plugins.slurm import SlurmScheduler
 from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
-from aiida_byoc.runtimes.in_job import FENCE, OWNER
+from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
 from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE
 
 __all__ = [
@@ -152,6 +153,15 @@ def final_state(text: str) -> str | None:
 
 class ByocSlurmScheduler(SlurmScheduler):
     """Slurm for jobs that must run once."""
+
+    def _get_run_line(
+        self, codes_info: list[JobTemplateCodeInfo], codes_run_mode: CodeRunMode
+    ) -> str:
+        # Slurm signals the batch script's own process (`--signal=B:`, `scancel --batch`), so our program takes its
+        # place. The script ends with it, whatever a computer or a code wants to append.
+        line: str = super()._get_run_line(codes_info, codes_run_mode)
+        ours = [code.cmdline_params[-2:] for code in codes_info] == [["-m", PROGRAM]]
+        return f"exec {line}" if ours else line
 
     def _get_submit_command(self, submit_script: str) -> str:
         return _SUBMIT.format(
