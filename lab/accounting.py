@@ -15,10 +15,11 @@ from pathlib import Path
 from lab import process
 from lab.paths import LabPaths
 
-__all__ = ["CONF", "HOST", "NAMES", "is_installed", "is_wanted", "port", "start", "stop"]
+__all__ = ["CONF", "HOST", "NAME", "is_installed", "is_wanted", "port", "start", "stop"]
 
 HOST = "127.0.0.1"
-NAMES = ("slurmdbd", "mariadb")
+NAME = "slurmdbd"
+_DATABASE = "mariadb"
 START_SECONDS = 60.0
 
 CONF = """\
@@ -60,7 +61,7 @@ def is_installed() -> bool:
 
 def port(paths: LabPaths) -> int:
     """Where slurmdbd listens."""
-    return paths.ports("slurmdbd")[0]
+    return paths.ports(NAME)[0]
 
 
 def start(paths: LabPaths, conf: Path, munge_socket: Path) -> None:
@@ -78,7 +79,7 @@ def start(paths: LabPaths, conf: Path, munge_socket: Path) -> None:
             "there is no slurmdbd or no MariaDB: run BYOC_LAB_ACCOUNTING=slurmdbd make bootstrap"
         )
     user = pwd.getpwuid(os.geteuid()).pw_name
-    place = paths.run_directory("mariadb") / "socket"
+    place = paths.run_directory(_DATABASE) / "socket"
     mariadb = _start_mariadb(paths, user, place)
     slurmdbd_conf = conf.with_name("slurmdbd.conf")
     slurmdbd_conf.touch(mode=0o600)
@@ -94,7 +95,7 @@ def start(paths: LabPaths, conf: Path, munge_socket: Path) -> None:
         )
     )
     environment = {"SLURM_CONF": str(conf), "MYSQL_UNIX_PORT": str(place)}
-    slurmdbd = process.spawn(paths, "slurmdbd", ["slurmdbd", "-D"], env=environment)
+    slurmdbd = process.spawn(paths, NAME, ["slurmdbd", "-D"], env=environment)
     process.wait_until(
         lambda: _listens(port(paths)),
         START_SECONDS,
@@ -107,13 +108,13 @@ def start(paths: LabPaths, conf: Path, munge_socket: Path) -> None:
 def stop(paths: LabPaths) -> None:
     """Stop both, if they run; the accounts stay."""
     there = process.recorded(paths)
-    for name in NAMES:
+    for name in (NAME, _DATABASE):
         if name in there:
             process.stop(paths, name, patience=30)
 
 
 def _start_mariadb(paths: LabPaths, user: str, place: Path) -> process.Daemon:
-    home = paths.directory("mariadb")
+    home = paths.directory(_DATABASE)
     data = home / "data"
     if not data.exists():
         draft = home / "draft"  # an initialisation that was cut short must not look like data
@@ -133,7 +134,7 @@ def _start_mariadb(paths: LabPaths, user: str, place: Path) -> process.Daemon:
             raise process.LabError(f"mariadb-install-db failed:\n{outcome.stdout}{outcome.stderr}")
         draft.rename(data)
     options = [f"--datadir={data}", f"--socket={place}", "--skip-networking", f"--user={user}"]
-    server = process.spawn(paths, "mariadb", ["mariadbd", "--no-defaults", *options])
+    server = process.spawn(paths, _DATABASE, ["mariadbd", "--no-defaults", *options])
     ping = [
         process.executable("mariadb-admin"),
         "--no-defaults",

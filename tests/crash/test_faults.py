@@ -10,7 +10,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from lab import postgres, process, rabbitmq
+from lab import accounting, postgres, process, rabbitmq
 from lab.chaos.arena import Arena
 from lab.chaos.load import Load
 from lab.chaos.proxy import Fault, Rule
@@ -75,6 +75,13 @@ def _broker_dies(arena: Arena, _: Load) -> None:
     arena.parts.start(rabbitmq.NAME)
 
 
+def _accounting_dies(arena: Arena, _: Load) -> None:
+    if accounting.NAME not in process.recorded(arena.paths):
+        pytest.skip("Slurm keeps no accounts")
+    arena.parts.kill(accounting.NAME)
+    arena.parts.start(accounting.NAME)
+
+
 def _worker_stands_still(arena: Arena, _: Load) -> None:
     """For a minute; with `byoc.postgres` another one takes over what it had, and it finds itself fenced."""
     frozen = arena.parts.freeze_worker()
@@ -104,6 +111,7 @@ KILLS: dict[str, Callable[[Arena, Load], object]] = {
     "database for 60 s": _database_is_away(60),
     "broker": _broker_dies,
     "slurmd": _dies("slurmd-n1"),
+    "accounting": _accounting_dies,
 }
 
 
