@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine and this clone to where the lab and the tests run: Debian packages, `.venv`, npm packages.
-# Idempotent: what is there is skipped. Only the packages need root. RabbitMQ only with BYOC_LAB_BROKER=core.rabbitmq.
+# Idempotent: what is there is skipped. Only the packages need root. RabbitMQ only with BYOC_LAB_BROKER=core.rabbitmq,
+# Slurm's accounting only with BYOC_LAB_ACCOUNTING=slurmdbd.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -37,9 +38,10 @@ print(os.path.realpath(sys._base_executable), "%d.%d.%d" % sys.version_info[:3])
 node_is_recent() { command -v node >/dev/null && [[ "$(node --version)" =~ ^v([0-9]+) ]] && ((BASH_REMATCH[1] >= 18)); }
 
 missing_packages() {
-    local pair
+    local pair accounting=()
+    [[ "${BYOC_LAB_ACCOUNTING:-}" != slurmdbd ]] || accounting=(slurmdbd:slurmdbd mariadbd:mariadb-server)
     for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge bwrap:bubblewrap \
-        git:git make:make ps:procps npm:npm; do
+        git:git make:make ps:procps npm:npm "${accounting[@]}"; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
@@ -82,7 +84,7 @@ ensure_packages() {
     if [[ $EUID -ne 0 ]]; then
         sudo -n true 2>/dev/null ||
             fail "packages are missing and need root: apt-get install -y --no-install-recommends ${packages[*]}"
-        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy,BYOC_LAB_BROKER)
+        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy,BYOC_LAB_BROKER,BYOC_LAB_ACCOUNTING)
     fi
     say "Debian packages: installing ${packages[*]}"
     "${as_root[@]}" bash "$root/lab/bootstrap.sh" install "${packages[@]}"

@@ -1,7 +1,7 @@
 """A private Slurm cluster on one machine: its own munge, one controller, several nodes.
 
-As an ordinary user it runs jobs of that user only. There is no accounting database; `jobcomp.log`
-keeps a line for every finished job.
+As an ordinary user it runs jobs of that user only. It keeps accounts only if it is told to (`lab.accounting`);
+`jobcomp.log` has a line for every finished job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import process
+from lab import accounting, process
 from lab.paths import LabPaths
 
 START_SECONDS = 60.0
@@ -43,7 +43,7 @@ SlurmctldLogFile={logs}/slurmctld.main.log
 SlurmdLogFile={logs}/slurmd-%n.main.log
 JobCompType=jobcomp/filetxt
 JobCompLoc={home}/jobcomp.log
-AccountingStorageType=accounting_storage/none
+{accounting}
 MailProg=/bin/true
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -102,6 +102,8 @@ def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 1638
     conf = _configure(paths, nodes, cpus, memory_mib)
     environment = {"SLURM_CONF": str(conf)}
     munged = _start_munge(paths)
+    if accounting.is_wanted():
+        accounting.start(paths, conf, _munge_socket(paths))
     controller = start_controller(paths)
     names = [f"n{number}" for number in range(1, nodes + 1)]
     daemons = [
@@ -154,6 +156,7 @@ def stop(paths: LabPaths, *, cancel: bool = True) -> None:
     daemons = process.recorded(paths)
     process.stop(paths, *(name for name in daemons if name.startswith("slurmd-")))
     process.stop(paths, "slurmctld")
+    accounting.stop(paths)
     process.stop(paths, "munged")
 
 
@@ -171,6 +174,7 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
             run=_run(paths),
             logs=paths.logs,
             munge_socket=_munge_socket(paths),
+            accounting=_accounting(paths),
             controller_port=ports[0],
             first_port=ports[1],
             last_port=ports[-1],
@@ -180,6 +184,13 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
         )
     )
     return conf
+
+
+def _accounting(paths: LabPaths) -> str:
+    if not accounting.is_wanted():
+        return "AccountingStorageType=accounting_storage/none"
+    where = {"host": accounting.HOST, "port": accounting.port(paths)}
+    return accounting.CONF.format(**where, munge_socket=_munge_socket(paths)).rstrip()
 
 
 def _start_munge(paths: LabPaths) -> process.Daemon:

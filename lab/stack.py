@@ -28,7 +28,7 @@ def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
     """Start everything and wait until it is ready; return what `lab.json` holds.
 
     `BYOC_LAB_BROKER` names another broker (`core.rabbitmq`, `core.zeromq`), `BYOC_LAB_WORKERS` the number of AiiDA's
-    workers.
+    workers; with `BYOC_LAB_ACCOUNTING=slurmdbd` Slurm keeps accounts.
 
     Args:
         via: puts proxies before `convex` and `adapter`; a lab that is up keeps its own.

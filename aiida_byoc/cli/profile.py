@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiida_byoc.commands.admission import SLOTS_OPTION, SLOTS_PER_JOB
 from aiida_byoc.commands.policy import Limits
 from aiida_byoc.node import SettingsError
 
@@ -11,8 +12,6 @@ STORAGE = "byoc.psql_dos"
 BROKERS = ("byoc.postgres", "core.rabbitmq", "core.zeromq")
 SLOTS = 10_000
 """Processes that a worker takes on at a time, unless the owner has set another number."""
-
-_SLOTS_OPTION = "daemon.worker_process_slots"
 
 
 def adapt(name: str, broker: str) -> list[str]:
@@ -45,8 +44,8 @@ def adapt(name: str, broker: str) -> list[str]:
                 f"Tasks stay behind in {before[1]}: if processes are active,"
                 " run `verdi process repair` before the daemon starts"
             )
-    if _SLOTS_OPTION not in profile.options:
-        config.set_option(_SLOTS_OPTION, SLOTS, scope=name)
+    if SLOTS_OPTION not in profile.options:
+        config.set_option(SLOTS_OPTION, SLOTS, scope=name)
     config.store()
     if broker == "core.zeromq":
         told.append(
@@ -80,14 +79,12 @@ def check_slots(limits: Limits, workers: int) -> None:
     """
     from aiida.manage import get_manager
 
-    from aiida_byoc.commands.admission import SLOTS_PER_JOB
-
-    slots = int(get_manager().get_option(_SLOTS_OPTION)) * workers
+    slots = int(get_manager().get_option(SLOTS_OPTION)) * workers
     needed = limits.active_jobs * SLOTS_PER_JOB
     if needed > slots:
         raise SettingsError(
             f"the policy's active_jobs = {limits.active_jobs} needs {needed} slots, {workers} worker(s) have {slots};"
-            f" lower it, or raise {_SLOTS_OPTION} (`verdi config set`)"
+            f" lower it, or raise {SLOTS_OPTION} (`verdi config set`)"
         )
 
 

@@ -14,10 +14,13 @@ from psycopg.rows import dict_row
 
 from aiida_byoc.commands.policy import Limits
 
-__all__ = ["SLOTS_PER_JOB", "next_job"]
+__all__ = ["SLOTS_OPTION", "SLOTS_PER_JOB", "bounded", "next_job"]
 
 SLOTS_PER_JOB = 2
 """Slots of AiiDA's workers that a launched job may hold at a time."""
+
+SLOTS_OPTION = "daemon.worker_process_slots"
+"""AiiDA's option for the slots of one worker."""
 
 _ONE_AT_A_TIME = 0x62796F65
 
@@ -34,6 +37,13 @@ WHERE job.state = 'accepted' AND job.launch_not_before <= now()
        AND (SELECT coalesce(sum(jobs), 0) FROM active) < %(active_jobs)s)
 ORDER BY job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 """
+
+
+def bounded(limits: Limits, slots: int) -> Limits:
+    """The owner's limits, and no more jobs than one worker has slots for: the others may die, or not be started."""
+    return limits.model_copy(
+        update={"active_jobs": min(limits.active_jobs, slots // SLOTS_PER_JOB)}
+    )
 
 
 def next_job(connection: psycopg.Connection, limits: Limits) -> Mapping[str, Any] | None:

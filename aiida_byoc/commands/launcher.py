@@ -23,7 +23,7 @@ from aiida.manage import get_manager
 from aiida.orm import Dict
 
 from aiida_byoc import crashpoints
-from aiida_byoc.commands.admission import next_job
+from aiida_byoc.commands.admission import SLOTS_OPTION, bounded, next_job
 from aiida_byoc.commands.policy import Limits, Policy, PolicyError
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
@@ -67,7 +67,8 @@ class Launcher:
         self._settings = settings
         self._hand_over = dispatch
         self._transactional = transactional
-        self._limits = Limits()
+        self._slots = int(get_manager().get_option(SLOTS_OPTION))
+        self._limits = bounded(Limits(), self._slots)
         self._next_limits = 0.0
         self._next_play = 0.0
         self._stopper = Stopper(self._storage)
@@ -159,7 +160,8 @@ class Launcher:
         self._next_limits = time.monotonic() + _POLICY_SECONDS
         try:
             policy = Policy.load(self._settings.policy_file)
-            self._limits, self._repairer.rules = policy.limits, policy.repair
+            self._limits = bounded(policy.limits, self._slots)
+            self._repairer.rules = policy.repair
         except PolicyError as error:
             _LOGGER.error("the limits stay as they were: %s", error)  # noqa: TRY400
 

@@ -86,14 +86,16 @@ def judge(seen: Evidence, *, doubted: float, walltime: float) -> Verdict:
 
 
 def _doubt(seen: Evidence, ran: str | None) -> str | None:
-    """What does not fit together where no record is and Slurm knows no active job; `None`: Slurm says it failed."""
+    """What does not fit together where no record and no active job is; `None`: Slurm says that it failed."""
     if not seen.directory:
         return "the job's directory is not there"
     # A job that died before it wrote its id into the fence: the one that Slurm knows.
-    state = seen.jobs.get(ran) if ran else next(iter(seen.jobs.values()), None)
-    if state is None:
+    known = {**seen.accounts, **seen.jobs}
+    state = known.get(ran) if ran else next(iter(known.values()), None)
+    if state not in _ENDED:
         who = f"job {ran}, which ran it" if ran else "the job that ran it"
-        return f"Slurm does not know {who}, and there is no completion record"
+        account = f" (accounting: {state})" if state else ""
+        return f"Slurm does not know {who}{account}, and there is no completion record"
     if state == "COMPLETED":
         return "Slurm says that the job completed, but there is no completion record"
     return None

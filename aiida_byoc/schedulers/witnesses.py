@@ -32,7 +32,8 @@ accounted() {{
 """Shell: all jobs called `$name`, one `<id> <state>` a line, from the controller; `<id>|<state>` from accounting.
 
 The controller forgets a job MinJobAge seconds after its end. Accounting looks back to the day before the attempt's
-directory was made, and only supplements: a site may have none.
+directory was made, and only supplements: a site may have none, and what a killed controller has forgotten it shows as
+pending or running for ever (`sacctmgr show runawayjobs`).
 """
 
 # Slurm is asked before the directory is read: a job may end in between, and its record comes before its end.
@@ -41,11 +42,12 @@ _LOOK = """\
 name={name}
 {functions}
 cd {directory} && ls > /dev/null && found=1
+who=job
 if jobs=$(queued); then
   echo controller
-  [ -n "$jobs" ] || jobs=$(accounted 2> /dev/null)
+  [ -n "$jobs" ] || {{ who=account jobs=$(accounted 2> /dev/null); }}
 fi
-while read -r id state rest; do [ -z "$id" ] || echo "job $id $state"; done <<< "${{jobs//|/ }}"
+while read -r id state rest; do [ -z "$id" ] || echo "$who $id $state"; done <<< "${{jobs//|/ }}"
 if [ -n "$found" ]; then
   echo directory
   if [ -d {fence} ]; then echo "fence $(cat {fence}/{owner} 2> /dev/null)"; fi
@@ -63,8 +65,10 @@ class Evidence:
 
     Attributes:
         controller: whether Slurm's controller answered.
-        jobs: every job of the attempt's name that Slurm knows, by id, and its state in Slurm's long words. Normally
-            one; two after an `sbatch` that reported failure and was carried out.
+        jobs: every job of the attempt's name that the controller knows, by id, and its state in Slurm's long words.
+            Normally one; two after an `sbatch` that reported failure and was carried out.
+        accounts: likewise from accounting, asked only when the controller knows none. A job that is not over by them
+            is one that the controller has forgotten, or whose end accounting has not heard of yet.
         directory: whether the job's directory is there.
         fence: who took the fence: a Slurm id, `NODE`, empty while its owner is not written yet, `None`: nobody.
         record: whether the completion record is there.
@@ -72,6 +76,7 @@ class Evidence:
 
     controller: bool
     jobs: Mapping[str, str]
+    accounts: Mapping[str, str]
     directory: bool
     fence: str | None
     record: bool
@@ -103,14 +108,19 @@ def evidence(output: str) -> Evidence:
     lines = [line.split(maxsplit=2) for line in output.splitlines() if line.strip()]
     if not lines or lines[-1] != ["end"]:
         raise ValueError("the answer from the cluster broke off")
-    facts = {words[0]: words[1] if len(words) > 1 else "" for words in lines if words[0] != "job"}
-    return Evidence(
-        controller="controller" in facts,
-        jobs={
+    facts = {words[0]: words[1] if len(words) > 1 else "" for words in lines}
+
+    def known_to(witness: str) -> dict[str, str]:
+        return {
             words[1]: words[2]
             for words in lines
-            if words[0] == "job" and len(words) == 3 and _ID.fullmatch(words[1])
-        },
+            if words[0] == witness and len(words) == 3 and _ID.fullmatch(words[1])
+        }
+
+    return Evidence(
+        controller="controller" in facts,
+        jobs=known_to("job"),
+        accounts=known_to("account"),
         directory="directory" in facts,
         fence=facts.get("fence"),
         record="record" in facts,

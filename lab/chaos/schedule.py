@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiida_byoc.crashpoints import POINTS
-from lab import postgres, process, rabbitmq
+from lab import accounting, postgres, process, rabbitmq
 from lab.chaos.arena import Arena
 from lab.chaos.proxy import Fault, Rule
 from lab.chaos.truths import Truths
@@ -25,6 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 TELL_SECONDS = 15.0
 KILLED_PARTS = ("adapter", "convex", "slurmctld", "slurmd-n1", postgres.NAME)
+KILLED_IF_THERE = (rabbitmq.NAME, accounting.NAME)
 WIRE = [fault for fault in Fault if fault is not Fault.NONE]
 FOREIGN = "foreign"
 LIES = ("lose", "refuse", "kill")
@@ -122,8 +123,10 @@ class Chaos:
         self._down.discard("daemon")
 
     def _kill_part(self) -> None:
-        there = [*KILLED_PARTS, *([rabbitmq.NAME] if self._has_rabbitmq() else [])]
-        name = self.chance.choice(there)
+        parts = process.recorded(self.arena.paths)
+        name = self.chance.choice(
+            [*KILLED_PARTS, *(part for part in KILLED_IF_THERE if part in parts)]
+        )
         if not self._take_down(name):
             return
         self._count(f"kill {name}")
@@ -221,9 +224,6 @@ class Chaos:
             return False
         self._down.add(name)
         return True
-
-    def _has_rabbitmq(self) -> bool:
-        return rabbitmq.NAME in process.recorded(self.arena.paths)
 
     def _later(self, seconds: float, what: Callable[[], object]) -> None:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), what))

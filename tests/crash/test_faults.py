@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from lab import process, rabbitmq
+from lab import accounting, postgres, process, rabbitmq
 from lab.chaos.arena import Arena
+from lab.chaos.load import Load
 from lab.chaos.proxy import Fault, Rule
 from tests.eventually import eventually
 
 QUIET_SECONDS = 240
 SOON_SECONDS = 120
+FROZEN_SECONDS = 60
 FORGOTTEN_SECONDS = 60
 """A job that was forgotten while it ran stays held for longer than any test waits."""
 
@@ -32,15 +35,27 @@ MOMENTS = [
 """Wire, side of the moment, request: before the request has been carried out, and before its answer has left."""
 
 
-def _dies(name: str) -> Callable[[Arena], None]:
-    def part_dies(arena: Arena) -> None:
+def _dies(name: str) -> Callable[[Arena, Load], None]:
+    def part_dies(arena: Arena, _: Load) -> None:
         arena.parts.kill(name)
         arena.parts.start(name)
 
     return part_dies
 
 
-def _product_dies(arena: Arena) -> None:
+def _database_is_away(seconds: float) -> Callable[[Arena, Load], None]:
+    """Its sessions break off; what is submitted meanwhile is repeated until it is back."""
+
+    def is_away(arena: Arena, load: Load) -> None:
+        arena.parts.kill(postgres.NAME)
+        load.succeeds(1)
+        time.sleep(seconds)
+        arena.parts.start(postgres.NAME)
+
+    return is_away
+
+
+def _product_dies(arena: Arena, _: Load) -> None:
     """The product of the lab keeps everything in memory: it comes back with nothing, and is told again."""
     arena.parts.kill("convex")
     arena.product_forgot = True
@@ -48,45 +63,55 @@ def _product_dies(arena: Arena) -> None:
     arena.parts.replay()
 
 
-def _daemon_dies(arena: Arena) -> None:
+def _daemon_dies(arena: Arena, _: Load) -> None:
     arena.parts.kill_daemon()
     arena.parts.start_daemon()
 
 
-def _broker_dies(arena: Arena) -> None:
+def _broker_dies(arena: Arena, _: Load) -> None:
     if rabbitmq.NAME not in process.recorded(arena.paths):
         pytest.skip("the broker is PostgreSQL")
     arena.parts.kill(rabbitmq.NAME)
     arena.parts.start(rabbitmq.NAME)
 
 
-def _freezes(arena: Arena) -> None:
-    """Until another worker has taken over what the frozen one had."""
-    if arena.lab["node"]["broker"] != "byoc.postgres":
-        pytest.skip("only byoc.postgres takes over within seconds")
+def _accounting_dies(arena: Arena, _: Load) -> None:
+    if accounting.NAME not in process.recorded(arena.paths):
+        pytest.skip("Slurm keeps no accounts")
+    arena.parts.kill(accounting.NAME)
+    arena.parts.start(accounting.NAME)
+
+
+def _worker_stands_still(arena: Arena, _: Load) -> None:
+    """For a minute; with `byoc.postgres` another one takes over what it had, and it finds itself fenced."""
     frozen = arena.parts.freeze_worker()
     assert frozen is not None
-    with psycopg.connect(arena.lab["postgres"]["dsn"], autocommit=True) as connection:
-        fenced = "SELECT FROM byoc.worker WHERE pid = %s AND fenced_at IS NOT NULL"
-        eventually(
-            lambda: connection.execute(fenced, (frozen.pid,)).fetchone() is not None,
-            "the worker to be fenced",
-            seconds=SOON_SECONDS,
-        )
+    until = time.monotonic() + FROZEN_SECONDS
+    if arena.lab["node"]["broker"] == "byoc.postgres":
+        with psycopg.connect(arena.lab["postgres"]["dsn"], autocommit=True) as connection:
+            fenced = "SELECT FROM byoc.worker WHERE pid = %s AND fenced_at IS NOT NULL"
+            eventually(
+                lambda: connection.execute(fenced, (frozen.pid,)).fetchone() is not None,
+                "the worker to be fenced",
+                seconds=SOON_SECONDS,
+            )
+    time.sleep(max(0, until - time.monotonic()))
     arena.parts.thaw(frozen)
 
 
-KILLS: dict[str, Callable[[Arena], object]] = {
-    "agent": lambda arena: arena.parts.kill("agent"),
-    "launcher": lambda arena: arena.parts.kill_launcher(),
-    "worker": lambda arena: arena.parts.kill_worker(),
+KILLS: dict[str, Callable[[Arena, Load], object]] = {
+    "agent": lambda arena, _: arena.parts.kill("agent"),
+    "launcher": lambda arena, _: arena.parts.kill_launcher(),
+    "worker": lambda arena, _: arena.parts.kill_worker(),
     "daemon": _daemon_dies,
-    "frozen worker": _freezes,
+    "worker for 60 s": _worker_stands_still,
     "adapter": _dies("adapter"),
     "product": _product_dies,
-    "postgres": _dies("postgres"),
+    "database for 3 s": _database_is_away(3),
+    "database for 60 s": _database_is_away(60),
     "broker": _broker_dies,
     "slurmd": _dies("slurmd-n1"),
+    "accounting": _accounting_dies,
 }
 
 
@@ -99,7 +124,7 @@ def test_a_part_that_dies_costs_nothing(arena: Arena, victim: str) -> None:
     eventually(lambda: _in_slurm(arena), "a job in Slurm", seconds=SOON_SECONDS)
     load.succeeds(1)
 
-    KILLS[victim](arena)
+    KILLS[victim](arena, load)
     load.fails(1)
     truths = arena.settle(load, QUIET_SECONDS)
 

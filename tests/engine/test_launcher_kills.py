@@ -29,7 +29,9 @@ from aiida_byoc.commands.launching import launch_forever
 from aiida_byoc.node import NodeSettings
 
 settings = NodeSettings.load(Path(sys.argv[1]))
-load_profile().set_process_controller("byoc.postgres", {})
+profile = load_profile()
+profile.set_process_controller("byoc.postgres", {})
+profile.set_option("daemon.worker_process_slots", 100000)
 print("ready", flush=True)
 for line in sys.stdin:
     said, say = os.pipe()
@@ -90,7 +92,7 @@ class Launchers:
 def launchers(node: Any, tmp_path: Path) -> Iterator[Launchers]:
     """Real launchers on the profile, which share one interpreter's imports."""
     policy = tmp_path / "policy.toml"
-    policy.write_text(POLICY + "[limits]\nactive_jobs = 100000\n")
+    policy.write_text(POLICY + "[limits]\nactive_jobs = 50000\n")
     settings = node.settings.model_copy(update={"policy_file": policy})
     settings.save(tmp_path / "node.toml")
     (tmp_path / "crash").mkdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab import slurm
+from lab import accounting, slurm
 from lab.paths import LabPaths
 from lab.process import recorded, wait_until
 from lab.process import stop as stop_daemons
@@ -106,6 +106,27 @@ def test_i18_a_cancel_leaves_the_job_that_got_our_id(
 
     assert job.last["state"] == "cancelled"
     assert squeue(f"--jobs={theirs}", "--format=%j") == "theirs"
+
+
+@pytest.mark.skipif(
+    not accounting.is_wanted(), reason="a Slurm without accounts; BYOC_LAB_ACCOUNTING=slurmdbd"
+)
+def test_an_end_that_the_controller_forgot_is_known_to_accounting(
+    node: Any, amnesia: Callable[..., str]
+) -> None:
+    """By name: the newest job of that id is somebody else's."""
+    job = Underway(node, node.accept("sh", "-c", f"{RUN_LOG}; sleep 60"))
+    ours = job.until_state("running")["scheduler"]["job_id"]
+    run("scancel", ours)
+    ask = ("sacct", "--noheader", "--allocations", f"--name={job.name}", "--format=State%20")
+    wait_until(lambda: "CANCELLED" in run(*ask), 30, "accounting to know")
+
+    theirs = amnesia()
+    job.finish()
+
+    assert theirs == ours
+    assert (job.last["state"], job.last["error"]["code"]) == ("failed", "killed")
+    assert "held" not in job.states
 
 
 def test_a_job_that_vanished_before_it_ran_is_lost_behind_the_fence(

@@ -113,3 +113,15 @@ def test_nothing_is_unfinished():
     ]
 
     assert found == []
+
+
+def test_the_documents_name_tests_that_exist():
+    names = {path.name for path in files("tests")}
+    named = {
+        (path.name, test)
+        for path in files("docs", "README.md", "CONTRIBUTING.md")
+        for test in re.findall(r"\btest_\w+\.py\b|\b\w+\.test\.ts\b", path.read_text())
+    }
+
+    assert len(named) > 10
+    assert {(document, test) for document, test in named if test not in names} == set()

@@ -15,13 +15,19 @@ def seen(
     *,
     controller: bool = True,
     jobs: dict[str, str] | None = None,
+    accounts: dict[str, str] | None = None,
     directory: bool = True,
     fence: str | None = None,
     record: bool = False,
 ) -> Evidence:
     """What was found; by default an attempt that nobody knows and nobody ran."""
     return Evidence(
-        controller=controller, jobs=jobs or {}, directory=directory, fence=fence, record=record
+        controller=controller,
+        jobs=jobs or {},
+        accounts=accounts or {},
+        directory=directory,
+        fence=fence,
+        record=record,
     )
 
 
@@ -78,6 +84,23 @@ def test_a_failure_needs_no_record(state: str) -> None:
     assert finding(seen(jobs={"17": state}, fence="")) is Finding.ENDED
 
 
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "REQUEUED"])
+def test_what_only_accounting_has_as_active_is_not_waited_for(state: str) -> None:
+    """A controller that was killed forgot it; accounting never hears of its end."""
+    runaway = {"17": state}
+
+    assert finding(seen(accounts=runaway, fence="17", record=True)) is Finding.ENDED
+    assert finding(seen(accounts=runaway)) is Finding.CLOSE
+    assert finding(seen(accounts=runaway, fence=NODE)) is Finding.ENDED
+
+
+@pytest.mark.parametrize("state", FAILURES)
+def test_an_end_that_only_accounting_knows_is_an_end(state: str) -> None:
+    """The controller forgets what ended MinJobAge seconds ago."""
+    assert finding(seen(accounts={"17": state}, fence="17")) is Finding.ENDED
+    assert finding(seen(accounts={"17": "COMPLETED"}, fence="17", record=True)) is Finding.ENDED
+
+
 @pytest.mark.parametrize("jobs", [{}, {"17": "COMPLETED"}, *[{"17": state} for state in FAILURES]])
 def test_what_nobody_ran_is_closed_first(jobs: dict[str, str]) -> None:
     """A copy that Slurm has not shown yet could still start; behind the node's fence it cannot."""
@@ -93,10 +116,15 @@ def test_what_nobody_ran_is_closed_first(jobs: dict[str, str]) -> None:
         (seen(fence="17"), "does not know job 17"),
         (seen(fence=""), "does not know the job that ran it"),
         (seen(jobs={"18": "FAILED"}, fence="17"), "does not know job 17"),
+        (seen(accounts={"17": "RUNNING"}, fence="17"), "ran it (accounting: RUNNING)"),
+        (seen(accounts={"17": "COMPLETED"}, fence="17"), "completed, but there is no completion"),
         (seen(directory=False), "directory is not there"),
         (seen(jobs={"17": "FAILED"}, directory=False), "directory is not there"),
     ],
-    ids=["no record", "no owner", "forgotten", "nobody", "the other copy", "no place", "failed"],
+    ids=[
+        *("no record", "no owner", "forgotten", "nobody", "the other copy"),
+        *("runaway", "accounted", "no place", "failed"),
+    ],
 )
 def test_a_contradiction_is_doubted_until_no_job_can_be_left(evidence: Evidence, says: str) -> None:
     """A job that runs without Slurm's knowledge is over after its walltime."""

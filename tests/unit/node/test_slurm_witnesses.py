@@ -42,7 +42,7 @@ def look(slurm: FakeSlurm, place: Path) -> Evidence:
 
 def test_a_job_that_nobody_knows(slurm: FakeSlurm, place: Path) -> None:
     assert look(slurm, place) == Evidence(
-        controller=True, jobs={}, directory=True, fence=None, record=False
+        controller=True, jobs={}, accounts={}, directory=True, fence=None, record=False
     )
     assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T --name=b-1"
 
@@ -51,14 +51,18 @@ def test_jobs_of_the_controller(slurm: FakeSlurm, place: Path) -> None:
     """Accounting is not asked: it is older."""
     slurm.answer("squeue", "echo '17 RUNNING'; echo '18 PENDING'")
 
-    assert look(slurm, place).jobs == {"17": "RUNNING", "18": "PENDING"}
+    found = look(slurm, place)
+
+    assert (found.jobs, found.accounts) == ({"17": "RUNNING", "18": "PENDING"}, {})
     assert slurm.programs == ["squeue"]
 
 
 def test_accounting_remembers_what_the_controller_forgot(slurm: FakeSlurm, place: Path) -> None:
     slurm.answer("sacct", "echo '17|CANCELLED by 1000'; echo '18|COMPLETED'")
 
-    assert look(slurm, place).jobs == {"17": "CANCELLED", "18": "COMPLETED"}
+    found = look(slurm, place)
+
+    assert (found.jobs, found.accounts) == ({}, {"17": "CANCELLED", "18": "COMPLETED"})
 
 
 def test_a_controller_that_does_not_answer(slurm: FakeSlurm, place: Path) -> None:
