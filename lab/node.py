@@ -36,6 +36,8 @@ QUEUE = "main"
 COMPUTER = "lab"
 BROKER = "byoc.postgres"
 WORKERS = 2
+CODE = "bash"
+PLUGINS = Path(__file__).parent / "plugins"
 START_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 
@@ -56,6 +58,30 @@ partition = "main"
 
 [queues.high]
 partition = "high"
+
+[workchains."core.arithmetic.multiply_add"]
+codes = ["bash@lab"]
+defaults = {{ code = "bash@lab" }}
+
+[workchains."core.arithmetic.multiply_add".inputs]
+type = "object"
+additionalProperties = false
+required = ["x", "y", "z"]
+properties.x = {{ type = "integer", minimum = -1000, maximum = 1000 }}
+properties.y = {{ type = "integer", minimum = -1000, maximum = 1000 }}
+properties.z = {{ type = "integer", minimum = -1000, maximum = 1000 }}
+
+[workchains."lab.shell"]
+codes = ["bash@lab"]
+defaults = {{ code = "bash@lab" }}
+options = ["job.metadata.options"]
+
+[workchains."lab.shell".inputs]
+type = "object"
+additionalProperties = false
+required = ["script", "greeting"]
+properties.greeting = {{ type = "string", maxLength = 100 }}
+properties.script = {{ type = "object", required = ["filename", "text"] }}
 
 [images."{repository}"]
 digests = ["{digest}", "{missing}"]
@@ -91,6 +117,7 @@ def environment(paths: LabPaths, slurm: Slurm) -> dict[str, str]:
         "SLURM_CONF": str(slurm.conf),
         "TMPDIR": str(paths.run_directory("aiida")),
         "BYOC_CRASH_DIR": str(paths.directory("crash")),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")])),
         "PATH": f"{before}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONWARNINGS": "ignore",
     }
@@ -143,6 +170,11 @@ def start(
         *("--broker", broker),
     )
     _byoc(env, "images", "add", str(image.layout_dir), image.digest)
+    _verdi(
+        env,
+        *("code", "create", "core.code.installed", "-n", "--label", CODE, "--computer", COMPUTER),
+        *("--filepath-executable", "/bin/bash"),
+    )
     _verdi(env, "daemon", "start", str(workers))
     agent = spawn_agent(paths, env)
     log = Path(env["AIIDA_PATH"]) / ".aiida" / "daemon" / "log" / f"aiida-{PROFILE}.log"

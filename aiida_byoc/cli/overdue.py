@@ -122,10 +122,17 @@ def _not_cancelled(case: Case) -> Symptom | None:
 
 def _paused(case: Case) -> Symptom | None:
     nodes, job = case.nodes, case.job
-    if nodes is None or not (nodes.is_chain_paused or nodes.is_attempt_paused):
+    if nodes is None:
         return None
-    pk = case.processes[0 if nodes.is_chain_paused else -1]
-    said = (nodes.chain_status if nodes.is_chain_paused else nodes.attempt_status) or "no reason"
+    if nodes.is_chain_paused:
+        pk, said = case.processes[0], nodes.chain_status
+    elif nodes.paused_below is not None:
+        pk, said = nodes.paused_below, nodes.below_status
+    elif nodes.is_attempt_paused:
+        pk, said = case.processes[-1], nodes.attempt_status
+    else:
+        return None
+    said = said or "no reason"
     command = f"verdi process play {pk}"
     if not said.startswith(_BY_AIIDA):
         return "held", f"paused by an operator: {said}", command

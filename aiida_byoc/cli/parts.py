@@ -78,6 +78,7 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         "relay": lambda: _relay(connection),
         "slurm": _slurm,
         "transport": lambda: _transport(settings.code),
+        "work chains": lambda: _work_chains(Policy.load(settings.policy_file)),
     }
 
 
@@ -174,3 +175,19 @@ def _transport(code: str) -> str | None:
     return (
         f"the cluster does not answer AiiDA's transport; run `verdi computer test {computer.label}`"
     )
+
+
+def _work_chains(policy: Policy) -> str | None:
+    """What the owner approved can be loaded, with the codes that it may use."""
+    from aiida.common import EntryPointError, NotExistent
+    from aiida.orm import load_code
+    from aiida.plugins import WorkflowFactory
+
+    for name, approved in policy.workchains.items():
+        try:
+            WorkflowFactory(name)
+            for label in approved.codes:
+                load_code(label)
+        except (EntryPointError, NotExistent) as error:
+            return f"the approved work chain {name} cannot run: {error}; install its plugin, or make the code"
+    return None

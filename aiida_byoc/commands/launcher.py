@@ -33,6 +33,7 @@ from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import Sweep
 from aiida_byoc.node import NodeSettings
+from aiida_byoc.workflows.approved import ApprovedWorkChain
 from aiida_byoc.workflows.job import JobWorkChain
 
 __all__ = ["Launcher"]
@@ -41,6 +42,9 @@ _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
 _PLAY_SECONDS = 5.0
 _POLICY_SECONDS = 5.0
+
+_WORK_CHAINS = {"container": JobWorkChain, "workchain": ApprovedWorkChain}
+"""Kind of workload → what runs it."""
 
 
 class Launcher:
@@ -67,6 +71,10 @@ class Launcher:
         self._settings = settings
         self._hand_over = dispatch
         self._transactional = transactional
+        self._inputs: dict[str, dict[str, str]] = {
+            "container": {"code": settings.code, "image_store": str(settings.image_store)},
+            "workchain": {},
+        }
         self._slots = int(get_manager().get_option(SLOTS_OPTION))
         self._limits = bounded(Limits(), self._slots)
         self._next_limits = 0.0
@@ -119,15 +127,15 @@ class Launcher:
         self, connection: psycopg.Connection, job: Mapping[str, Any], now: datetime
     ) -> int:
         submission_id = str(job["submission_id"])
+        kind = job["command"]["workload"]["kind"]
         process = instantiate_process(
             self._runner,
-            JobWorkChain,
+            _WORK_CHAINS[kind],
             command=Dict(job["command"]),
             placement=Dict(job["placement"]),
             submission_id=submission_id,
-            code=self._settings.code,
-            image_store=str(self._settings.image_store),
             metadata={"label": f"byoc:{submission_id}"},
+            **self._inputs[kind],
         )
         self._runner.persister.save_checkpoint(process)
         pk: int = process.pid

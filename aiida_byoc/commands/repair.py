@@ -30,15 +30,17 @@ __all__ = ["Repairer", "answers"]
 
 _LOGGER = logging.getLogger(__name__)
 _PLAY_SECONDS = 5.0
-_PROBE = "timeout 20 scontrol ping"
+_PROBES = {"byoc.slurm": "timeout 20 scontrol ping", "core.slurm": "timeout 20 scontrol ping"}
+"""Scheduler → what a cluster that works answers with status 0 and UP."""
+_ANY_PROBE = "echo UP"
 
 _PAUSED = """
 INSERT INTO byoc.play AS known (process_pk, stage, submission_id, next_at)
 SELECT child.id, coalesce(child.attributes ->> 'state', ''), job.submission_id,
        now() + random() * %(first_seconds)s * interval '1 second'
 FROM byoc.job
-JOIN db_dblink AS link ON link.input_id = job.process_pk AND link.type = 'call_calc'
-JOIN db_dbnode AS child ON child.id = link.output_id
+CROSS JOIN LATERAL byoc.descendants(job.process_pk) AS below
+JOIN db_dbnode AS child ON child.id = below.process_pk
 WHERE job.state = 'held' AND job.cancel_requested_at IS NULL AND child.attributes ->> 'paused' = 'true'
   AND child.attributes ->> 'process_status' LIKE 'Pausing after failed transport task:%%'
   AND child.attributes ->> 'process_state' NOT IN ('finished', 'excepted', 'killed')
@@ -174,7 +176,8 @@ def answers(authinfo: AuthInfo) -> bool:
     """Whether the cluster can be reached by AiiDA's transport and its Slurm answers."""
     try:
         with authinfo.get_transport() as transport:
-            status, output, _ = transport.exec_command_wait(_PROBE)
+            probe = _PROBES.get(authinfo.computer.scheduler_type, _ANY_PROBE)
+            status, output, _ = transport.exec_command_wait(probe)
     except Exception as error:  # whatever the transport raises
         _LOGGER.info("Cluster unreachable event=probe_failed: %s", error or type(error).__name__)
         return False

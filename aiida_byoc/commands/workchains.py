@@ -54,16 +54,30 @@ class Workchain(BaseModel):
             raise ValueError(f"is no JSON Schema: {error.message[:200]}") from error
         if schema.get("type") != "object" or schema.get("additionalProperties") is not False:
             raise ValueError('must have type = "object" and additionalProperties = false')
+        if outside := next(_references(schema), None):
+            raise ValueError(f"refers to {outside!r} outside of itself")
         return schema
 
     def refusals(self, workload: WorkchainWorkload) -> list[FieldError]:
         """What the schema has against the inputs; no value is repeated."""
-        # An empty registry: a `$ref` that leads outside is an error, not a download.
-        validator = Draft202012Validator(self.inputs, registry=Registry())
+        validator = Draft202012Validator(self.inputs, registry=Registry())  # which fetches nothing
         found = sorted(
             validator.iter_errors(workload.inputs), key=lambda error: list(map(str, error.path))
         )
         return [each for error in found for each in _told(error)][:_MOST_ERRORS]
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Where the schema refers to another document."""
+    if isinstance(schema, dict):
+        target = schema.get("$ref")
+        if isinstance(target, str) and not target.startswith("#"):
+            yield target
+        for part in schema.values():
+            yield from _references(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _references(part)
 
 
 def _told(error: Any) -> Iterator[FieldError]:

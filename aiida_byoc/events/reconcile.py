@@ -116,9 +116,10 @@ class Sweep:
         self, connection: psycopg.Connection, job: Standing, kind: str
     ) -> tuple[int, bool]:
         """Return how many events were told, and whether a hook should have done that."""
+        # Of an approved work chain's processes, which are other plugins', this is the only source.
+        is_repair = not job.is_foreign
         if kind == "resumed":
-            return standing.go_on(connection, job.submission_id), True
-        is_repair = True
+            return standing.go_on(connection, job.submission_id), is_repair
         reports: list[Report] = []
         if kind == "ended":
             self._storage.get_session().expire_all()  # what it read before the lock

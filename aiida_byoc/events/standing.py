@@ -43,7 +43,9 @@ SELECT job.submission_id::text, job.state::text, job.held_from::text, job.attemp
        newest.attributes ->> 'job_id' AS slurm_job,
        newest.attributes ->> 'queue_name' AS queue,
        newest.attributes ->> 'custom_scheduler_commands' AS directives,
-       newest.attributes -> 'last_job_info' ->> 'allocated_machines_raw' AS machines
+       newest.attributes -> 'last_job_info' ->> 'allocated_machines_raw' AS machines,
+       coalesce(chain.process_type = 'aiida.workflows:byoc.workchain', false) AS is_foreign,
+       below.id AS paused_below, below.attributes ->> 'process_status' AS below_status
 FROM byoc.job
 LEFT JOIN db_dbnode AS chain ON chain.id = job.process_pk
 LEFT JOIN LATERAL (
@@ -51,12 +53,17 @@ LEFT JOIN LATERAL (
     FROM db_dblink AS link JOIN db_dbnode AS child ON child.id = link.output_id
     WHERE link.input_id = job.process_pk AND link.type = 'call_calc' ORDER BY attempt DESC NULLS LAST LIMIT 1
 ) AS newest ON true
+LEFT JOIN LATERAL (
+    SELECT node.id, node.attributes FROM byoc.descendants(job.process_pk) JOIN db_dbnode AS node ON node.id = process_pk
+    WHERE chain.process_type = 'aiida.workflows:byoc.workchain' AND node.attributes -> 'paused' = 'true'
+    AND node.attributes ->> 'process_state' NOT IN ('finished', 'excepted', 'killed') ORDER BY node.id LIMIT 1
+) AS below ON true
 WHERE job.process_pk IS NOT NULL AND job.state IN ('launched', 'queued', 'running', 'held')
 """
 _OF_JOB = f"{_STANDING} AND job.submission_id = %s"
 _FAMILY = """(
     SELECT unnest(%(processes)s::bigint[])
-    UNION SELECT input_id FROM db_dblink WHERE output_id = ANY(%(processes)s) AND type = 'call_calc'
+    UNION SELECT caller.process_pk FROM unnest(%(processes)s::bigint[]) AS process, byoc.ancestors(process) AS caller
 )"""
 _OF_PROCESSES = f"{_STANDING} AND job.process_pk IN {_FAMILY}"
 _LOCK = "SELECT FROM byoc.job WHERE submission_id = %s FOR NO KEY UPDATE"
@@ -74,6 +81,8 @@ class Standing:
         chain_state: of the work chain; `None` when the node is not there.
         attempt: number of the newest attempt; 0 before the first.
         doubt: why the attempt's witnesses leave doubt.
+        is_foreign: whether it is an approved work chain, whose processes are other plugins'.
+        paused_below: a process of such a work chain that is paused.
     """
 
     submission_id: str
@@ -94,6 +103,9 @@ class Standing:
     queue: str | None
     directives: str | None
     machines: str | None
+    is_foreign: bool
+    paused_below: int | None
+    below_status: str | None
 
     @property
     def has_ended(self) -> bool:
@@ -107,6 +119,8 @@ class Standing:
             return f"the work chain <{self.process_pk}> is no longer in AiiDA"
         if self.is_chain_paused:
             return self.chain_status or "the work chain is paused"
+        if self.paused_below is not None:
+            return self.below_status or f"process {self.paused_below} of the work chain is paused"
         if self.attempt_state in _TERMINAL:
             return None
         if self.is_attempt_paused:

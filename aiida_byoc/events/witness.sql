@@ -17,5 +17,7 @@ WHEN (
     new.process_type LIKE 'aiida.%:byoc.%'
     AND (old.attributes -> 'process_state', old.attributes -> 'paused')
         IS DISTINCT FROM (new.attributes -> 'process_state', new.attributes -> 'paused')
+    -- Processes of other plugins, which approved work chains call, have no hook of ours.
+    OR new.node_type LIKE 'process.%' AND (old.attributes -> 'paused') IS DISTINCT FROM (new.attributes -> 'paused')
 )
 EXECUTE FUNCTION byoc.mark_process();

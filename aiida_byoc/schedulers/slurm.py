@@ -78,7 +78,8 @@ _OUT_OF_MEMORY = "Exceeded job memory limit"
 
 _SUBMIT = """\
 unset ${{!SBATCH_@}}
-name=$(sed -n 's/^#SBATCH --job-name=\\([A-Za-z0-9._-]*\\)$/\\1/p' {script} | tail -n 1)
+name=$(sed -n 's/^#SBATCH --job-name="*\\([A-Za-z0-9._-]*\\)"*$/\\1/p' {script} | tail -n 1)
+case $name in aiida-*) name=$name-$(pwd | sha256sum | cut -c 1-16) ;; esac
 [ -n "$name" ] || {{ echo 'byoc: this job has no name of its own' >&2; exit 1; }}
 echo "byoc job name $name"
 exec 9>> byoc_submit.lock
@@ -96,7 +97,7 @@ adopt() {{
   [ -z "$jobs" ] || {{ echo "Submitted batch job $(tr '|' ' ' <<< "$jobs" | sort -n | head -n 1)"; exit 0; }}
 }}
 adopt
-timeout {submit_wait} sbatch {script} && exit 0
+timeout {submit_wait} sbatch --job-name="$name" {script} && exit 0
 failed=$?
 adopt
 exit $failed

@@ -17,13 +17,16 @@ from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
+from aiida_byoc.workflows.results import result_of
 
-__all__ = ["CANCELLED_STATUS", "ERRORS", "GONE", "OPEN", "attempts", "gone", "outcome"]
+__all__ = ["CANCELLED_STATUS", "ERRORS", "FOREIGN", "GONE", "OPEN", "attempts", "gone", "outcome"]
 
 GONE = "byoc_gone"
 """Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm."""
 OPEN = "byoc_open"
 """Extra of a work chain that ended while one of its attempts might still run: its hook left the end to others."""
+FOREIGN = "aiida.workflows:byoc.workchain"
+"""Process type of a work chain whose processes are other plugins'."""
 CANCELLED_STATUS = 501
 """Exit status of a work chain that found itself cancelled before it submitted anything more."""
 
@@ -63,8 +66,11 @@ def outcome(node: ProcessNode, state: ProcessState) -> Report | None:
     tried = attempts(node)
     if not all(gone(attempt) for attempt in tried):
         return None
-    facts = _facts_of_record(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
     now = datetime.now(UTC)
+    if node.process_type == FOREIGN:
+        facts = result_of(node, now)
+    else:
+        facts = _facts_of_record(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
     if state is ProcessState.KILLED or node.exit_status == CANCELLED_STATUS:
         return Report(
             state=ExecutionState.CANCELLED,
@@ -83,8 +89,8 @@ def outcome(node: ProcessNode, state: ProcessState) -> Report | None:
 
 
 def attempts(node: ProcessNode) -> list[CalcJobNode]:
-    """The attempts of a job, in no particular order."""
-    return [called for called in node.called if isinstance(called, CalcJobNode)]
+    """The calculations of a job, in no particular order: its attempts, or whatever an approved work chain called."""
+    return [called for called in node.called_descendants if isinstance(called, CalcJobNode)]
 
 
 def gone(attempt: CalcJobNode) -> bool:
