@@ -25,7 +25,8 @@ from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import count_repair
 from aiida_byoc.events.standing import HELD
-from aiida_byoc.schedulers.slurm import job_name, scancel_command
+from aiida_byoc.schedulers.options import job_name
+from aiida_byoc.schedulers.slurm import scancel_command
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
 from aiida_byoc.schedulers.witnesses import Evidence, close_command, evidence, look_command
 from aiida_byoc.workflows.outcome import GONE, OPEN, attempts, gone, outcome

@@ -16,7 +16,8 @@ from psycopg.rows import class_row
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.outbox import Report
-from aiida_byoc.schedulers.slurm import job_name, slurm_id
+from aiida_byoc.schedulers.options import job_name
+from aiida_byoc.schedulers.slurm import slurm_id
 
 __all__ = ["HELD", "Busy", "Standing", "active", "go_on", "locked", "of_processes"]
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aiida_byoc.contracts.events import OutputRecord, Usage
 from aiida_byoc.runtimes import in_job
-from aiida_byoc.schedulers.slurm import job_name
+from aiida_byoc.schedulers.options import job_name
 
 __all__ = ["CompletionRecord", "ContainerParser"]
 

@@ -16,12 +16,13 @@ import shlex
 
 from aiida.common.datastructures import CodeRunMode
 from aiida.engine import CalcJob, ExitCode
-from aiida.schedulers.datastructures import JobInfo, JobState, JobTemplateCodeInfo
+from aiida.schedulers.datastructures import JobInfo, JobState, JobTemplate, JobTemplateCodeInfo
 from aiida.schedulers.plugins.slurm import SlurmScheduler
 from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
+from aiida_byoc.schedulers.options import CLIENT, GRAMMAR, NotAskedError, environment, header
 from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE
 
 __all__ = [
@@ -31,8 +32,6 @@ __all__ = [
     "ByocSlurmScheduler",
     "final_state",
     "identity",
-    "job_directives",
-    "job_name",
     "scancel_command",
     "slurm_id",
 ]
@@ -56,6 +55,7 @@ _PERMANENT = (
     "User's group not permitted to use this partition",
     "this attempt was given up",
     "this job has no name of its own",
+    "sbatch is not asked for",
 )
 """What `sbatch` says when trying again cannot help; matched without case."""
 
@@ -77,9 +77,18 @@ _OUT_OF_MEMORY = "Exceeded job memory limit"
 """What slurmd writes to the job's stderr where no cgroup reports OUT_OF_MEMORY (the state is FAILED then)."""
 
 _SUBMIT = """\
-unset ${{!SBATCH_@}}
-name=$(sed -n 's/^#SBATCH --job-name="*\\([A-Za-z0-9._-]*\\)"*$/\\1/p' {script} | tail -n 1)
-case $name in aiida-*) name=$name-$(pwd | sha256sum | cut -c 1-16) ;; esac
+LC_ALL=C
+grammar={grammar} name= options=(--export=ALL)
+{{
+  read -r
+  while IFS= read -r line && [ -n "$line" ]; do
+    option=${{line#'#SBATCH '}}
+    [[ $line =~ ^$grammar$ ]] || {{ echo "byoc: sbatch is not asked for ${{option//[^a-z_ =-]/?}}" >&2; exit 1; }}
+    options+=("$option")
+    [[ $option != --job-name=* ]] || name=${{option#*=}}
+  done
+}} < {script}
+case $name in aiida-*) name=$name-$(pwd | sha256sum | cut -c 1-16); options+=("--job-name=$name") ;; esac
 [ -n "$name" ] || {{ echo 'byoc: this job has no name of its own' >&2; exit 1; }}
 echo "byoc job name $name"
 exec 9>> byoc_submit.lock
@@ -97,13 +106,14 @@ adopt() {{
   [ -z "$jobs" ] || {{ echo "Submitted batch job $(tr '|' ' ' <<< "$jobs" | sort -n | head -n 1)"; exit 0; }}
 }}
 adopt
-timeout {submit_wait} sbatch --job-name="$name" {script} && exit 0
+timeout {submit_wait} {client} sbatch "${{options[@]}}" {script} && exit 0
 failed=$?
 adopt
 exit $failed
 """
-"""`SBATCH_*` in the daemon's environment would override the script's limits. A job that left its fence is adopted also
-when the controller has forgotten it. A `squeue` that fails knows nothing of the job, so nothing is submitted then."""
+"""The script's header, up to its first empty line, is repeated on the command line: `options.py` says why. A job that
+left its fence is adopted also when the controller has forgotten it. A `squeue` that fails knows nothing of the job, so
+nothing is submitted then."""
 
 _SUBMIT_WAIT = 60
 """Seconds; `sbatch` gives up by itself after Slurm's MessageTimeout (10 s), in most cases."""
@@ -113,19 +123,6 @@ _NAME = re.compile(r"^byoc job name (\S+)$", re.MULTILINE)
 _STATE = re.compile(
     r"(?:^|\s)JobState=(?P<shown>\w+)|^(?P<accounted>[A-Z_]+)(?: by \d+)?\|", re.MULTILINE
 )
-
-
-def job_directives(name: str, *, gpus: int | None = None) -> str:
-    """Header lines: the attempt's unique name (a later `--job-name` wins over AiiDA's), never two of it at a time."""
-    lines = [f"#SBATCH --job-name={name}", "#SBATCH --dependency=singleton"]
-    if gpus:
-        lines.append(f"#SBATCH --gres=gpu:{gpus}")
-    return "\n".join(lines)
-
-
-def job_name(directives: str) -> str:
-    """The name in `job_directives`."""
-    return directives.partition("--job-name=")[2].partition("\n")[0]
 
 
 def identity(slurm_job: str, name: str) -> str:
@@ -143,7 +140,7 @@ def slurm_id(job_id: str) -> str:
 
 def scancel_command(slurm_job: str, name: str) -> str:
     """Cancel that job if it is ours: Slurm combines the filters (measured, 22.05), so another's is left alone."""
-    return f'timeout {PATIENCE} scancel --name={shlex.quote(name)} --user="$(id -un)" {slurm_job}'
+    return f'timeout {PATIENCE} {CLIENT} scancel --name={shlex.quote(name)} --user="$(id -un)" {slurm_job}'
 
 
 def final_state(text: str) -> str | None:
@@ -155,9 +152,28 @@ def final_state(text: str) -> str | None:
 class ByocSlurmScheduler(SlurmScheduler):
     """Slurm for jobs that must run once."""
 
+    def get_submit_script(self, job_tmpl: JobTemplate) -> str:
+        """The job script; one that the submit command refuses, if a part of the job is not for Slurm or the shell."""
+        try:
+            script: str = super().get_submit_script(job_tmpl)
+        except NotAskedError as error:
+            return f"#!/bin/bash\n#SBATCH {error}\n"
+        return script
+
+    def _get_submit_script_header(self, job_tmpl: JobTemplate) -> str:
+        return header(job_tmpl, super()._get_submit_script_header(job_tmpl))
+
+    def _get_submit_script_environment_variables(self, template: JobTemplate) -> str:
+        environment(template)
+        lines: str = super()._get_submit_script_environment_variables(template)
+        return lines
+
     def _get_run_line(
         self, codes_info: list[JobTemplateCodeInfo], codes_run_mode: CodeRunMode
     ) -> str:
+        for code in codes_info:
+            if code.wrap_cmdline_params or any(code.use_double_quotes):
+                raise NotAskedError("a command line that the shell expands")
         # Slurm signals the batch script's own process (`--signal=B:`, `scancel --batch`), so our program takes its
         # place. The script ends with it, whatever a computer or a code wants to append.
         line: str = super()._get_run_line(codes_info, codes_run_mode)
@@ -167,6 +183,8 @@ class ByocSlurmScheduler(SlurmScheduler):
     def _get_submit_command(self, submit_script: str) -> str:
         return _SUBMIT.format(
             script=submit_script,
+            grammar=shlex.quote(GRAMMAR),
+            client=CLIENT,
             functions=FUNCTIONS,
             fence=FENCE,
             owner=OWNER,
@@ -192,7 +210,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         # worker, hence the limit.
         ids = [slurm_id(job) for job in jobs or []]
         command: str = super()._get_joblist_command(jobs=ids, user=user)
-        return f"{command} --states=all --me".replace("squeue", f"timeout {PATIENCE} squeue", 1)
+        _, _, question = command.partition("squeue")
+        return f"timeout {PATIENCE} {CLIENT} SLURM_TIME_FORMAT=standard squeue {question} --states=all --me"
 
     def _parse_joblist_output(self, retval: int, stdout: str, stderr: str) -> list[JobInfo]:
         # `squeue -j ID` fails for an unknown id when only one is asked for: that job is gone, the poll is fine.
@@ -215,8 +234,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         job, _, name = job_id.partition("/")
         shown = shlex.quote(f"^JobId={job} JobName={name} UserId=")
         return (
-            f'timeout {PATIENCE} scontrol --oneliner show job {job} 2>/dev/null | grep {shown}"$(id -un)(" || '
-            f"timeout {PATIENCE} sacct --noheader --parsable2 --allocations --format=State,ExitCode "
+            f'timeout {PATIENCE} {CLIENT} scontrol --oneliner show job {job} 2>/dev/null | grep {shown}"$(id -un)(" || '
+            f"timeout {PATIENCE} {CLIENT} sacct --noheader --parsable2 --allocations --format=State,ExitCode "
             f'--jobs={job} --name={shlex.quote(name)} --user="$(id -un)"'
         )
 

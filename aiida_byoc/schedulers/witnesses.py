@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, RECORD, SPECIFICATION
+from aiida_byoc.schedulers.options import CLIENT
 
 __all__ = ["FUNCTIONS", "NODE", "PATIENCE", "Evidence", "close_command", "evidence", "look_command"]
 
@@ -22,10 +23,10 @@ NODE = "node"
 """Owner of a fence that the node took itself: no copy of the attempt can ever run."""
 
 FUNCTIONS = f"""\
-queued() {{ timeout {PATIENCE} squeue --noheader --me --states=all --format='%i %T' --name="$name"; }}
+queued() {{ timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%i %T' --name="$name"; }}
 accounted() {{
   since=$(stat -c %Y {SPECIFICATION}) && since=$(date -d "@$((since - 86400))" +%FT%T) &&
-  timeout {PATIENCE} sacct --noheader --parsable2 --allocations --user="$(id -un)" --name="$name" \
+  timeout {PATIENCE} {CLIENT} sacct --noheader --parsable2 --allocations --user="$(id -un)" --name="$name" \
 --starttime="$since" --format=JobIDRaw,State
 }}
 """

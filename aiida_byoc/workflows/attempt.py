@@ -13,7 +13,7 @@ from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
 from aiida_byoc.runtimes.in_job import WORK
-from aiida_byoc.schedulers.slurm import job_directives
+from aiida_byoc.schedulers.options import job_directives
 
 __all__ = ["attempt_inputs"]
 

@@ -14,7 +14,7 @@ from aiida.orm import CalcJobNode, FolderData
 
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.parsers.container import ContainerParser
-from aiida_byoc.schedulers.slurm import job_directives
+from aiida_byoc.schedulers.options import job_directives
 
 SPECIFICATION = {
     "submission_id": "7d0f1f0e-8d0f-4a53-9f5c-0b8f4e8f1c11",

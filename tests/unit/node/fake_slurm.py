@@ -25,14 +25,19 @@ class FakeSlurm:
         """Let a program run `script`."""
         path = self.directory / "bin" / program
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f'#!/bin/bash\necho "{program} $*" >> "$LOG"\n{script}\n')
+        # The log's name stands in it: of the environment little reaches a command of Slurm's.
+        path.write_text(f'#!/bin/bash\nLOG={self.log}\necho "{program} $*" >> "$LOG"\n{script}\n')
         path.chmod(0o755)
+
+    @property
+    def log(self) -> Path:
+        """A line for each question, and what a test's script adds."""
+        return self.directory / "log"
 
     @property
     def asked(self) -> list[str]:
         """What was asked, in order."""
-        log = self.directory / "log"
-        return log.read_text().splitlines() if log.exists() else []
+        return self.log.read_text().splitlines() if self.log.exists() else []
 
     @property
     def programs(self) -> list[str]:
@@ -45,7 +50,7 @@ class FakeSlurm:
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,
-            env={"PATH": path, "LOG": str(self.directory / "log"), **env},
+            env={"PATH": path, **env},
             capture_output=True,
             text=True,
             check=False,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+from pathlib import Path
+
 import pytest
 from aiida.engine import ExitCode
 from aiida.schedulers.datastructures import JobState
@@ -14,6 +18,7 @@ from aiida_byoc.schedulers.slurm import (
     ByocSlurmScheduler,
     final_state,
 )
+from tests.unit.node.fake_slurm import FakeSlurm
 
 SHOWN = (
     "JobId=17 JobName=b-0123-1 UserId=alice(1000) GroupId=alice(1000) Priority=4294901757 Nice=0"
@@ -213,15 +218,24 @@ def test_a_queue_that_cannot_be_asked_is_an_error(scheduler: ByocSlurmScheduler)
         scheduler._parse_joblist_output(1, "", said)
 
 
-def test_jobs_that_ended_are_asked_for_too(scheduler: ByocSlurmScheduler) -> None:
-    command = scheduler._get_joblist_command(jobs=["17/b-1", "18/b-2"])
+def test_jobs_that_ended_are_asked_for_too(scheduler: ByocSlurmScheduler, tmp_path: Path) -> None:
+    slurm = FakeSlurm(tmp_path)
+    slurm.answer("squeue", "")
+    slurm.answer("timeout", '[ "$1" = 20 ] && shift && exec "$@"')
 
-    words = command.split()
-    assert {"--states=all", "--me", "--jobs=17,18"} <= set(words)
-    assert words[words.index("squeue") - 2] == "timeout"
+    slurm.run(scheduler._get_joblist_command(jobs=["17/b-1", "18/b-2"]))
+
+    assert slurm.programs == ["timeout", "squeue"]
+    assert {"--states=all", "--me", "--jobs=17,18"} <= set(slurm.asked[-1].split())
 
 
-def test_i18_a_job_is_cancelled_by_id_name_and_user(scheduler: ByocSlurmScheduler) -> None:
-    command = scheduler._get_kill_command("17/b-0123-1")
+def test_i18_a_job_is_cancelled_by_id_name_and_user(
+    scheduler: ByocSlurmScheduler, tmp_path: Path
+) -> None:
+    slurm = FakeSlurm(tmp_path)
+    slurm.answer("scancel", "")
 
-    assert command.split()[2:] == ["scancel", "--name=b-0123-1", '--user="$(id', '-un)"', "17"]
+    slurm.run(scheduler._get_kill_command("17/b-0123-1"))
+
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert slurm.asked == [f"scancel --name=b-0123-1 --user={user} 17"]

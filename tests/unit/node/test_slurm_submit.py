@@ -11,9 +11,11 @@ import pytest
 from aiida.engine import ExitCode
 from aiida.schedulers.scheduler import SchedulerError
 
-from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler, job_directives, job_name
+from aiida_byoc.schedulers.options import job_directives, job_name
+from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler
 from tests.unit.node.fake_slurm import SCRIPT, FakeSlurm
 
+ASKED = "sbatch --export=ALL --job-name=b-0123-1 --dependency=singleton"
 SBATCH = 'env | grep ^SBATCH_ >> "$LOG"; echo "Submitted batch job 99"'
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 KNOWN_ONCE_SUBMITTED = "grep -q '^sbatch' \"$LOG\" && echo '99 PENDING'; exit 0"
@@ -27,8 +29,7 @@ def slurm(tmp_path: Path) -> FakeSlurm:
     fake.answer("squeue", "exit 0")
     fake.answer("sacct", DISABLED)
     fake.answer("sbatch", SBATCH)
-    header = '#!/bin/bash\n#SBATCH --job-name="aiida-12"\n'
-    (tmp_path / SCRIPT).write_text(f"{header}{job_directives('b-0123-1')}\nrun\n")
+    (tmp_path / SCRIPT).write_text(f"#!/bin/bash\n{job_directives('b-0123-1')}\n\nrun\n")
     (tmp_path / "byoc_job.json").write_text("{}")
     return fake
 
@@ -63,7 +64,7 @@ def test_a_job_that_slurm_does_not_know_is_submitted(slurm: FakeSlurm) -> None:
     assert queue == "squeue --noheader --me --states=all --format=%i %T --name=b-0123-1"
     assert "--name=b-0123-1" in accounting.split()
     assert any(word.startswith("--starttime=20") for word in accounting.split())
-    assert submitted == f"sbatch {SCRIPT}"
+    assert submitted == f"{ASKED} {SCRIPT}"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_i24_the_daemons_environment_changes_no_limit(slurm: FakeSlurm) -> None:
     slurm.submit(SBATCH_PARTITION="other", SBATCH_TIMELIMIT="1", SBATCH_EXCLUSIVE="")
 
     assert [line for line in slurm.asked if line.startswith("SBATCH_")] == []
-    assert slurm.asked[-1] == f"sbatch {SCRIPT}"
+    assert slurm.asked[-1] == f"{ASKED} {SCRIPT}"
 
 
 def test_a_refusal_by_sbatch_is_the_commands(slurm: FakeSlurm) -> None:
@@ -178,13 +179,13 @@ def test_a_script_with_an_odd_name_is_read_and_submitted(slurm: FakeSlurm) -> No
     (slurm.directory / SCRIPT).rename(slurm.directory / odd)
 
     assert job_id(slurm.submit(odd)) == "99/b-0123-1"
-    assert slurm.asked[-1] == f"sbatch {odd}"
+    assert slurm.asked[-1] == f"{ASKED} {odd}"
     assert not (slurm.directory / "broken").exists()
 
 
 def test_a_job_without_a_name_of_its_own_is_refused(slurm: FakeSlurm) -> None:
-    """`aiida-12` may be another profile's: it identifies nothing."""
-    (slurm.directory / SCRIPT).write_text('#!/bin/bash\n#SBATCH --job-name="aiida-12"\nrun\n')
+    """AiiDA's `aiida-12` may be another profile's: it identifies nothing, and is not in the script."""
+    (slurm.directory / SCRIPT).write_text("#!/bin/bash\n#SBATCH --nodes=1\n\nrun\n")
 
     code = job_id(slurm.submit())
 
