@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.node import SettingsError
 
 __all__ = ["BROKERS", "SLOTS", "STORAGE", "adapt", "check", "check_slots"]
