@@ -51,6 +51,8 @@ class Ceilings(Table):
     gpus: int = Field(ge=0, default=0)
     nodes: int = Field(ge=1, default=1)
     attempts: int = Field(ge=1, default=1)
+    processes: int = Field(ge=1, default=4096)
+    """Processes and threads in one container; not asked for, every container gets so many."""
 
 
 def _known_runtime(name: str) -> str:
@@ -101,6 +103,7 @@ class Placement(Table):
     qos: str | None = None
     image_digest: str
     runtime: str
+    processes: int = 4096
 
 
 class WorkchainPlacement(Table):
@@ -185,6 +188,7 @@ class Policy(Table):
             **where,
             image_digest=self._digest(workload.image),
             runtime=queue.runtime or self.runtime,
+            processes=self.ceilings.processes,
         )
 
     def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:
