@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 
-from aiida_byoc.runtimes import bubblewrap
+from aiida_byoc.runtimes import bubblewrap, charliecloud, podman
 from aiida_byoc.runtimes.container import Container, Launch, Runtime
 
 __all__ = ["RUNTIMES", "Container", "Launch", "Runtime", "missing_programs"]
 
 RUNTIMES: dict[str, Runtime] = {
     "bubblewrap": bubblewrap,
+    "charliecloud": charliecloud,
+    "podman": podman,
 }
 
 

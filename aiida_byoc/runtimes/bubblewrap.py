@@ -9,6 +9,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     GID,
     GPU_DEVICE,
     RESOLVER_FILE,
+    SLURM_JOB,
     STATUS_FD,
     UID,
 )
@@ -41,13 +42,13 @@ def launch(container: Container) -> Launch:
             "bwrap",
             *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--disable-userns"),
-            *("--uid", UID, "--gid", GID, "--hostname", "container"),
+            *("--uid", UID, "--gid", GID, "--hostname", SLURM_JOB),
             *("--ro-bind", container.rootfs, "/"),
             *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"),
             *("--ro-bind-try", "/proc/sysrq-trigger", "/proc/sysrq-trigger"),
             *("--dev", "/dev"),
-            *("--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
-            *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108  (the container's own)
+            *("--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+            *("--size", size, "--tmpfs", "/tmp"),
             *granted,
             *("--bind", WORK, "/work", "--chdir", "/work"),
             *("--cap-drop", "ALL", "--new-session", "--die-with-parent"),

@@ -50,7 +50,7 @@ class Launch:
             user of the compute node can read.
         env_line: how a variable of the container is written into the file `{environment}`, a format of `name` and
             `value`; `None`: there is no such file.
-        files: text of files that are put into the job's directory first, by name.
+        files: text of files that are made first, by their path; closed to others.
         started: what proves that the program was started. `status`: its exit status, told on `{status_fd}`; `pidfile`:
             a pid in `{pidfile}`; `None`: nothing, the last words have to do.
         not_started: matches the runtime's last line when it works, but the program cannot be started.

@@ -13,7 +13,7 @@ import time
 from . import RUNTIME
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
-from .placeholders import PIDFILE, SCRATCH, Placeholders, scratch
+from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, Placeholders, scratch
 
 _AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 10
@@ -39,7 +39,12 @@ class Container:
             return Ending(None, "{} is not on the compute node's PATH".format(missing[0]), False)
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
-        words = Placeholders(self._specification["rootfs"], status_fd=status_fd, gate_fd=waiting_fd)
+        words = Placeholders(
+            self._specification["rootfs"],
+            self._specification["processes"],
+            status_fd=status_fd,
+            gate_fd=waiting_fd,
+        )
         count = ProcessCount(self._specification["processes"])
         try:
             try:
@@ -71,19 +76,18 @@ class Container:
         return SCRATCH in json.dumps(self._launch)
 
     def _prepare(self, words):
-        files = dict(self._launch["files"])
-        if self._launch["env_line"]:
-            files["environment"] = "".join(
-                _line(self._launch["env_line"], name, value)
-                for name, value in self._specification["env"].items()
-            )
         os.makedirs(RUNTIME, mode=0o700, exist_ok=True)
-        for name, text in files.items():
-            _write_private(os.path.join(RUNTIME, name), words.text(text))
         if self._needs_scratch:
             os.makedirs(scratch(), mode=0o700, exist_ok=True)
-            if os.stat(scratch()).st_uid != os.geteuid():
+            if os.lstat(scratch()).st_uid != os.geteuid():
                 raise PermissionError("{} belongs to another user".format(scratch()))
+        for path, text in self._launch["files"].items():
+            _write_private(words.text(path), words.text(text))
+        form = self._launch["env_line"]
+        if form:
+            env = self._specification["env"].items()
+            lines = [_line(form, name, value) for name, value in env]
+            _write_private(words.text(ENVIRONMENT), "".join(lines))
 
     def _start(self, words, descriptors):
         launch = self._launch

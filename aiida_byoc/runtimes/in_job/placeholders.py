@@ -4,6 +4,7 @@ import glob
 import os
 import pwd
 import re
+import resource
 import sys
 
 from . import RUNTIME
@@ -16,6 +17,8 @@ DIRECTORY = "{directory}"
 """The job's directory."""
 ENVIRONMENT = "{environment}"
 """A file with the container's environment."""
+CELL = "{cell}"
+"""A directory for `cell.py`."""
 PIDFILE = "{pidfile}"
 """A file that holds a pid once the container has started."""
 SCRATCH = "{scratch}"
@@ -29,6 +32,10 @@ PATH = "{path}"
 """The machine's own search path."""
 PYTHON = "{python}"
 USER = "{user}"
+PROCESSES = "{processes}"
+"""How many processes the container may have."""
+OPEN_FILES = "{open_files}"
+"""How many open files a process of the job may have, as SOFT:HARD."""
 
 RESOLVER_FILE = "{resolver_file}"
 """Each of the machine's files that the network's names are found by, as far as the image has a place for it."""
@@ -39,13 +46,13 @@ AS_ROOT = "{as_root}"
 WITH_SUBORDINATES = "{with_subordinates}"
 """Once if the job's user is not root, and has subordinate ids (subuid(5)); the word itself is dropped."""
 
-SCRATCH_PARENT = "/var/tmp"  # noqa: S108
+SCRATCH_PARENT = "/var/tmp"
 """Not /tmp, which Slurm may make private to the job (job_container/tmpfs), where its Epilog finds nothing any more."""
 
 _NOBODY = 65534
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 _RESOLVER_FILES = ("/etc/resolv.conf", "/etc/hosts")
-_GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/renderD*")
+GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/renderD*")
 
 
 def slurm_job():
@@ -61,18 +68,22 @@ def scratch():
 class Placeholders:
     """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
 
-    def __init__(self, rootfs, **descriptors):
+    def __init__(self, rootfs, processes, **descriptors):
         here = os.getcwd()
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         ids = {UID: os.geteuid(), GID: os.getegid()}
         self._values = {
             DIRECTORY: [here],
             ENVIRONMENT: [os.path.join(here, RUNTIME, "environment")],
+            CELL: [os.path.join(here, RUNTIME, "cell")],
             PIDFILE: [os.path.join(here, RUNTIME, "pid")],
             SCRATCH: [scratch()],
             SLURM_JOB: [slurm_job()],
             PATH: [os.environ.get("PATH", os.defpath)],
             PYTHON: [sys.executable],
             USER: [_user()],
+            PROCESSES: [str(processes if most < 0 else min(processes, most))],
+            OPEN_FILES: ["{}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))],
             AS_ROOT: [""] if os.geteuid() == 0 else [],
             WITH_SUBORDINATES: [""] if _has_subordinates() else [],
             RESOLVER_FILE: [
@@ -82,7 +93,7 @@ class Placeholders:
             ],
             GPU_DEVICE: [
                 name
-                for pattern in _GPU_DEVICES
+                for pattern in GPU_DEVICES
                 for name in sorted(glob.glob(pattern))
                 if not os.path.isdir(name)
             ],

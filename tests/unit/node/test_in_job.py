@@ -249,8 +249,9 @@ def test_the_program_gets_the_signals_of_the_job(job: Job, rootfs: Path) -> None
 @needs_bubblewrap
 def test_i26_a_killed_job_takes_its_container_along(job: Job, rootfs: Path) -> None:
     duration = f"62.{os.getpid()}"
-    process = job.start(["sleep", duration], **contained(rootfs))
-    eventually(lambda: running(duration), "the program to run", logs=[job.directory / "stderr"])
+    script = f"echo up; sleep {duration}"
+    process = job.start(["sh", "-c", script], **contained(rootfs))
+    eventually(lambda: job.said() == "up\n", "the program to run", logs=[job.directory / "stderr"])
 
     process.kill()
 
