@@ -39,6 +39,7 @@ node_is_recent() { command -v node >/dev/null && [[ "$(node --version)" =~ ^v([0
 missing_packages() {
     local pair
     for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge bwrap:bubblewrap \
+        podman:podman runc:runc catatonit:catatonit newuidmap:uidmap ch-run:charliecloud-runtime \
         git:git make:make ps:procps npm:npm; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done

@@ -150,7 +150,8 @@ class Container:
             return Ending(code, None, True)
         said = last_line()
         if _matches(launch["not_started"], said):
-            return Ending(None, said, True)
+            program = self._specification["argv"][0][:100]
+            return Ending(None, "{}: {}".format(program, said), True)
         if launch["started"] == "pidfile":
             ran = os.path.exists(words.text(PIDFILE))
         else:
