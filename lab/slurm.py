@@ -18,6 +18,8 @@ from pathlib import Path
 from lab import accounting, process
 from lab.paths import LabPaths
 
+EPILOG = Path(__file__).parents[1] / "aiida_byoc" / "runtimes" / "epilog.sh"
+
 START_SECONDS = 60.0
 DRAIN_SECONDS = 10.0
 
@@ -44,6 +46,7 @@ SlurmdLogFile={logs}/slurmd-%n.main.log
 JobCompType=jobcomp/filetxt
 JobCompLoc={home}/jobcomp.log
 {accounting}
+Epilog={home}/epilog.sh
 MailProg=/bin/true
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -165,6 +168,12 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
     ports = paths.ports("slurm", 1 + nodes)
     (_run(paths) / "slurmd").mkdir(exist_ok=True)
     (home / "cgroup.conf").write_text(CGROUP_CONF)
+    _install_epilog(home / "epilog.sh")
+    if (
+        os.geteuid() == 0
+    ):  # jobs of other users pass through: to their scripts, the configuration, munge
+        for place in (home, _run(paths)):
+            place.chmod(0o711)
     conf.write_text(
         SLURM_CONF.format(
             cluster=paths.name,
@@ -191,6 +200,11 @@ def _accounting(paths: LabPaths) -> str:
         return "AccountingStorageType=accounting_storage/none"
     where = {"host": accounting.HOST, "port": accounting.port(paths)}
     return accounting.CONF.format(**where, munge_socket=_munge_socket(paths)).rstrip()
+
+
+def _install_epilog(path: Path) -> None:
+    path.write_text(EPILOG.read_text())
+    path.chmod(0o755)
 
 
 def _start_munge(paths: LabPaths) -> process.Daemon:

@@ -38,8 +38,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.input(
             "container",
             valid_type=Dict,
-            help="What runs: `command` (the runtime's command line), `env`, `outputs` (names below /work), "
-            "`image`, `image_digest`.",
+            help="What runs: `argv`, `env`, `outputs` (names below /work), `image`, `image_digest`; in what: `runtime` "
+            "(how it is started), `rootfs`, `processes` (the most there may be).",
         )
         spec.input(
             "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."
@@ -86,6 +86,12 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.exit_code(
             320, "ERROR_CONTAINER_NOT_STARTED", message="The container did not start: {reason}."
         )
+        spec.exit_code(
+            321,
+            "ERROR_RUNTIME_UNUSABLE",
+            invalidates_cache=True,
+            message="The runtime cannot be used on the compute node: {reason}.",
+        )
 
     @classmethod
     def get_state_classes(cls) -> dict[Hashable, Any]:
@@ -108,7 +114,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         specification = {
             "submission_id": self.submission_id,
             "attempt": self.inputs["attempt"],
-            **{name: container[name] for name in ("command", "env", "outputs", "image_digest")},
+            **{name: container[name] for name in container if name != "image"},
         }
         with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:
             json.dump(specification, file)

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from aiida_byoc.node import SettingsError
-from aiida_byoc.runtimes import RUNTIMES
+from aiida_byoc.runtimes import RUNTIMES, missing_programs
 
 if TYPE_CHECKING:
     from aiida.orm import Computer
@@ -37,11 +37,10 @@ def slurm() -> None:
 
 
 def runtime(name: str) -> None:
-    """The policy's runtime is installed."""
-    program = RUNTIMES[name].program
-    if not shutil.which(program):
+    """The runtime is installed."""
+    if missing := missing_programs(name):
         raise SettingsError(
-            f"the runtime {name} is missing: {program} is not on PATH (Debian: {name})"
+            f"the runtime {name} is missing: {', '.join(missing)} not on PATH ({RUNTIMES[name].HELP})"
         )
 
 

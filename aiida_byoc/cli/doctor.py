@@ -24,7 +24,8 @@ def doctor(as_json: bool) -> None:
     from aiida_byoc.cli.job_facts import Situation
     from aiida_byoc.cli.overdue import overdue
     from aiida_byoc.cli.parts import ask, has_agent, parts, versions
-    from aiida_byoc.commands.policy import Limits, Policy, PolicyError, Repair
+    from aiida_byoc.commands.housekeeping import Limits, Repair
+    from aiida_byoc.commands.policy import Policy, PolicyError
 
     settings = node_settings()
     broker = get_manager().get_profile().process_control_backend or "none"

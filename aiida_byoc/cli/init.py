@@ -86,7 +86,8 @@ def init(  # noqa: PLR0917
     profile, storage_config = profile_storage()
     checks.slurm()
     policy = Policy.load(policy_file)
-    checks.runtime(policy.runtime)
+    for name in policy.runtimes:
+        checks.runtime(name)
     key = private_key(key_file)
     try:
         settings = NodeSettings.model_validate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.events import standing
 from aiida_byoc.events.standing import Standing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiida_byoc.commands.admission import SLOTS_OPTION, SLOTS_PER_JOB
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.node import SettingsError
 
 __all__ = ["BROKERS", "SLOTS", "STORAGE", "adapt", "check", "check_slots"]

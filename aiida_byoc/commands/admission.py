@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 
 __all__ = ["SLOTS_OPTION", "SLOTS_PER_JOB", "bounded", "next_job"]
 

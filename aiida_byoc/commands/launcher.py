@@ -24,7 +24,8 @@ from aiida.orm import Dict
 
 from aiida_byoc import crashpoints
 from aiida_byoc.commands.admission import SLOTS_OPTION, bounded, next_job
-from aiida_byoc.commands.policy import Limits, Policy, PolicyError
+from aiida_byoc.commands.housekeeping import Limits
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.contracts.lifecycle import ExecutionState

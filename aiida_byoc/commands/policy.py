@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AfterValidator,
     Field,
     StringConstraints,
     ValidationError,
@@ -20,8 +19,13 @@ from pydantic import (
     field_validator,
 )
 
+from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
 from aiida_byoc.commands.workchains import Workchain
-from aiida_byoc.contracts.commands import SubmitJobCommand, WorkchainWorkload
+from aiida_byoc.contracts.commands import (
+    ContainerWorkload,
+    SubmitJobCommand,
+    WorkchainWorkload,
+)
 from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
@@ -38,11 +42,7 @@ class PolicyError(Exception):
     """The policy file is missing or wrong; the message is for the node's owner."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Ceilings(_Model):
+class Ceilings(Table):
     """The most that one job may ask for."""
 
     cpu: int = Field(ge=1)
@@ -51,50 +51,34 @@ class Ceilings(_Model):
     gpus: int = Field(ge=0, default=0)
     nodes: int = Field(ge=1, default=1)
     attempts: int = Field(ge=1, default=1)
+    processes: int = Field(ge=1, default=4096)
+    """Processes and threads in one container; not asked for, every container gets so many."""
 
 
-class Limits(_Model):
-    """How many launched jobs may be under way; what is accepted beyond waits in the ledger, in order."""
-
-    active_jobs: int = Field(ge=1, default=200)
-    active_jobs_per_tenant: int | None = Field(ge=1, default=None)
-    """`None`: a tenant may have them all."""
+def _known_runtime(name: str) -> str:
+    if name not in RUNTIMES:
+        raise ValueError(f"{name!r} is unknown; use one of {', '.join(RUNTIMES)}")
+    return name
 
 
-class Repair(_Model):
-    """How the node plays again what AiiDA paused because the cluster failed it: with full jitter, ever more seldom."""
-
-    max_plays: int = Field(ge=0, default=20)
-    """So often in vain, then a person is needed. 0: never play."""
-    first_seconds: float = Field(gt=0, default=10)
-    most_seconds: float = Field(gt=0, default=600)
-
-    @field_validator("most_seconds")
-    @classmethod
-    def _most_is_not_less_than_first(cls, most: float, others: ValidationInfo) -> float:
-        if most < others.data.get("first_seconds", most):
-            raise ValueError("is less than first_seconds")
-        return most
+RuntimeName = Annotated[str, AfterValidator(_known_runtime)]
 
 
-class Retention(_Model):
-    """How long the node remembers a job that has ended, and that the product has in full."""
-
-    days: int | None = Field(ge=1, default=None)
-    """`None`: for good."""
-
-
-class Queue(_Model):
-    """One queue of the policy: a partition, and the accounts and QOS that may be named with it."""
+class Queue(Table):
+    """One queue of the policy: a partition, the accounts and QOS that may be named with it, and what its jobs get."""
 
     partition: SlurmWord
+    runtime: RuntimeName | None = None
+    """`None`: the policy's."""
+    network: bool = False
+    """Whether a job may ask for the machine's network."""
     accounts: dict[Name, SlurmWord] = {}
     qos: dict[Name, SlurmWord] = {}
     default_account: SlurmWord | None = None
     default_qos: SlurmWord | None = None
 
 
-class Image(_Model):
+class Image(Table):
     """One approved repository: digests that may run, and the tags that stand for one of them."""
 
     digests: list[Digest] = Field(min_length=1)
@@ -111,7 +95,7 @@ class Image(_Model):
         return tags
 
 
-class Placement(_Model):
+class Placement(Table):
     """Where and as what an accepted container runs: the policy's decision, in Slurm's and OCI's words."""
 
     partition: str
@@ -119,9 +103,10 @@ class Placement(_Model):
     qos: str | None = None
     image_digest: str
     runtime: str
+    processes: int = 4096
 
 
-class WorkchainPlacement(_Model):
+class WorkchainPlacement(Table):
     """Where and with what an accepted work chain runs: the policy's decision, in Slurm's and AiiDA's words."""
 
     partition: str
@@ -132,11 +117,11 @@ class WorkchainPlacement(_Model):
     options: list[str]
 
 
-class Policy(_Model):
+class Policy(Table):
     """The whole policy of one node."""
 
     tenants: list[Name] = Field(min_length=1)
-    runtime: str = "bubblewrap"
+    runtime: RuntimeName = "bubblewrap"
     ceilings: Ceilings
     limits: Limits = Limits()
     repair: Repair = Repair()
@@ -145,12 +130,12 @@ class Policy(_Model):
     images: dict[str, Image]
     workchains: dict[EntryPoint, Workchain] = {}
 
-    @field_validator("runtime")
-    @classmethod
-    def _runtime_is_known(cls, runtime: str) -> str:
-        if runtime not in RUNTIMES:
-            raise ValueError(f"{runtime!r} is unknown; use one of {', '.join(RUNTIMES)}")
-        return runtime
+    @property
+    def runtimes(self) -> list[str]:
+        """Every runtime that a job of this node may run in."""
+        return sorted(
+            {self.runtime, *(queue.runtime or self.runtime for queue in self.queues.values())}
+        )
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -179,6 +164,7 @@ class Policy(_Model):
             *self._over_the_ceilings(command),
             *self._unknown_entries(command),
             *self._unfit_work_chain(command),
+            *self._ungranted(command),
         ]
         if errors:
             raise ProblemError(
@@ -198,7 +184,12 @@ class Policy(_Model):
         if isinstance(workload, WorkchainWorkload):
             approved = self.workchains[workload.entry_point]
             return WorkchainPlacement(**where, **approved.model_dump(exclude={"inputs"}))
-        return Placement(**where, image_digest=self._digest(workload.image), runtime=self.runtime)
+        return Placement(
+            **where,
+            image_digest=self._digest(workload.image),
+            runtime=queue.runtime or self.runtime,
+            processes=self.ceilings.processes,
+        )
 
     def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:
         shape = command.resource_shape
@@ -252,6 +243,20 @@ class Policy(_Model):
                 FieldError(field="retry_policy.max_attempts", message=message, remedy=remedy)
             )
         return errors
+
+    def _ungranted(self, command: SubmitJobCommand) -> list[FieldError]:
+        queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload
+        asked = isinstance(workload, ContainerWorkload) and workload.network != "none"
+        if queue is None or queue.network or not asked:
+            return []
+        granting = ", ".join(sorted(name for name, each in self.queues.items() if each.network))
+        return [
+            FieldError(
+                field="workload.network",
+                message="is not granted in this queue",
+                remedy=f"leave it out, or use a queue that grants it: {granting or 'none does'}",
+            )
+        ]
 
     def _digest(self, reference: str) -> str:
         repository, at, digest = reference.partition("@")

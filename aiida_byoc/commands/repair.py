@@ -20,7 +20,7 @@ from plumpy.futures import unwrap_kiwi_future
 from psycopg.rows import class_row
 
 from aiida_byoc import crashpoints
-from aiida_byoc.commands.policy import Repair
+from aiida_byoc.commands.housekeeping import Repair
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction

@@ -135,7 +135,7 @@ Image = Annotated[
 
 
 class ContainerWorkload(Order):
-    """One container, run once per attempt, in `/work`, with nothing else of the machine."""
+    """One container, run once per attempt, in `/work`, with nothing else of the machine but what it asks for here."""
 
     kind: Literal["container"]
     image: Image
@@ -149,6 +149,10 @@ class ContainerWorkload(Order):
     ] = {}
     inputs: Annotated[list[InputFile], Field(max_length=256)] = []
     outputs: Annotated[list[OutputFile], Field(max_length=64)] = []
+    network: Annotated[
+        Literal["none", "host"],
+        Field(description="`host`: the machine's network, if the policy grants it in that queue"),
+    ] = "none"
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> ContainerWorkload:

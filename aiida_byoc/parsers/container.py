@@ -30,6 +30,7 @@ class CompletionRecord(BaseModel):
     scheduler_job_id: str
     scheduler_job_name: str
     container_started: bool
+    runtime_usable: bool = True
     exit_code: int | None = Field(ge=0, le=255)
     message: str | None
     started_at: float
@@ -65,6 +66,8 @@ class ContainerParser(Parser):
             self.out("outputs", FolderData(tree=str(outputs)))
         if slurm:
             return None
+        if not record.runtime_usable:
+            return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
         if not record.container_started:
             return self._exit("ERROR_CONTAINER_NOT_STARTED", reason=record.message)
         if record.exit_code != 0:

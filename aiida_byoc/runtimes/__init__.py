@@ -1,33 +1,25 @@
-"""Container runtimes: one module each, a container in, a command line out.
+"""Container runtimes: one module each; a container in, how to start it out.
 
-A runtime knows nothing of AiiDA or Slurm: `aiida_byoc.workflows.attempt` puts its command line into the job's
-specification, and `runtimes/in_job` runs it on the compute node.
+A runtime knows nothing of AiiDA or Slurm: `aiida_byoc.workflows.attempt` puts its answer into the job's specification,
+and `runtimes/in_job` carries it out on the compute node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
 
-from aiida_byoc.runtimes import bubblewrap
-from aiida_byoc.runtimes.container import Container
+from aiida_byoc.runtimes import bubblewrap, charliecloud, podman
+from aiida_byoc.runtimes.container import Container, Launch, Runtime
 
-__all__ = ["RUNTIMES", "Container", "Runtime"]
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the node needs to know of a runtime.
-
-    Attributes:
-        program: the executable that must be on the compute node's PATH.
-        command_line: the command line to run in the job's directory, with the container's environment as its own.
-    """
-
-    program: str
-    command_line: Callable[[Container], list[str]]
-
+__all__ = ["RUNTIMES", "Container", "Launch", "Runtime", "missing_programs"]
 
 RUNTIMES: dict[str, Runtime] = {
-    "bubblewrap": Runtime(program=bubblewrap.PROGRAM, command_line=bubblewrap.command_line),
+    "bubblewrap": bubblewrap,
+    "charliecloud": charliecloud,
+    "podman": podman,
 }
+
+
+def missing_programs(name: str) -> list[str]:
+    """What of a runtime is not on this machine's PATH."""
+    return [program for program in RUNTIMES[name].PROGRAMS if not shutil.which(program)]

@@ -1,11 +1,15 @@
-"""What a runtime is asked to run."""
+"""What a runtime is asked to run, and how it is started in a job."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
-__all__ = ["Container"]
+__all__ = ["Container", "Launch", "Runtime", "Word"]
+
+Word = str | list[str]
+"""A word of a command line, or a group of words that stands there once for each value of its placeholder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +18,77 @@ class Container:
 
     Attributes:
         rootfs: the unpacked image, read-only.
-        argv: program and arguments, passed literally.
-        env: names of the variables to hand over; their values are in the runtime's own environment, since every user
-            of the compute node can read a command line.
+        memory_mib: the job's memory, MiB; half of it is the most that `/tmp` may hold.
+        processes: how many processes and threads there may be at a time.
         network: the machine's network instead of none.
         gpus: how many GPUs Slurm has given to the job.
     """
 
     rootfs: str
-    argv: Sequence[str]
-    env: Sequence[str] = ()
+    memory_mib: int
+    processes: int = 4096
     network: bool = False
     gpus: int = 0
+
+    @property
+    def tmp_bytes(self) -> int:
+        """The size of `/tmp`."""
+        return self.memory_mib * 2**20 // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a container is started, signalled and understood; the in-job program knows no runtime by name.
+
+    Words, files and environment hold placeholders (`runtimes/in_job/placeholders.py`), since much is known only on the
+    compute node.
+
+    Attributes:
+        programs: what must be on the compute node's PATH.
+        command: the runtime's own words; the program's follow, literally.
+        env: the runtime's environment; `None`: it is the container's. Values are never on a command line, which every
+            user of the compute node can read.
+        env_line: how a variable of the container is written into the file `{environment}`, a format of `name` and
+            `value`; `None`: there is no such file.
+        files: text of files that are made first, by their path; closed to others.
+        started: what proves that the program was started. `status`: its exit status, told on `{status_fd}`; `pidfile`:
+            a pid in `{pidfile}`; `None`: nothing, the last words have to do.
+        not_started: matches the runtime's last line when it works, but the program cannot be started.
+        unusable: where nothing proves a start, matches its last line when it does not work itself.
+        program: which process is the container's program, and gets its signals. `child`: the process told as
+            `child-pid` on `{status_fd}`; `grandchild`: the only child of that process; `forwarded`: the runtime's own,
+            which passes them on.
+        orphaned: the signal that the runtime gets when the in-job program dies: one that ends its container.
+        afterwards: commands to run once it is over, however it ended.
+    """
+
+    programs: Sequence[str]
+    command: Sequence[Word]
+    env: Mapping[str, str] | None = None
+    env_line: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    started: Literal["status", "pidfile"] | None = None
+    not_started: str | None = None
+    unusable: str | None = None
+    program: Literal["child", "grandchild", "forwarded"] = "forwarded"
+    orphaned: Literal["KILL", "TERM"] = "KILL"
+    afterwards: Sequence[Sequence[Word]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What the in-job program reads."""
+        return asdict(self)
+
+
+class Runtime(Protocol):
+    """What each module of a runtime offers."""
+
+    @property
+    def PROGRAMS(self) -> tuple[str, ...]:  # noqa: N802  (a module's constant)
+        """What must be on the compute node's PATH."""
+
+    @property
+    def HELP(self) -> str:  # noqa: N802
+        """Where it comes from, for an operator who has not got it."""
+
+    def launch(self, container: Container) -> Launch:
+        """Say how to start a container, hardened as far as this runtime can."""

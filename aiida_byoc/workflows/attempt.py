@@ -56,12 +56,19 @@ def _container(
 ) -> dict[str, Any]:
     """What the in-job program is told."""
     workload = command.container
-    runtime = RUNTIMES[placement.runtime]
+    container = Container(
+        rootfs=rootfs,
+        memory_mib=command.resource_shape.memory_mib,
+        processes=placement.processes,
+        network=workload.network == "host",
+        gpus=command.resource_shape.gpus or 0,
+    )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     return {
-        "command": runtime.command_line(
-            Container(rootfs=rootfs, argv=workload.argv, env=sorted(env))
-        ),
+        "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
+        "rootfs": rootfs,
+        "processes": container.processes,
+        "argv": workload.argv,
         "env": env,
         "outputs": [file.name for file in workload.outputs],
         "image": workload.image,

@@ -45,6 +45,7 @@ ERRORS: dict[int, tuple[str, bool]] = {
     305: ("record_invalid", True),
     306: ("output_altered", True),
     320: ("container_not_started", False),
+    321: ("runtime_unusable", True),
     400: ("container_failed", False),
     500: ("image_unavailable", True),
     510: ("inputs_invalid", False),

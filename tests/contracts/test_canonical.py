@@ -127,6 +127,7 @@ def test_spelling_is_no_intent(random, indent):
         ("workload.env", {}),
         ("workload.inputs", []),
         ("workload.outputs", []),
+        ("workload.network", "none"),
     ],
 )
 def test_a_default_written_out_is_the_same_as_none(path, value):
@@ -167,6 +168,7 @@ OTHER_INTENTS = {
     "workload.inputs.0.name": "other.txt",
     "workload.inputs.0.text": "3\n1\n2",
     "workload.outputs.0.name": "results/sorted",
+    "workload.network": "host",
     "retry_policy.max_attempts": 3,
     "retry_policy.on": ["node_fail", "oom"],
     "deadline": "2026-03-01T18:00:00.001Z",

@@ -12,7 +12,7 @@ import pytest
 
 from aiida_byoc.cli.job_facts import Situation
 from aiida_byoc.cli.overdue import EXPECTED, Finding, overdue
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from tests.postgres.jobs import report
 
 SOUND = Situation(limits=Limits(), max_plays=3, has_agent=True, has_tasks=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiida.manage import get_config, get_manager
 
-from aiida_byoc.commands.policy import Repair
+from aiida_byoc.commands.housekeeping import Repair
 from aiida_byoc.commands.repair import Repairer
 from tests.engine.driving import Underway
 from tests.eventually import eventually

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from aiida_byoc.commands.admission import next_job
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from tests.postgres.jobs import accept, report
 
 Connect = Callable[[], psycopg.Connection]

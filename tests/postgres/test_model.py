@@ -14,7 +14,7 @@ import pytest
 
 from aiida_byoc.commands import ledger
 from aiida_byoc.commands.admission import next_job
-from aiida_byoc.commands.policy import Limits
+from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import KEY, NOW, cancel, placement, submit
 from tests.postgres.jobs import report, served

@@ -6,11 +6,13 @@ This package is copied into every job's directory and executed there, outside th
     byoc_job.json        what to run (read)
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
                          its file `owner` holds the Slurm id of the job that made it
+    byoc_runtime/        what the runtime needs for itself, closed to others
     work/                the container's only window to the disk
     outputs/             declared outputs, moved here once verified: the container cannot reach them any more
     byoc_record.json     the completion record, written last, by atomic rename
 
-Exit status: the container's, 125 when it did not start, 75 (EX_TEMPFAIL) when the fence was already taken.
+Exit status: the container's, 125 when its program did not start, 69 (EX_UNAVAILABLE) when the runtime cannot be used on
+this compute node, 75 (EX_TEMPFAIL) when the fence was already taken.
 """
 
 PROGRAM = "byoc_in_job"
@@ -20,9 +22,9 @@ SPECIFICATION = "byoc_job.json"
 RECORD = "byoc_record.json"
 FENCE = "byoc_fence"
 OWNER = "owner"
+RUNTIME = "byoc_runtime"
 WORK = "work"
 OUTPUTS = "outputs"
-STATUS_FD = "{status_fd}"
-"""Stands in a command line for the descriptor on which the runtime reports what really ran."""
 NOT_STARTED = 125
+UNUSABLE = 69
 FENCED = 75

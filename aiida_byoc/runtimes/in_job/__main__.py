@@ -3,12 +3,14 @@
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 import time
 
-from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, WORK
-from .container import run_container
+from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
+from .container import Container
+from .limits import no_core_dumps
 from .orphans import adopt_orphans
 from .outputs import keep_outputs
 from .record import write_record
@@ -25,9 +27,13 @@ def main():
     with open(os.path.join(FENCE, OWNER), "w", encoding="utf-8") as file:
         file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
     os.makedirs(WORK, exist_ok=True)
+    no_core_dumps()
     adopt_orphans()
+    container = Container(specification)
+    # Slurm says it before it kills: the container may end in order, and what it used outside of the job is removed.
+    signal.signal(signal.SIGTERM, lambda number, _: container.signal(number))
     started_at = time.time()
-    code, message = run_container(specification)
+    code, message, usable = container.run()
     ended_at = time.time()
     outputs, missing = keep_outputs(specification["outputs"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -40,6 +46,7 @@ def main():
             "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
+            "runtime_usable": usable,
             "exit_code": code,
             "message": message,
             "started_at": started_at,
@@ -53,7 +60,9 @@ def main():
             },
         }
     )
-    return NOT_STARTED if code is None else code
+    if code is None:
+        return NOT_STARTED if usable else UNUSABLE
+    return code
 
 
 if __name__ == "__main__":

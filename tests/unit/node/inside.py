@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiida_byoc.runtimes import in_job
+from aiida_byoc.runtimes import Launch, in_job
 
 __all__ = ["SLURM", "Job"]
 
@@ -41,17 +41,23 @@ class Job:
 
     def start(
         self,
-        command: Sequence[str],
+        argv: Sequence[str],
         *,
+        launch: Launch | None = None,
+        rootfs: Path = Path("/"),
+        processes: int = 4096,
         outputs: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Put the specification there and start the program, with its output in two files."""
+        """Put the specification there and start the program, with its output in two files; `None`: without runtime."""
         specification = {
             "submission_id": "11111111-1111-4111-8111-111111111111",
             "attempt": 2,
             "image_digest": "sha256:" + "d" * 64,
-            "command": list(command),
+            "runtime": (launch or Launch(programs=[], command=[])).to_json(),
+            "rootfs": str(rootfs),
+            "processes": processes,
+            "argv": list(argv),
             "env": dict(env or {"PATH": os.defpath}),
             "outputs": list(outputs),
         }
@@ -75,9 +81,9 @@ class Job:
                 stderr=err,
             )
 
-    def run(self, *command: str, **options: Any) -> int:
+    def run(self, *argv: str, **options: Any) -> int:
         """Run to the end; return the exit status."""
-        return self.start(command, **options).wait(PATIENCE)
+        return self.start(argv, **options).wait(PATIENCE)
 
     def sh(self, script: str, **options: Any) -> int:
         """Run a script by the simplest of all runtimes, in the container's directory."""

@@ -9,11 +9,12 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiida_byoc.parsers.container import CompletionRecord
-from aiida_byoc.runtimes import Container, bubblewrap, in_job
+from aiida_byoc.runtimes import Container, Launch, bubblewrap, in_job
 from aiida_byoc.runtimes.in_job.record import write_record
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
@@ -21,8 +22,10 @@ from tests.unit.node.inside import Job
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
 
 
-def command_line(rootfs: str, argv: list[str]) -> list[str]:
-    return bubblewrap.command_line(Container(rootfs=rootfs, argv=argv))
+def contained(rootfs: Path) -> dict[str, Any]:
+    """How to run a job's program in a container."""
+    launch = bubblewrap.launch(Container(rootfs=str(rootfs), memory_mib=64))
+    return {"launch": launch, "rootfs": rootfs, "env": {"PATH": "/bin"}}
 
 
 @pytest.fixture
@@ -69,12 +72,14 @@ def test_the_programs_status_is_the_jobs(job: Job, script: str, code: int) -> No
 
 
 def test_a_runtime_that_is_not_there_is_named(job: Job) -> None:
-    assert job.run("no-such-runtime", "x") == in_job.NOT_STARTED
+    launch = Launch(programs=["no-such-runtime"], command=["no-such-runtime"])
+
+    assert job.run("x", launch=launch) == in_job.UNUSABLE
 
     record = CompletionRecord.model_validate(job.record)
-    assert (record.container_started, record.exit_code) == (False, None)
-    assert record.message is not None
-    assert "no-such-runtime" in record.message
+    assert (record.runtime_usable, record.container_started) == (False, False)
+    assert record.exit_code is None
+    assert record.message == "no-such-runtime is not on the compute node's PATH"
 
 
 def test_output_streams_belong_to_the_program(job: Job) -> None:
@@ -97,8 +102,7 @@ def test_the_programs_words_arrive_literally(job: Job) -> None:
     words = ["", "a b", "$(id)", "'", '"', "\\", "*", "{status_fd}", "-n", "ä", "\t"]
     script = 'for word do printf "%s\\0" "$word"; done'
 
-    # The runtime's own place for the descriptor comes first.
-    job.run("/bin/sh", "-c", f": $0; {script}", in_job.STATUS_FD, *words)
+    job.run("/bin/sh", "-c", f": $0; {script}", "x", *words)
 
     assert job.said().split("\0")[:-1] == words
 
@@ -193,9 +197,10 @@ def test_usage_counts_grandchildren(job: Job) -> None:
 
 @needs_bubblewrap
 def test_a_container_that_succeeds(job: Job, rootfs: Path) -> None:
-    command = command_line(str(rootfs), ["sh", "-c", "echo $A; mkdir d; echo x > d/o; exit 0"])
+    script = "echo $A; mkdir d; echo x > d/o; exit 0"
+    options = {**contained(rootfs), "env": {"A": "1", "PATH": "/bin"}}
 
-    assert job.run(*command, outputs=["d/o"], env={"A": "1", "PATH": "/bin"}) == 0
+    assert job.run("sh", "-c", script, outputs=["d/o"], **options) == 0
     assert (job.record["container_started"], job.record["exit_code"]) == (True, 0)
     assert job.said() == "1\n"
     assert [output["name"] for output in job.record["outputs"]] == ["d/o"]
@@ -207,21 +212,50 @@ def test_a_container_that_succeeds(job: Job, rootfs: Path) -> None:
 )
 def test_a_container_that_fails(job: Job, rootfs: Path, script: str, code: int) -> None:
     """Also with a status that the runtime itself uses."""
-    assert job.run(*command_line(str(rootfs), ["sh", "-c", script]), env={"PATH": "/bin"}) == code
+    assert job.run("sh", "-c", script, **contained(rootfs)) == code
     assert (job.record["container_started"], job.record["exit_code"]) == (True, code)
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("missing", ["program", "rootfs"])
-def test_a_container_that_does_not_start(job: Job, rootfs: Path, missing: str) -> None:
-    program = "no-such-program" if missing == "program" else "sh"
-    place = rootfs if missing == "program" else rootfs / "nowhere"
+@pytest.mark.parametrize(
+    ("program", "place", "status"),
+    [("no-such-program", "", in_job.NOT_STARTED), ("sh", "nowhere", in_job.UNUSABLE)],
+)
+def test_a_container_that_does_not_start(
+    job: Job, rootfs: Path, program: str, place: str, status: int
+) -> None:
+    """Whose fault it is tells whether another compute node can help."""
+    assert job.run(program, **contained(rootfs / place)) == status
 
-    status = job.run(*command_line(str(place), [program]), env={"PATH": "/bin"})
-
-    assert status == in_job.NOT_STARTED
     assert (job.record["container_started"], job.record["exit_code"]) == (False, None)
-    assert job.record["message"]
+    assert job.record["runtime_usable"] == (status == in_job.NOT_STARTED)
+    assert (place or program) in job.record["message"]
+
+
+@needs_bubblewrap
+def test_the_program_gets_the_signals_of_the_job(job: Job, rootfs: Path) -> None:
+    """It ends as it wants to; the job's program waits for it."""
+    script = 'trap "echo ended in order; exit 7" TERM; echo up; while :; do sleep 1; done'
+    process = job.start(["sh", "-c", script], **contained(rootfs))
+    eventually(lambda: job.said() == "up\n", "the program to run", logs=[job.directory / "stderr"])
+
+    process.terminate()
+
+    assert process.wait(60) == 7
+    assert job.said() == "up\nended in order\n"
+    assert job.record["exit_code"] == 7
+
+
+@needs_bubblewrap
+def test_i26_a_killed_job_takes_its_container_along(job: Job, rootfs: Path) -> None:
+    duration = f"62.{os.getpid()}"
+    script = f"echo up; sleep {duration}"
+    process = job.start(["sh", "-c", script], **contained(rootfs))
+    eventually(lambda: job.said() == "up\n", "the program to run", logs=[job.directory / "stderr"])
+
+    process.kill()
+
+    eventually(lambda: not running(duration), "the container to be gone")
 
 
 @needs_bubblewrap
@@ -230,12 +264,9 @@ def test_a_container_leaves_nothing_running(job: Job, rootfs: Path) -> None:
     duration = f"61.{os.getpid()}"
     script = f"sleep {duration} & echo x > o"
 
-    assert job.run(*command_line(str(rootfs), ["sh", "-c", script]), env={"PATH": "/bin"}) == 0
+    assert job.run("sh", "-c", script, **contained(rootfs)) == 0
 
-    left = [
-        path for path in Path("/proc").glob("[0-9]*/cmdline") if duration.encode() in read(path)
-    ]
-    assert left == []
+    assert not running(duration)
     assert job.record["usage"]["walltime_seconds"] < 30
 
 
@@ -244,9 +275,14 @@ def test_usage_counts_the_containers_processes(job: Job, rootfs: Path) -> None:
     """bubblewrap does not wait for them; the program of the job does."""
     burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
 
-    job.run(*command_line(str(rootfs), ["sh", "-c", burn]), env={"PATH": "/bin"})
+    job.run("sh", "-c", burn, **contained(rootfs))
 
     assert job.record["usage"]["cpu_seconds"] > 0.1
+
+
+def running(word: str) -> list[Path]:
+    """The processes with that word on their command line."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if word.encode() in read(path)]
 
 
 def read(path: Path) -> bytes:

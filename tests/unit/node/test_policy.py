@@ -101,6 +101,30 @@ def test_a_ceiling_can_be_raised(
     assert policy.place(submit(**changes)).partition == "batch"
 
 
+def test_a_queue_may_have_a_runtime_of_its_own(tmp_path: Path) -> None:
+    policy = read(
+        tmp_path, POLICY.replace("[queues.night]\n", '[queues.night]\nruntime = "podman"\n')
+    )
+
+    assert policy.place(submit()).runtime == "bubblewrap"
+    assert policy.place(submit(execution_profile={"queue_name": "night"})).runtime == "podman"
+    assert policy.runtimes == ["bubblewrap", "podman"]
+
+
+def test_network_is_the_queues_to_grant(tmp_path: Path) -> None:
+    """What asks for none is placed anywhere; the refusal names the queue that would do."""
+    text = POLICY.replace("[queues.night]\n", "[queues.night]\nnetwork = true\n")
+    online = {"workload": {**submit_body()["workload"], "network": "host"}}
+    policy = read(tmp_path, text)
+
+    (error,) = refusal(policy, **online).errors
+    assert (error.field, "night" in (error.remedy or "")) == ("workload.network", True)
+    assert policy.place(submit(**online, execution_profile={"queue_name": "night"}))
+    (error,) = refusal(read(tmp_path), **online).errors
+    assert error.remedy == "leave it out, or use a queue that grants it: none does"
+    assert policy.place(submit(workload={**submit_body()["workload"], "network": "none"}))
+
+
 @pytest.mark.parametrize(
     ("profile", "field", "remedy"),
     [

@@ -1,0 +1,44 @@
+"""The tables of `policy.toml` by which the node treats what it has accepted: how much, how patiently, how long."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+__all__ = ["Limits", "Repair", "Retention", "Table"]
+
+
+class Table(BaseModel):
+    """A table of the file; what it does not know it refuses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limits(Table):
+    """How many launched jobs may be under way; what is accepted beyond waits in the ledger, in order."""
+
+    active_jobs: int = Field(ge=1, default=200)
+    active_jobs_per_tenant: int | None = Field(ge=1, default=None)
+    """`None`: a tenant may have them all."""
+
+
+class Repair(Table):
+    """How the node plays again what AiiDA paused because the cluster failed it: with full jitter, ever more seldom."""
+
+    max_plays: int = Field(ge=0, default=20)
+    """So often in vain, then a person is needed. 0: never play."""
+    first_seconds: float = Field(gt=0, default=10)
+    most_seconds: float = Field(gt=0, default=600)
+
+    @field_validator("most_seconds")
+    @classmethod
+    def _most_is_not_less_than_first(cls, most: float, others: ValidationInfo) -> float:
+        if most < others.data.get("first_seconds", most):
+            raise ValueError("is less than first_seconds")
+        return most
+
+
+class Retention(Table):
+    """How long the node remembers a job that has ended, and that the product has in full."""
+
+    days: int | None = Field(ge=1, default=None)
+    """`None`: for good."""

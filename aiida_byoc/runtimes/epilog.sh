@@ -1,0 +1,51 @@
+#!/bin/sh
+# aiida-byoc's Epilog for Slurm: removes what a job's container left on this compute node. It does so as the job's user,
+# touches nothing but that job's, and always succeeds, since an Epilog that fails drains the node.
+#
+# `podman` hands its container to `conmon`, which Slurm does not follow: without this script a container may go on after
+# scancel, a timeout or a lost node daemon. Set it as Epilog= in slurm.conf, or call it from yours.
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+[ -n "$SLURM_JOB_ID" ] && [ -n "$SLURM_JOB_UID" ] || exit 0
+job="${SLURM_CLUSTER_NAME:-cluster}-$SLURM_JOB_ID"
+scratch="/var/tmp/byoc-$job"
+count="/sys/fs/cgroup/pids/byoc-$job"
+
+# A command as the job's user, with nothing of ours in its environment.
+as_user() {
+    if [ "$(id -u)" -ne 0 ] || [ "$SLURM_JOB_UID" -eq 0 ]; then
+        set -- env -i "$@"
+    else
+        group=$(id -g "$SLURM_JOB_UID") || return
+        set -- setpriv --reuid="$SLURM_JOB_UID" --regid="$group" --init-groups env -i "$@"
+    fi
+    (cd / && exec timeout 60 "$@") </dev/null 2>/dev/null
+}
+
+podman_of_job() {
+    as_user "PATH=$PATH" "HOME=$scratch" "XDG_RUNTIME_DIR=$scratch" "TMPDIR=$scratch" \
+        "CONTAINERS_CONF=$scratch/containers.conf" podman --storage-driver=overlay \
+        "--root=$scratch/graph" "--runroot=$scratch/run" "--tmpdir=$scratch/tmp" "$@"
+}
+
+# What carries the job's name as a word of its own: the first process of a container, whose end is that of all others.
+for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null); do
+    process=${file%/cmdline}
+    if [ "$(stat -c %u "$process" 2>/dev/null)" = "$SLURM_JOB_UID" ]; then
+        kill -KILL "${process#/proc/}" 2>/dev/null
+    fi
+done
+
+if [ -d "$scratch" ] && [ ! -L "$scratch" ] && [ "$(stat -c %u "$scratch")" = "$SLURM_JOB_UID" ]; then
+    if [ -d "$scratch/graph" ]; then
+        containers=$(podman_of_job ps --all --quiet "--filter=label=slurm_job=$job")
+        # shellcheck disable=SC2086  (ids, a word each)
+        [ -z "$containers" ] || podman_of_job rm --force --time=1 $containers >/dev/null
+        podman_of_job system migrate >/dev/null
+    fi
+    as_user rm -rf --one-file-system "$scratch"
+    [ ! -e "$scratch" ] || rm -rf --one-file-system "$scratch" 2>/dev/null
+fi
+
+[ ! -d "$count" ] || rmdir "$count" 2>/dev/null
+exit 0

@@ -1,0 +1,81 @@
+"""How many processes a container may have, and what becomes of it when the program of the job dies."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+
+from .placeholders import slurm_job
+
+_SET_PDEATHSIG = 1
+
+
+def leash(number):
+    """Return what a child calls before it becomes the runtime, to get that signal when this process dies (prctl(2))."""
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def put_on():
+        prctl(_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # it has died already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return put_on
+
+
+def no_core_dumps():
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_processes(pid, most):
+    """Let a process in the container's user namespace, and its children from now on, have that many threads.
+
+    What counts are those in the namespace alone (Linux 5.14 or newer; before that, all of the user's on the machine).
+    Root is not bound: `ProcessCount` binds it.
+    """
+    with contextlib.suppress(ValueError, OSError):  # lower already, or gone already
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
+
+
+class ProcessCount:
+    """A cgroup (version 1) that counts the processes of a container which runs as root; nothing for any other user.
+
+    Version 2 has one hierarchy, which is Slurm's: to leave its cgroup would be to leave the memory limit.
+    """
+
+    def __init__(self, most):
+        hierarchy = _hierarchy() if os.geteuid() == 0 else ""
+        self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
+        if self._path:
+            try:
+                os.makedirs(self._path, exist_ok=True)
+                self._write("pids.max", most)
+            except OSError:  # not ours to change: a container, perhaps
+                self._path = ""
+
+    def add(self, pid):
+        """Count this process, and what it starts from now on."""
+        if self._path:
+            with contextlib.suppress(OSError):  # gone already
+                self._write("cgroup.procs", pid)
+
+    def close(self):
+        """Remove the cgroup; while processes are left in it, that is for the Epilog."""
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._path)
+
+    def _write(self, name, value):
+        with open(os.path.join(self._path, name), "w", encoding="ascii") as file:
+            file.write("{}\n".format(value))
+
+
+def _hierarchy():
+    """Where the cgroups of the controller `pids` are; empty without one of version 1."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        for line in mounts:
+            fields, _, rest = line.partition(" - ")
+            kind, _, options = rest.split(None, 2)
+            if kind == "cgroup" and "pids" in options.strip().split(","):
+                return fields.split()[4]
+    return ""

@@ -1,0 +1,153 @@
+"""What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
+
+import glob
+import os
+import pwd
+import re
+import resource
+import sys
+
+from . import RUNTIME
+
+STATUS_FD = "{status_fd}"
+"""The descriptor on which the runtime tells what really ran."""
+GATE_FD = "{gate_fd}"
+"""The descriptor on which the runtime waits until the container's limits are set."""
+DIRECTORY = "{directory}"
+"""The job's directory."""
+ENVIRONMENT = "{environment}"
+"""A file with the container's environment."""
+CELL = "{cell}"
+"""A directory for `cell.py`."""
+PIDFILE = "{pidfile}"
+"""A file that holds a pid once the container has started."""
+SCRATCH = "{scratch}"
+"""A directory on the compute node, the job's own, gone after it."""
+SLURM_JOB = "{slurm_job}"
+"""The job's name among all clusters: CLUSTER-ID."""
+UID = "{uid}"
+"""The uid inside: the job user's, or nobody's where that is root."""
+GID = "{gid}"
+PATH = "{path}"
+"""The machine's own search path."""
+PYTHON = "{python}"
+USER = "{user}"
+PROCESSES = "{processes}"
+"""How many processes the container may have."""
+OPEN_FILES = "{open_files}"
+"""How many open files a process of the job may have, as SOFT:HARD."""
+
+RESOLVER_FILE = "{resolver_file}"
+"""Each of the machine's files that the network's names are found by, as far as the image has a place for it."""
+GPU_DEVICE = "{gpu_device}"
+"""Each device file of the machine's GPUs; which of them are the job's, Slurm sees to."""
+AS_ROOT = "{as_root}"
+"""Once if the job's user is root, not at all otherwise; the word itself is dropped."""
+WITH_SUBORDINATES = "{with_subordinates}"
+"""Once if the job's user is not root, and has subordinate ids (subuid(5)); the word itself is dropped."""
+
+SCRATCH_PARENT = "/var/tmp"
+"""Not /tmp, which Slurm may make private to the job (job_container/tmpfs), where its Epilog finds nothing any more."""
+
+_NOBODY = 65534
+_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
+_RESOLVER_FILES = ("/etc/resolv.conf", "/etc/hosts")
+GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/renderD*")
+
+
+def slurm_job():
+    return "{}-{}".format(
+        os.environ.get("SLURM_CLUSTER_NAME", "cluster"), os.environ.get("SLURM_JOB_ID", "0")
+    )
+
+
+def scratch():
+    return os.path.join(SCRATCH_PARENT, "byoc-" + slurm_job())
+
+
+class Placeholders:
+    """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
+
+    def __init__(self, rootfs, processes, **descriptors):
+        here = os.getcwd()
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        ids = {UID: os.geteuid(), GID: os.getegid()}
+        self._values = {
+            DIRECTORY: [here],
+            ENVIRONMENT: [os.path.join(here, RUNTIME, "environment")],
+            CELL: [os.path.join(here, RUNTIME, "cell")],
+            PIDFILE: [os.path.join(here, RUNTIME, "pid")],
+            SCRATCH: [scratch()],
+            SLURM_JOB: [slurm_job()],
+            PATH: [os.environ.get("PATH", os.defpath)],
+            PYTHON: [sys.executable],
+            USER: [_user()],
+            PROCESSES: [str(processes if most < 0 else min(processes, most))],
+            OPEN_FILES: ["{}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))],
+            AS_ROOT: [""] if os.geteuid() == 0 else [],
+            WITH_SUBORDINATES: [""] if _has_subordinates() else [],
+            RESOLVER_FILE: [
+                name
+                for name in _RESOLVER_FILES
+                if os.path.isfile(name) and _is_plain_file(rootfs + name)
+            ],
+            GPU_DEVICE: [
+                name
+                for pattern in GPU_DEVICES
+                for name in sorted(glob.glob(pattern))
+                if not os.path.isdir(name)
+            ],
+        }
+        for name, number in ids.items():
+            self._values[name] = [str(number or _NOBODY)]
+        for name, number in descriptors.items():
+            self._values["{" + name + "}"] = [str(number)]
+
+    def text(self, text):
+        """A text with its placeholders replaced."""
+        return _PLACEHOLDER.sub(lambda match: self._one(match.group()), text)
+
+    def words(self, words):
+        """A command line: each group of words once for each value of the placeholder in it."""
+        line = []
+        for word in words:
+            if isinstance(word, str):
+                line.append(self.text(word))
+                continue
+            several = [name for name in _PLACEHOLDER.findall(" ".join(word)) if name in _SEVERAL]
+            for value in self._values[several[0]]:
+                filled = (each.replace(several[0], value) for each in word)
+                line.extend(self.text(each) for each in filled if each)
+        return line
+
+    def _one(self, name):
+        values = self._values.get(name)
+        return values[0] if values else name
+
+
+_SEVERAL = {AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
+
+
+def _is_plain_file(path):
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _user():
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _has_subordinates():
+    if os.geteuid() == 0:
+        return False
+    names = {_user(), str(os.geteuid())}
+    found = []
+    for path in ("/etc/subuid", "/etc/subgid"):
+        try:
+            with open(path, encoding="utf-8") as file:
+                found.append(any(line.split(":")[0] in names for line in file))
+        except OSError:
+            found.append(False)
+    return all(found)
