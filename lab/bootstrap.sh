@@ -39,7 +39,7 @@ node_is_recent() { command -v node >/dev/null && [[ "$(node --version)" =~ ^v([0
 missing_packages() {
     local pair
     for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge bwrap:bubblewrap \
-        git:git make:make ps:procps npm:npm; do
+        docker-registry:docker-registry git:git make:make ps:procps npm:npm; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
