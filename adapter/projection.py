@@ -24,6 +24,7 @@ def project(event: ExecutionEvent) -> ProjectionUpdate:
         execution_state=data.state,
         attempt=data.attempt,
         message=data.reason or (data.error.message if data.error else None),
+        image=data.image,
         scheduler=data.scheduler,
         timings=data.timings,
         result=data.result,

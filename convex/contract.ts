@@ -55,6 +55,7 @@ export const projectionFields = {
   execution_state: executionState,
   attempt: v.number(),
   message: v.optional(v.string()),
+  image: v.optional(v.object({ reference: v.string(), digest: v.string() })),
   scheduler: v.optional(
     v.object({
       job_id: v.string(),

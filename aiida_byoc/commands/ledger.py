@@ -80,7 +80,10 @@ def accept(
             outbox.Report(
                 state=ExecutionState.ACCEPTED,
                 occurred_at=now,
-                facts={"timings": {"accepted": utc_now_text(now)}},
+                facts={
+                    "timings": {"accepted": utc_now_text(now)},
+                    **_image_of(command, placement),
+                },
             ),
         )
         row = _job(connection, command)
@@ -253,6 +256,15 @@ def _claim(
         ),
     ).fetchone()
     return row[0] if row else None
+
+
+def _image_of(
+    command: SubmitJobCommand, placement: Placement | WorkchainPlacement
+) -> dict[str, Any]:
+    """What is to run, in the words of the contract; nothing of a work chain."""
+    if not isinstance(placement, Placement):
+        return {}
+    return {"image": {"reference": command.container.image, "digest": placement.image_digest}}
 
 
 def _acceptance(row: Mapping[str, Any]) -> JobAcceptance:

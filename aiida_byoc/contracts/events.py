@@ -17,6 +17,7 @@ from aiida_byoc.contracts.lifecycle import ExecutionState
 __all__ = [
     "Epoch",
     "ExecutionEvent",
+    "ImageRecord",
     "JobError",
     "JobResult",
     "JobState",
@@ -47,6 +48,13 @@ Line = Annotated[str, Field(max_length=_LINE)]
 def one_line(text: str) -> str:
     """Make text of whatever origin fit for `reason` and `error.message`: printable, one line, not too long."""
     return "".join(each if each.isprintable() else " " for each in text[:_LINE])
+
+
+class ImageRecord(Fact):
+    """The image as it was asked for, and what that stood for when the job was accepted; neither changes later."""
+
+    reference: Annotated[str, Field(max_length=255)]
+    digest: Digest
 
 
 class SchedulerRecord(Fact):
@@ -126,6 +134,7 @@ class JobState(Fact):
     reason: Line | None = None
     occurred_at: UtcTime
     trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    image: ImageRecord | None = None
     scheduler: SchedulerRecord | None = None
     timings: Timings | None = None
     result: JobResult | None = None

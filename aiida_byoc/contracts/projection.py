@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from aiida_byoc.contracts.base import Fact, UtcTime
 from aiida_byoc.contracts.events import (
     Epoch,
+    ImageRecord,
     JobError,
     JobResult,
     Line,
@@ -45,6 +46,7 @@ class ProjectionUpdate(Fact):
     execution_state: ExecutionState = Field(strict=False)
     attempt: Annotated[int, Field(ge=1)]
     message: Line | None = None
+    image: ImageRecord | None = None
     scheduler: SchedulerRecord | None = None
     timings: Timings | None = None
     result: JobResult | None = None

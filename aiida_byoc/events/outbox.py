@@ -32,8 +32,8 @@ class Report:
         occurred_at: when (aware).
         attempt: which attempt it is about; `None` for the job as a whole.
         reason: one sentence, required when `held`.
-        facts: parts of the full state that became known: `execution_id`, `scheduler`, `timings`, `result`, `error`,
-            in the words of the contract. They stay in every later event.
+        facts: parts of the full state that became known: `execution_id`, `image`, `scheduler`, `timings`, `result`,
+            `error`, in the words of the contract. They stay in every later event.
     """
 
     state: ExecutionState

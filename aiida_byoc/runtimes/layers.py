@@ -6,6 +6,7 @@ outside, and know neither whiteouts nor that an absolute link of an image means 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -14,15 +15,27 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from aiida_byoc.runtimes.oci import ImageError
+
 __all__ = ["ImageError", "apply_layer", "remove"]
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _GZIP = b"\x1f\x8b"
-
-
-class ImageError(Exception):
-    """An image is missing, damaged or of a kind that cannot be unpacked; the message says which."""
+_MACHINE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+"""What no image can bring about: these tell of the disk, the rest of the archive."""
 
 
 def apply_layer(layer: BinaryIO, root: Path) -> None:
@@ -33,6 +46,7 @@ def apply_layer(layer: BinaryIO, root: Path) -> None:
 
     Raises:
         ImageError: the archive is damaged, or an entry reaches outside `root`.
+        OSError: the disk is full, or otherwise not to be written.
     """
     root = root.resolve()
     try:
@@ -42,6 +56,8 @@ def apply_layer(layer: BinaryIO, root: Path) -> None:
                 for member in archive:
                     step(archive, member, root)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise
         raise ImageError(f"a layer (tar, plain or gzip) cannot be unpacked: {error}") from error
 
 

@@ -91,10 +91,12 @@ export function update(
   };
 }
 
+const IMAGE = { reference: "registry.example/tool:1", digest: `sha256:${"c".repeat(64)}` };
+
 /** The life of a job that succeeds. */
 export const LIFE = [
-  update(1, "accepted"),
-  update(2, "launched"),
+  update(1, "accepted", { image: IMAGE }),
+  update(2, "launched", { image: IMAGE }),
   update(3, "queued", { scheduler: { job_id: "17", wait_reason: "Priority" } }),
   update(4, "running", { scheduler: { job_id: "17", nodes: ["c1"] } }),
   update(5, "succeeded", { result: { exit_code: 0, outputs: [{ name: "out", size: 3, sha256: "ab" }] } }),

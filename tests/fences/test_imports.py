@@ -56,6 +56,11 @@ VIOLATIONS = [
         "import httpx",
         "Nothing that runs in a job, and no command, speaks HTTP",
     ),
+    (
+        "aiida_byoc/runtimes/sources.py",
+        "from aiida_byoc.registry import repository",
+        "Nothing that runs in a job, and no command, speaks HTTP",
+    ),
     ("adapter/delivery.py", "import redis", "Nobody brings Redis or RQ back"),
 ]
 

@@ -52,6 +52,9 @@ def test_a_new_command_is_claimed_with_its_first_event(connection: psycopg.Conne
     assert first.source == f"/nodes/{NODE}"
     assert first.data.state == "accepted"
     assert first.data.trace_id == TRACE
+    assert first.data.image is not None
+    assert first.data.image.reference == command.container.image
+    assert first.data.image.digest == placement().image_digest
     assert first.data.timings is not None
     assert first.data.timings.accepted == first.data.occurred_at == NOW
     told = stream(connection, acceptance.submission_id)

@@ -10,7 +10,7 @@ import pytest
 from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.lifecycle import SUCCESSORS, TERMINAL, ExecutionState
 from aiida_byoc.events import outbox
-from tests.builders import NOW, cancel
+from tests.builders import DIGEST, NOW, cancel
 from tests.postgres.jobs import accept, report, served, walk
 from tests.postgres.reading import events, row, states, stream
 
@@ -80,6 +80,7 @@ def test_every_event_carries_the_full_state(connection: psycopg.Connection) -> N
     assert queued_.data.scheduler.nodes is None
     data = succeeded.wire()["data"]
     assert data["execution_id"] == UUID
+    assert data["image"] == accepted.wire()["data"]["image"]
     assert data["scheduler"] == running.wire()["data"]["scheduler"]
     assert data["scheduler"] == {**queued["scheduler"], "nodes": ["c1"]}
     assert sorted(data["timings"]) == ["accepted", "ended", "queued", "started"]
@@ -125,6 +126,7 @@ def test_a_new_attempt_forgets_the_last_one(connection: psycopg.Connection) -> N
     assert again == 5
     data = events(connection, submission)[-1].wire()["data"]
     assert (data["attempt"], data["state"]) == (2, "queued")
+    assert data["image"]["digest"] == DIGEST
     assert data["scheduler"] == {"job_id": "18"}
     assert sorted(data["timings"]) == ["accepted"]
     assert not {"error", "result"} & data.keys()

@@ -39,6 +39,7 @@ def test_an_update_carries_all_that_the_event_says(make_event):
     facts = {
         "execution_id": "22222222-2222-4222-8222-222222222222",
         "epoch": "0123456789abcdef",
+        "image": {"reference": "registry.example/tool:1", "digest": "sha256:" + "c" * 64},
         "scheduler": {"job_id": "17", "queue": "main", "nodes": ["c1"]},
         "timings": {"accepted": "2026-02-15T09:59:00.000Z"},
         "result": {
