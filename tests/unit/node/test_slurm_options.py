@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ import pytest
 from aiida.common.datastructures import CodeRunMode
 from aiida.engine import ExitCode
 from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from aiida_byoc.runtimes.in_job import PROGRAM
@@ -140,6 +141,15 @@ def test_what_follows_the_header_is_not_asked_for_by_us(line: str) -> None:
     assert (asked[-1], answer) == (sbatch(*OPTIONS), "99/b-0123-1")
 
 
+def test_another_plugins_job_gets_a_name_of_its_directory() -> None:
+    """Its own, `aiida-<pk>`, may be another profile's as well."""
+    asked, answer = submission(script(template(custom_scheduler_commands="")))
+
+    name = re.search(r"--job-name=(aiida-[0-9]+-[0-9a-f]{16}) ", asked[-1])
+    assert name is not None
+    assert answer == f"99/{name[1]}"
+
+
 @settings(max_examples=30)
 @given(
     field=st.sampled_from(
@@ -155,6 +165,7 @@ def test_what_follows_the_header_is_not_asked_for_by_us(line: str) -> None:
 @example(field="custom_scheduler_commands", value="#SBATCH --job-name=b-1 --mem=9")
 def test_i24_hostile_words_are_refused_for_good(field: str, value: str) -> None:
     """Or they are words, and stand where they belong; the shell never reads them."""
+    assume(value or field != "custom_scheduler_commands")
     text = script(template(**{field: value}))
     asked, answer = submission(text)
 
