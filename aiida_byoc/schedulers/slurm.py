@@ -22,7 +22,7 @@ from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
-from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE
+from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE, SUBMITTING
 
 __all__ = [
     "CANCELLED",
@@ -81,7 +81,7 @@ unset ${{!SBATCH_@}}
 name=$(sed -n 's/^#SBATCH --job-name=\\([A-Za-z0-9._-]*\\)$/\\1/p' {script} | tail -n 1)
 [ -n "$name" ] || {{ echo 'byoc: this job has no name of its own' >&2; exit 1; }}
 echo "byoc job name $name"
-exec 9>> byoc_submit.lock
+exec 9>> {lock}
 flock --wait {lock_wait} 9 || {{ echo 'byoc: this attempt is being submitted already' >&2; exit 1; }}
 {functions}
 adopt() {{
@@ -170,6 +170,7 @@ class ByocSlurmScheduler(SlurmScheduler):
             fence=FENCE,
             owner=OWNER,
             node=NODE,
+            lock=SUBMITTING,
             submit_wait=_SUBMIT_WAIT,
             lock_wait=_SUBMIT_WAIT + 2 * PATIENCE,
         )

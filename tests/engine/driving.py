@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,28 @@ class Underway:
             return condition()
 
         return wait_until(look, seconds, what)
+
+    def fall_asleep(self, when: Callable[[], object], what: str) -> None:
+        """Let the worker work one turn of its loop at a time, and not a moment beyond the condition."""
+        deadline = time.monotonic() + 60
+        while not when():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            self._loop.run_until_complete(asyncio.sleep(0))
+
+    def die(self) -> None:
+        """Kill the worker; `wake` is the next one."""
+        self._task.cancel()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+
+    def wake(self) -> None:
+        """Another worker takes up what has not ended, from the checkpoints."""
+        alive = [each for each in self.process.node.called if not each.is_terminated]
+        for each in alive:
+            self._loop.create_task(self.node.load(each.pk).step_until_terminated())
+        self.process = self.node.load(self.process.pid)
+        self._task = self._loop.create_task(self.process.step_until_terminated())
 
     def until_state(self, state: str, seconds: float = 60) -> dict[str, Any]:
         """Let the worker work until the job's last event tells that state; return the event."""
