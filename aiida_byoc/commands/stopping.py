@@ -99,12 +99,15 @@ class Stopper:
         if tell_doubt:
             for attempt in left:
                 self._hold(attempt, submission_id, verdicts[attempt.pk])
-        if any(each.finding is not Finding.ENDED for each in verdicts.values()):
-            return
-        if alive and not submits_no_more:
-            return
-        if chain.is_terminated and not left:
-            return  # its hook has told the end, or the sweep will
+        gone_for_good = all(each.finding is Finding.ENDED for each in verdicts.values())
+        # Where all has ended and nothing was left, the hook has told it, or the sweep will.
+        if gone_for_good and (submits_no_more if alive else left):
+            self._tell(chain, left, submission_id, is_cancelled)
+
+    def _tell(
+        self, chain: ProcessNode, left: list[CalcJobNode], submission_id: str, is_cancelled: bool
+    ) -> None:
+        """Nothing of these attempts is in Slurm any more, nor can come there: that is the job's end."""
         crashpoints.reached("stop.confirmed")
         with transaction(self._storage) as connection:
             for attempt in left:
