@@ -6,7 +6,13 @@ from typing import Literal
 
 from aiida_byoc.contracts.base import Fact, UtcTime
 
-__all__ = ["Health", "HeartbeatReceipt"]
+__all__ = ["LOG_HEADERS", "Health", "HeartbeatReceipt"]
+
+LOG_HEADERS = {
+    f"Log-{name.title().replace('_', '-')}": name
+    for name in ("state", "latest_attempt", "attempt", "offset", "next_offset", "size", "complete")
+}
+"""Header → field of the LogChunk, for a chunk whose body is the bytes alone."""
 
 
 class HeartbeatReceipt(Fact):

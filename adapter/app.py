@@ -14,6 +14,7 @@ from adapter.declarations import describe
 from adapter.delivery import Delivery
 from adapter.problems import install_problems
 from adapter.routes.jobs import jobs_router
+from adapter.routes.logs import logs_router
 from adapter.routes.node import node_router
 from adapter.routes.operation import operation_router
 from adapter.settings import Settings
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.channel = channel
     install_problems(app)
     app.include_router(jobs_router(ClientGuard(settings), channel))
+    app.include_router(logs_router(ClientGuard(settings), channel, settings))
     app.include_router(node_router(NodeGuard(settings), channel, Delivery(convex), convex))
     app.include_router(operation_router(settings))
     describe(app, settings.public_url)

@@ -25,11 +25,12 @@ _BEARER = re.compile(r"Bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)"
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """A client of the API, acting for exactly one tenant."""
+    """A client of the API, acting for exactly one tenant, until its token expires (seconds since the epoch)."""
 
     subject: str
     tenant_id: str
     scopes: frozenset[str]
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class ClientGuard:
         if not isinstance(tenant_id, str) or not re.fullmatch(NAME, tenant_id):
             raise ProblemError("unauthenticated")
         scopes = frozenset(scope.split(" ")) if isinstance(scope, str) else frozenset()
-        return ClientIdentity(claims["sub"], tenant_id, scopes)
+        return ClientIdentity(claims["sub"], tenant_id, scopes, float(claims["exp"]))
 
 
 class NodeGuard:

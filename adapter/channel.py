@@ -6,6 +6,7 @@ In memory only. A command lost with the process was not answered, so its sender 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ __all__ = ["MAX_WAITING", "Channel"]
 MAX_WAITING = 1000
 """Commands that may wait for one node at a time."""
 
+_ALWAYS_KNOWN = frozenset({"submit", "cancel", "inspect"})
 _NO_ANSWER = "The node did not answer in time; retry with the same key only."
 
 
@@ -34,6 +36,7 @@ class _Node:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     open_polls: int = 0
     seen_at: float | None = None
+    operations: frozenset[str] = frozenset()
 
     def wake(self) -> None:
         """Let every open poll look again."""
@@ -66,7 +69,7 @@ class Channel:
         self._redelivery = redelivery
         self._presence = presence
         self._clock = clock
-        self._closed = False
+        self._closing = asyncio.Event()
 
     def touch(self, node_id: str) -> None:
         """Note a sign of life."""
@@ -77,11 +80,13 @@ class Channel:
 
         Raises:
             ProblemError: `node-unreachable` when the node surely has not seen the command,
-                `outcome-unknown` when it may have.
+                `outcome-unknown` when it may have, `operation-unsupported` when it would not understand it.
         """
         node = self._nodes[node_id]
-        if self._closed or not self._is_present(node):
+        if self.is_closing or not self._is_present(node):
             raise ProblemError("node-unreachable")
+        if command.operation not in _ALWAYS_KNOWN | node.operations:
+            raise ProblemError("operation-unsupported")
         if len(node.waiting) >= MAX_WAITING:
             raise ProblemError("node-unreachable", "Too many commands wait for the node; retry.")
         waiting = _Waiting(command, asyncio.get_running_loop().create_future())
@@ -95,15 +100,21 @@ class Channel:
         finally:
             del node.waiting[command.command_id]
 
-    async def poll(self, node_id: str, *, wait: float, most: int) -> list[Command]:
-        """Return up to `most` commands, oldest first, as soon as there are any, else none after `wait` seconds."""
+    async def poll(
+        self, node_id: str, *, wait: float, most: int, operations: Iterable[str] = ()
+    ) -> list[Command]:
+        """Return up to `most` commands, oldest first, as soon as there are any, else none after `wait` seconds.
+
+        `operations` are those that the node knows beside the ones that every node knows.
+        """
         node = self._nodes[node_id]
+        node.operations = frozenset(operations)
         deadline = self._clock() + wait
         node.open_polls += 1
         try:
             while not (due := self._due(node)[:most]):
                 patience = min(deadline, self._next_redelivery(node)) - self._clock()
-                if self._closed or self._clock() >= deadline:
+                if self.is_closing or self._clock() >= deadline:
                     return []
                 try:
                     async with asyncio.timeout(max(patience, 0)):
@@ -138,9 +149,20 @@ class Channel:
             waiting.verdict.set_result(verdict)
         return waiting.command
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the process is about to stop."""
+        return self._closing.is_set()
+
+    async def idle(self, seconds: float) -> None:
+        """Wait, but not while the process wants to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
     def close(self) -> None:
         """End every poll and every wait now: the process is about to stop."""
-        self._closed = True
+        self._closing.set()
         for node in self._nodes.values():
             node.wake()
             for waiting in node.waiting.values():
@@ -180,6 +202,13 @@ def _answers(verdict: Verdict, command: Command, node_id: str) -> bool:
     """Whether the verdict is one for this operation, this job and this tenant."""
     if verdict.outcome == "rejected":
         return verdict.problem is not None
+    if command.operation == "logs":
+        log = verdict.log
+        return log is not None and (log.node_id, log.tenant_id, log.job_id) == (
+            node_id,
+            command.tenant_id,
+            command.job_id,
+        )
     if command.operation == "inspect":
         view = verdict.job
         return view is not None and (view.node_id, view.job.tenant_id, view.job.job_id) == (

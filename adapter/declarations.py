@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, HttpUrl
 from pydantic.json_schema import models_json_schema
 
-from adapter.answers import Health, HeartbeatReceipt
+from adapter.answers import LOG_HEADERS, Health, HeartbeatReceipt
 from adapter.problems import responses
 from aiida_byoc.contracts import (
     Acknowledgement,
@@ -24,6 +24,8 @@ from aiida_byoc.contracts import (
     JobAcceptance,
     JobCancellation,
     JobView,
+    LogChunk,
+    LogRequest,
     PollRequest,
     Problem,
     SubmitJobCommand,
@@ -45,6 +47,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     JobAcceptance,
     JobCancellation,
     JobView,
+    LogChunk,
     PollRequest,
     Problem,
     SubmitJobCommand,
@@ -68,6 +71,13 @@ _HEADERS: dict[str, Any] = {
         "description": "present when the key was used before: no second job was started",
         "schema": {"type": "string", "const": "true"},
     },
+    **{
+        header: {
+            "description": f"with text/plain alone: `{name}` of the LogChunk",
+            "schema": {"type": "string"},
+        }
+        for header, name in LOG_HEADERS.items()
+    },
 }
 _PARAMETERS: dict[str, Any] = {
     "Idempotency-Key": {
@@ -84,6 +94,24 @@ _PARAMETERS: dict[str, Any] = {
         "required": False,
         "description": "W3C Trace Context; used when the body names none",
         "schema": {"type": "string"},
+    },
+    **{
+        name: {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in LogRequest.model_json_schema()["properties"].items()
+    },
+    "follow": {
+        "name": "follow",
+        "in": "query",
+        "required": False,
+        "description": "as server-sent events: `log`, `attempt`, `end` (a LogChunk each), `problem` (a Problem)",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "Last-Event-ID": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "required": False,
+        "description": "the id of the last event; goes before offset and attempt",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]*:[0-9]+$"},
     },
 }
 _SECURITY_SCHEMES = {
@@ -108,15 +136,26 @@ _DESCRIPTION = (
 
 
 def answer(
-    status: int, model: type[BaseModel] | None = None, *, headers: Sequence[str] = ()
+    status: int,
+    model: type[BaseModel] | None = None,
+    *,
+    headers: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> dict[int | str, dict[str, Any]]:
-    """Declare what a route answers when it does what it is for, or says it cannot in its own words."""
+    """Declare what a route answers when it does what it is for, or says it cannot in its own words.
+
+    Args:
+        also: media types in which it answers as well, if asked to.
+    """
     declared: dict[str, Any] = {
         "description": (model.__doc__ or "").splitlines()[0] if model else "Done.",
         "headers": {name: _header(name) for name in ("X-Request-Id", *headers)},
     }
     if model is not None:
-        declared["content"] = {"application/json": {"schema": _schema(model)}}
+        declared["content"] = {
+            "application/json": {"schema": _schema(model)},
+            **{media_type: {"schema": {"type": "string"}} for media_type in also},
+        }
     return {status: declared}
 
 

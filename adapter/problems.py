@@ -19,6 +19,7 @@ __all__ = ["MEDIA_TYPE", "RequestBoundary", "install_problems", "problem_respons
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 5
+_TO_BE_RETRIED = {429, 503, 504}
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +28,7 @@ def problem_response(error: ProblemError, headers: dict[str, str] | None = None)
     extra = dict(headers or {})
     if error.kind.status == 401:
         extra["WWW-Authenticate"] = "Bearer"
-    if error.kind.status in {503, 504}:
+    if error.kind.status in _TO_BE_RETRIED:
         extra["Retry-After"] = str(error.retry_after or _RETRY_AFTER_SECONDS)
     body = error.problem().model_dump(mode="json", exclude_none=True)
     return JSONResponse(body, error.kind.status, extra, MEDIA_TYPE)
@@ -130,6 +131,6 @@ def _headers(status: int) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
     if status == 401:
         headers["WWW-Authenticate"] = {"schema": {"type": "string", "const": "Bearer"}}
-    if status in {503, 504}:
+    if status in _TO_BE_RETRIED:
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return headers

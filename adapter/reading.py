@@ -9,12 +9,13 @@ from typing import Any
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from aiida_byoc.contracts.canonical import strict_json
 from aiida_byoc.contracts.identity import IDEMPOTENCY_KEY, trace_id_of
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 
-__all__ = ["JSON", "idempotency_key", "json_body", "traceparent_header"]
+__all__ = ["JSON", "disconnected", "idempotency_key", "json_body", "traceparent_header"]
 
 JSON = ("application/json",)
 _SF_STRING = re.compile(f'"({IDEMPOTENCY_KEY.strip("^$")})"')
@@ -49,6 +50,12 @@ def traceparent_header(headers: Headers) -> str | None:
     except ValueError:
         return None
     return value
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return once the other side has gone away; nothing of the request may be wanted any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def json_body(

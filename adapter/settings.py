@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     verdict_timeout_seconds: Seconds = 15
     redelivery_seconds: Seconds = 5
     presence_seconds: Seconds = 45
+    follow_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
+    log_requests_per_tenant: Annotated[int, Field(ge=1, le=10_000)] = 32
 
     @model_validator(mode="after")
     def _issuers_are_distinct(self) -> Settings:

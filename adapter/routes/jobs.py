@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
-from typing import Literal, TypeVar
-from uuid import uuid4
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -14,34 +12,24 @@ from adapter.auth import ClientGuard, ClientIdentity
 from adapter.channel import Channel
 from adapter.declarations import answer, declare
 from adapter.reading import idempotency_key, json_body, traceparent_header
+from adapter.routes.asking import ASKING, check_name, decided, order_for
 from aiida_byoc.contracts import (
     CancelJobCommand,
-    Command,
     JobAcceptance,
     JobCancellation,
     JobView,
     SubmitJobCommand,
-    Verdict,
 )
 from aiida_byoc.contracts.commands import MAX_COMMAND_BYTES
-from aiida_byoc.contracts.identity import NAME
-from aiida_byoc.contracts.problems import PROBLEM_BASE, FieldError, ProblemError
+from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
 
 __all__ = ["jobs_router"]
 
 _log = logging.getLogger(__name__)
 
-_ASKING = (
-    "unauthenticated",
-    "forbidden",
-    "not-found",
-    "node-unreachable",
-    "node-failed",
-    "outcome-unknown",
-)
 _COMMANDING = (
-    *_ASKING,
+    *ASKING,
     "malformed-request",
     "tenant-mismatch",
     "payload-too-large",
@@ -49,7 +37,7 @@ _COMMANDING = (
     "validation-failed",
     "node-mismatch",
 )
-INSPECT_PROBLEMS = _ASKING
+INSPECT_PROBLEMS = ASKING
 CANCEL_PROBLEMS = _COMMANDING
 SUBMIT_PROBLEMS = (
     *_COMMANDING,
@@ -62,15 +50,6 @@ SUBMIT_PROBLEMS = (
     "image-not-allowed",
 )
 """The last six are the node's to decide, see `aiida_byoc.contracts.problems`."""
-
-_OURS = {
-    "unauthenticated",
-    "payload-too-large",
-    "unsupported-media-type",
-    "node-unreachable",
-    "outcome-unknown",
-}
-"""Only the adapter can know these: no node may answer them."""
 
 _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 
@@ -101,9 +80,9 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
         )
         command = _traced(_addressed(command, client, node_id), request)
         verdict = await channel.submit(
-            node_id, _order("submit", client, command.job_id, command, key)
+            node_id, order_for("submit", client, command.job_id, command, key)
         )
-        acceptance = _decided(verdict, verdict.acceptance, SUBMIT_PROBLEMS)
+        acceptance = decided(verdict, verdict.acceptance, SUBMIT_PROBLEMS)
         _log.info(
             "The node accepted a job.",
             extra={
@@ -136,7 +115,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     async def cancel_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
         """Stop a job, idempotently; a cancel that arrives before its submit wins."""
         client = guard.admit(request, node_id, scope="jobs:cancel")
-        _check_name(job_id)
+        check_name(job_id)
         command = validated(
             CancelJobCommand, await json_body(request, MAX_COMMAND_BYTES), what="command"
         )
@@ -153,8 +132,8 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
                     )
                 ],
             )
-        verdict = await channel.submit(node_id, _order("cancel", client, job_id, command))
-        cancellation = _decided(verdict, verdict.cancellation, CANCEL_PROBLEMS)
+        verdict = await channel.submit(node_id, order_for("cancel", client, job_id, command))
+        cancellation = decided(verdict, verdict.cancellation, CANCEL_PROBLEMS)
         _log.info(
             "The node took the cancellation of a job.",
             extra={
@@ -179,17 +158,12 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     async def inspect_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
         """A job as its node knows it now; for users' reads the product is the source."""
         client = guard.admit(request, node_id, scope="jobs:read")
-        _check_name(job_id)
-        verdict = await channel.submit(node_id, _order("inspect", client, job_id))
-        view = _decided(verdict, verdict.job, INSPECT_PROBLEMS)
+        check_name(job_id)
+        verdict = await channel.submit(node_id, order_for("inspect", client, job_id))
+        view = decided(verdict, verdict.job, INSPECT_PROBLEMS)
         return JSONResponse(view.model_dump(mode="json", exclude_none=True))
 
     return router
-
-
-def _check_name(job_id: str) -> None:
-    if not re.fullmatch(NAME, job_id):
-        raise ProblemError("not-found")
 
 
 def _addressed(command: _Addressed, client: ClientIdentity, node_id: str) -> _Addressed:
@@ -211,35 +185,3 @@ def _traced(command: _Addressed, request: Request) -> _Addressed:
     """Carry the caller's trace on when the body names none."""
     traceparent = command.traceparent or traceparent_header(request.headers)
     return command.model_copy(update={"traceparent": traceparent})
-
-
-def _order(
-    operation: Literal["submit", "cancel", "inspect"],
-    client: ClientIdentity,
-    job_id: str,
-    command: SubmitJobCommand | CancelJobCommand | None = None,
-    key: str | None = None,
-) -> Command:
-    return Command(
-        command_id=str(uuid4()),
-        operation=operation,
-        tenant_id=client.tenant_id,
-        job_id=job_id,
-        idempotency_key=key,
-        body=command.model_dump(mode="json", exclude_none=True) if command else None,
-    )
-
-
-_Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView)
-
-
-def _decided(verdict: Verdict, decision: _Decision | None, declared: tuple[str, ...]) -> _Decision:
-    """What the node decided; a refusal that is not the node's to make here becomes `internal-error`."""
-    if verdict.problem is not None and verdict.outcome == "rejected":
-        name = verdict.problem.type.removeprefix(PROBLEM_BASE)
-        if name not in declared or name in _OURS:
-            raise ProblemError("internal-error")
-        raise ProblemError.of(verdict.problem)
-    if decision is None:
-        raise ProblemError("internal-error")
-    return decision

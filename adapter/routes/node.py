@@ -16,7 +16,7 @@ from adapter.channel import Channel
 from adapter.convex import Convex
 from adapter.declarations import answer, declare
 from adapter.delivery import Delivery
-from adapter.reading import json_body
+from adapter.reading import disconnected, json_body
 from aiida_byoc.contracts import (
     Acknowledgement,
     Command,
@@ -71,7 +71,12 @@ def node_router(
         body = await json_body(request, _MAX_POLL_BYTES, if_empty={})
         wish = validated(PollRequest, body, what="poll")
         channel.touch(node_id)
-        poll = channel.poll(node_id, wait=wish.wait_seconds, most=wish.max_commands)
+        poll = channel.poll(
+            node_id,
+            wait=wish.wait_seconds,
+            most=wish.max_commands,
+            operations=wish.operations,
+        )
         commands = await _unless_disconnected(request, asyncio.ensure_future(poll))
         return JSONResponse(
             CommandBatch(commands=commands).model_dump(mode="json", exclude_none=True)
@@ -167,7 +172,7 @@ async def _unless_disconnected(
     request: Request, poll: asyncio.Future[list[Command]]
 ) -> list[Command]:
     """The commands of `poll`, or none when the node went away: what it cannot read must not count as delivered."""
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request.receive))
     first: set[asyncio.Future[Any]] = {poll, gone}
     try:
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -175,8 +180,3 @@ async def _unless_disconnected(
     finally:
         poll.cancel()
         gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -15,7 +16,7 @@ from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.node import NodeSettings
 
-__all__ = ["decide"]
+__all__ = ["decide", "judged", "policy_of"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,8 +28,15 @@ def decide(connection: psycopg.Connection, settings: NodeSettings, command: Comm
         psycopg.OperationalError: the database is gone; no verdict is right then, the adapter's waiter times out
             and the client repeats its key.
     """
+    return judged(command, lambda: _OPERATIONS[command.operation](connection, settings, command))
+
+
+def judged(
+    command: Command, carry_out: Callable[[], Verdict], *, level: int = logging.INFO
+) -> Verdict:
+    """The verdict, also where carrying the command out fails; logged, at `level` when it is what was wanted."""
     try:
-        verdict = _OPERATIONS[command.operation](connection, settings, command)
+        verdict = carry_out()
     except ProblemError as error:
         verdict = Verdict(outcome="rejected", problem=error.problem())
     except psycopg.OperationalError:
@@ -36,7 +44,8 @@ def decide(connection: psycopg.Connection, settings: NodeSettings, command: Comm
     except Exception:
         _LOGGER.exception("command %s could not be decided", command.command_id)
         verdict = Verdict(outcome="rejected", problem=ProblemError("node-failed").problem())
-    _LOGGER.info(
+    _LOGGER.log(
+        logging.INFO if verdict.outcome == "rejected" else level,
         "Command decided event=command_decided operation=%s outcome=%s tenant=%s job=%s command=%s",
         command.operation,
         verdict.outcome,
@@ -56,7 +65,7 @@ def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Com
         connection,
         order,
         command.idempotency_key,
-        place=lambda order: _policy(settings).place(order),
+        place=lambda order: policy_of(settings).place(order),
         now=datetime.now(UTC),
     )
     return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
@@ -68,14 +77,14 @@ def _cancel(connection: psycopg.Connection, settings: NodeSettings, command: Com
     cancellation, repeated = ledger.cancel(
         connection,
         order,
-        serve=lambda order: _policy(settings).serve(order.tenant_id),
+        serve=lambda order: policy_of(settings).serve(order.tenant_id),
         now=datetime.now(UTC),
     )
     return Verdict(outcome="replayed" if repeated else "accepted", cancellation=cancellation)
 
 
 def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
-    _policy(settings).serve(command.tenant_id)
+    policy_of(settings).serve(command.tenant_id)
     return Verdict(
         outcome="answered", job=ledger.view(connection, command.tenant_id, command.job_id)
     )
@@ -99,7 +108,12 @@ def _check_address(
         )
 
 
-def _policy(settings: NodeSettings) -> Policy:
+def policy_of(settings: NodeSettings) -> Policy:
+    """The owner's policy as it is now.
+
+    Raises:
+        ProblemError: it cannot be read.
+    """
     try:
         return Policy.load(settings.policy_file)  # read anew: an owner's change counts at once
     except PolicyError as error:

@@ -31,6 +31,8 @@ __all__ = ["AdapterClient", "AdapterUnavailable", "private_key", "public_jwk"]
 
 _TOKEN_SECONDS = 300
 _ANSWER_SECONDS = 30.0
+_OPERATIONS = ["logs"]
+"""What this node knows beside what every node knows."""
 _POISON = {400, 413, 422}
 
 
@@ -73,7 +75,11 @@ class AdapterClient:
         """Wait for commands; an empty list when none came."""
         response = self._post(
             "/commands/poll",
-            json={"wait_seconds": wait_seconds, "max_commands": max_commands},
+            json={
+                "wait_seconds": wait_seconds,
+                "max_commands": max_commands,
+                "operations": _OPERATIONS,
+            },
             timeout=httpx.Timeout(wait_seconds + _ANSWER_SECONDS, connect=10.0),
         )
         return _read(CommandBatch, response).commands

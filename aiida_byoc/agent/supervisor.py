@@ -23,6 +23,8 @@ from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.agent.logs import LogDesk
+from aiida_byoc.agent.reader import Reader
 from aiida_byoc.agent.relaying import relay_lanes
 from aiida_byoc.commands.retention import forget_by_policy
 from aiida_byoc.database.connection import connect
@@ -58,6 +60,7 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
     connection = _connect(storage_config, "agent", seconds=_LOCK_SECONDS)
     check(connection)
     refusals: list[AlreadyRunning] = []
+    desk = LogDesk(settings, Reader(_command(profile, "read")))
 
     def be_present(_: psycopg.Connection, __: AdapterClient) -> float:
         return _PRESENCE_SECONDS
@@ -66,12 +69,33 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
         refusals.append(error)
         stopping.set()
 
+    for name, step in _steps(settings, desk).items():
+        loop = _Loop(name, step, settings, storage_config, stopping)
+        threading.Thread(target=loop.run, name=name, daemon=True).start()
+    presence = _Loop("agent", be_present, settings, storage_config, stopping)
+    threading.Thread(
+        target=presence.run, args=(connection, give_way), name="agent", daemon=True
+    ).start()
+    _LOGGER.info("Agent started event=agent_started node=%s", settings.node_id)
+    _keep_launcher(_command(profile, "launch"), stopping)
+    desk.close()
+    _LOGGER.info("Agent stopped event=agent_stopped node=%s", settings.node_id)
+    if refusals:
+        raise refusals[0]
+
+
+def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
+    """What the agent does, by the name of the loop that does it."""
+
     def answer_commands(connection: psycopg.Connection, client: AdapterClient) -> float:
         for command in client.poll(
             wait_seconds=settings.poll_seconds, max_commands=_COMMANDS_PER_POLL
         ):
-            client.verdict(command.command_id, decide(connection, settings, command))
-            crashpoints.reached("verdict.sent")
+            waits = command.operation == "logs"
+            verdict = desk.take(command) if waits else decide(connection, settings, command)
+            if verdict is not None:
+                client.verdict(command.command_id, verdict)
+                crashpoints.reached("verdict.sent")
         return 0
 
     def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
@@ -81,24 +105,13 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
     def keep_house(connection: psycopg.Connection, _: AdapterClient) -> float:
         return forget_by_policy(connection, settings.policy_file)
 
-    steps: dict[str, Step] = {
+    return {
         "channel": answer_commands,
+        "logs": desk.step,
         "heartbeat": beat,
         "retention": keep_house,
         **relay_lanes(),
     }
-    for name, step in steps.items():
-        loop = _Loop(name, step, settings, storage_config, stopping)
-        threading.Thread(target=loop.run, name=name, daemon=True).start()
-    presence = _Loop("agent", be_present, settings, storage_config, stopping)
-    threading.Thread(
-        target=presence.run, args=(connection, give_way), name="agent", daemon=True
-    ).start()
-    _LOGGER.info("Agent started event=agent_started node=%s", settings.node_id)
-    _keep_launcher(profile, stopping)
-    _LOGGER.info("Agent stopped event=agent_stopped node=%s", settings.node_id)
-    if refusals:
-        raise refusals[0]
 
 
 class _Loop:
@@ -185,10 +198,14 @@ def _close(connection: psycopg.Connection | None) -> None:
         connection.close()
 
 
-def _keep_launcher(profile: str, stopping: threading.Event) -> None:
+def _command(profile: str, name: str) -> list[str]:
+    """Starts one of the agent's processes that hold AiiDA."""
+    return [sys.executable, "-m", "aiida", "-p", profile, "data", "byoc", "agent", name]
+
+
+def _keep_launcher(command: list[str], stopping: threading.Event) -> None:
     """Restart the launcher whenever it ends: it is crash-only."""
     backoff = Backoff(first=0.2, most=10.0)
-    command = [sys.executable, "-m", "aiida", "-p", profile, "data", "byoc", "agent", "launch"]
     while not stopping.is_set():
         began = time.monotonic()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -37,6 +37,7 @@ _TELL_DOUBT_SECONDS = 15.0
 _MOST_SECONDS_BETWEEN_LOOKS = 60.0
 _WAIT_REASON_SECONDS = 30.0
 """At least that long between two changes of the wait reason that are told."""
+_KILL_AGAIN_SECONDS = 60.0
 _INTERRUPTS = (plumpy.futures.CancelledError, plumpy.process_states.Interruption)
 
 
@@ -45,10 +46,19 @@ class ChangeOnlyWaiting(tasks.Waiting):
     """Waiting for Slurm, one write per change."""
 
     async def _launch_task(self, coro: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.process.is_cancelled():
+            # Asked last before `sbatch`: the stopper tells the end of a job by this, though its processes sleep.
+            return await super()._launch_task(self._until_killed)
         if coro is tasks.task_update_job:
             watch = _Watch(self.process, args[1])
             return await super()._launch_task(watch.until_ended)
         return await super()._launch_task(coro, *args, **kwargs)
+
+    async def _until_killed(self, cancellable: InterruptableFuture) -> None:
+        """Do nothing more for a cancelled job; a kill fails as long as Slurm cannot be asked."""
+        while not cancellable.done():
+            self.process.kill_soon()
+            await asyncio.wait([cancellable], timeout=_KILL_AGAIN_SECONDS)
 
 
 class _Watch:

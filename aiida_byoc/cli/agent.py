@@ -39,6 +39,17 @@ def launch() -> None:
     launch_forever(node_settings())
 
 
+@agent.command("read", hidden=True)
+@one_sentence
+def read() -> None:
+    """Read logs for the agent; started and restarted by `agent run`."""
+    from aiida_byoc.logs.reading import read_forever
+
+    profile_storage()
+    _log_to_stderr()
+    read_forever()
+
+
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

@@ -1,23 +1,25 @@
 """Carrying out ends that need Slurm's word: cancels, and whatever else broke an execution off.
 
-The intent of a cancel is in the ledger, so it is tried until the job has ended. AiiDA says `killed` before anything is
-known of the Slurm job, and a process that excepts leaves its job behind: so each attempt of a work chain that ended
-otherwise than by its own steps is looked for in Slurm and stopped, until the witnesses say that nothing is left of it.
-Only then the job's end is told.
+The intent of a cancel is in the ledger, so it is tried until the job has ended. Slurm is told first and by this process
+itself: AiiDA's workers may be dead, asleep or busy, and `killed` says nothing of the Slurm job. Each attempt of a
+cancelled job, and of a work chain that ended otherwise than by its own steps, is looked for in Slurm and stopped, until
+the witnesses say that nothing is left of it. Only then the job's end is told. The processes are asked to die as well;
+one that sleeps meanwhile finds the intent when it wakes, does nothing more and ends as killed.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from aiida.engine.processes.control import kill_processes
 from aiida.orm import CalcJobNode, ProcessNode, load_node
 from plumpy import ProcessState
 
 from aiida_byoc import crashpoints
+from aiida_byoc.commands.killing import Killer, ask_to_die
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
@@ -34,14 +36,15 @@ from aiida_byoc.workflows.outcome import GONE, OPEN, attempts, gone, outcome
 __all__ = ["Stopper"]
 
 _LOGGER = logging.getLogger(__name__)
-_KILL_SECONDS = 5.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
+_OURS = "aiida.workflows:byoc.job"
+"""Process type of a work chain whose attempts ask for the cancel before they submit anything."""
 _STEP_SECONDS = 5.0
-"""A cluster or a process that does not answer must not keep the launcher from launching: the rest waits."""
+"""A cluster that does not answer must not keep the launcher from launching: the rest waits."""
 
 _TO_STOP = """
-SELECT job.process_pk, job.submission_id::text
+SELECT job.process_pk, job.submission_id::text, job.cancel_requested_at IS NOT NULL
 FROM byoc.job JOIN db_dbnode AS node ON node.id = job.process_pk
 WHERE job.state IN ('launched', 'queued', 'running', 'held')
   AND (job.cancel_requested_at IS NOT NULL AND job.dispatched_at IS NOT NULL
@@ -50,10 +53,16 @@ WHERE job.state IN ('launched', 'queued', 'running', 'held')
 
 
 class Stopper:
-    """Ends what was cancelled or broke off, and tells of it; a failure only means that it tries again."""
+    """Ends what was cancelled or broke off, and tells of it; a failure only means that it tries again.
 
-    def __init__(self, storage: Any) -> None:
+    Args:
+        storage: AiiDA's.
+        ask: asks whoever runs the process of that pk to kill it, and does not wait; raises when nobody does.
+    """
+
+    def __init__(self, storage: Any, ask: Callable[[int], object] = ask_to_die) -> None:
         self._storage = storage
+        self._killer = Killer(ask)
         self._again: dict[int, tuple[float, float]] = {}
         self._next_look = 0.0
         self._unaccounted: dict[int, float] = {}
@@ -66,40 +75,61 @@ class Stopper:
         self._next_look = began + _FIRST_PAUSE
         with transaction(self._storage) as connection:
             to_stop = connection.execute(_TO_STOP).fetchall()
-        again = {pk: self._again.get(pk, (0.0, _FIRST_PAUSE)) for pk, _ in to_stop}
-        for pk, submission_id in sorted(to_stop, key=lambda row: again[row[0]]):
+        again = {pk: self._again.get(pk, (0.0, _FIRST_PAUSE)) for pk, *_ in to_stop}
+        for pk, submission_id, is_cancelled in sorted(to_stop, key=lambda row: again[row[0]]):
             due, pause = again[pk]
             if due > began or time.monotonic() - began > _STEP_SECONDS:
                 break
-            self._stop(load_node(pk), submission_id, tell_doubt=pause == _LONGEST_PAUSE)
+            self._stop(
+                load_node(pk), submission_id, is_cancelled, tell_doubt=pause == _LONGEST_PAUSE
+            )
             again[pk] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
         self._again = again
 
-    def _stop(self, chain: ProcessNode, submission_id: str, *, tell_doubt: bool) -> None:
-        if not chain.is_terminated:
-            kill_processes([chain], timeout=_KILL_SECONDS)
-            return
+    def _stop(
+        self, chain: ProcessNode, submission_id: str, is_cancelled: bool, *, tell_doubt: bool
+    ) -> None:
+        submits_no_more = is_cancelled and chain.process_type == _OURS
         left = [attempt for attempt in attempts(chain) if not gone(attempt)]
-        alive = [attempt for attempt in left if not attempt.is_terminated]
-        if alive:
-            kill_processes(alive, timeout=_KILL_SECONDS)
-            return
-        verdicts = {attempt.pk: self._look(attempt) for attempt in left}
+        verdicts = {attempt.pk: self._verdict(attempt, submits_no_more) for attempt in left}
+        alive = [process for process in (chain, *left) if not process.is_terminated]
+        for process in alive:
+            self._killer.kill(process.pk)
+            if process is chain:
+                break  # it has its attempts killed
         if tell_doubt:
             for attempt in left:
                 self._hold(attempt, submission_id, verdicts[attempt.pk])
-        if not left or any(each.finding is not Finding.ENDED for each in verdicts.values()):
-            return
+        gone_for_good = all(each.finding is Finding.ENDED for each in verdicts.values())
+        # Where all has ended and nothing was left, the hook has told it, or the sweep will.
+        if gone_for_good and (submits_no_more if alive else left):
+            self._tell(chain, left, submission_id, is_cancelled)
+
+    def _tell(
+        self, chain: ProcessNode, left: list[CalcJobNode], submission_id: str, is_cancelled: bool
+    ) -> None:
+        """Nothing of these attempts is in Slurm any more, nor can come there: that is the job's end."""
         crashpoints.reached("stop.confirmed")
         with transaction(self._storage) as connection:
             for attempt in left:
-                if HELD in attempt.base.extras.all:
+                if attempt.is_terminated and HELD in attempt.base.extras.all:
                     attempt.base.extras.delete(HELD)
                 attempt.base.extras.set(GONE, utc_now_text(datetime.now(UTC)))
-            report = outcome(chain, ProcessState(chain.process_state.value))
+            state = ProcessState(chain.process_state.value)
+            report = outcome(chain, state, is_cancelled=is_cancelled)
             told = outbox.append(connection, submission_id, report) if report else None
-            if told is not None and OPEN not in chain.base.extras.all:
+            if told is not None and chain.is_terminated and OPEN not in chain.base.extras.all:
                 count_repair(connection, "ended")
+
+    def _verdict(self, attempt: CalcJobNode, submits_no_more: bool) -> Verdict:
+        """What Slurm has of the attempt; without a directory, nothing.
+
+        One that asks for the cancel does so after it has made its directory, and goes no further then. Of any other
+        only its own end shows that nothing comes.
+        """
+        if attempt.get_remote_workdir() is not None:
+            return self._look(attempt)
+        return Verdict(finding=Finding.ENDED if submits_no_more else Finding.WAIT)
 
     def _look(self, attempt: CalcJobNode) -> Verdict:
         """Ask the witnesses, and do what brings the end nearer."""

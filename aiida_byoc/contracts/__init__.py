@@ -1,6 +1,6 @@
 """The shared language of product, adapter and node: pure Pydantic, no AiiDA, no SQL, no HTTP.
 
-Read in this order: `base`, `identity`, `lifecycle`, `commands`, `events`, `projection`, `delivery`,
+Read in this order: `base`, `identity`, `lifecycle`, `commands`, `events`, `projection`, `logs`, `delivery`,
 `problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
 """
 
@@ -21,6 +21,7 @@ from aiida_byoc.contracts.delivery import (
 )
 from aiida_byoc.contracts.events import ExecutionEvent, JobState
 from aiida_byoc.contracts.lifecycle import ExecutionState, ProductState
+from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem, ProblemType
 from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
 
@@ -36,6 +37,8 @@ __all__ = [
     "JobCancellation",
     "JobState",
     "JobView",
+    "LogChunk",
+    "LogRequest",
     "PollRequest",
     "Problem",
     "ProblemType",

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from aiida_byoc.contracts.base import Fact, Order, UtcTime
 from aiida_byoc.contracts.events import Epoch, JobState, Uuid
 from aiida_byoc.contracts.identity import IdempotencyKey, Name
+from aiida_byoc.contracts.logs import LogChunk
 from aiida_byoc.contracts.problems import Problem
 
 __all__ = [
@@ -40,12 +41,13 @@ class Command(Order):
     """One order on its way to the node. The node trusts none of it and checks everything again."""
 
     command_id: Uuid
-    operation: Literal["submit", "cancel", "inspect"]
+    operation: Literal["submit", "cancel", "inspect", "logs"]
     tenant_id: Name
     job_id: Name
     idempotency_key: IdempotencyKey | None = None
     body: Annotated[
-        dict[str, JsonValue] | None, Field(description="SubmitJobCommand or CancelJobCommand")
+        dict[str, JsonValue] | None,
+        Field(description="SubmitJobCommand, CancelJobCommand or LogRequest"),
     ] = None
 
 
@@ -54,6 +56,10 @@ class PollRequest(Order):
 
     wait_seconds: Annotated[int, Field(ge=0, le=MAX_POLL_SECONDS)] = MAX_POLL_SECONDS
     max_commands: Annotated[int, Field(ge=1, le=100)] = 20
+    operations: Annotated[
+        list[Name],
+        Field(max_length=32, description="known to the node beside submit, cancel and inspect"),
+    ] = []
 
 
 class CommandBatch(Fact):
@@ -100,6 +106,7 @@ class Verdict(Order):
     acceptance: JobAcceptance | None = None
     cancellation: JobCancellation | None = None
     job: JobView | None = None
+    log: LogChunk | None = None
     problem: Problem | None = None
 
     def wire(self) -> dict[str, Any]:

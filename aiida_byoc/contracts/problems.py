@@ -105,6 +105,13 @@ _TYPES = (
         "The product's operator accepts the node's new epoch, once it is clear why the node has one.",
     ),
     ProblemType(
+        "operation-unsupported",
+        409,
+        "The node does not know this operation",
+        False,
+        "Ask the node's owner to update it.",
+    ),
+    ProblemType(
         "command-expired",
         410,
         "The deadline of the command has passed",
@@ -159,6 +166,13 @@ _TYPES = (
         "The node's policy does not know the image",
         False,
         "Use a repository, tag or digest that the node's owner has approved.",
+    ),
+    ProblemType(
+        "too-many-requests",
+        429,
+        "The tenant has too many requests of this kind open",
+        True,
+        "Close some, or wait for the time in Retry-After.",
     ),
     ProblemType(
         "internal-error",

@@ -17,6 +17,7 @@ from aiida_byoc.contracts.delivery import (
     Verdict,
 )
 from aiida_byoc.contracts.events import ExecutionEvent
+from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem
 from aiida_byoc.contracts.projection import ProjectionUpdate
 
@@ -32,6 +33,8 @@ SURFACES: dict[str, type[BaseModel]] = {
     "verdict.v1": Verdict,
     "acknowledgement.v1": Acknowledgement,
     "heartbeat.v1": Heartbeat,
+    "log-request.v1": LogRequest,
+    "log-chunk.v1": LogChunk,
     "problem.v1": Problem,
 }
 """File name (without `.json`) to model; the version is the contract's."""

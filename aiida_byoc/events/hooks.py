@@ -65,6 +65,15 @@ class EmitsExecutionEvents(_Process):
         identifier: str = self.inputs["submission_id"]
         return identifier
 
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for the job's end, by the ledger as it is now."""
+        with transaction(self.node.backend) as connection:
+            return standing.is_cancelled(connection, self.submission_id)
+
+    def kill_soon(self) -> None:
+        """Have the event loop kill this process, as a call from outside does that may never have reached it."""
+        self._schedule_rpc(self.kill, msg_text="the job was cancelled")
+
     def report_of_transition(self) -> Report | None:
         """What the state just entered means for the job; `None` when it means nothing."""
         return None

@@ -124,7 +124,7 @@ class Sweep:
         if kind == "ended":
             self._storage.get_session().expire_all()  # what it read before the lock
             node: Any = load_node(job.process_pk)
-            report = outcome(node, ProcessState(job.chain_state))
+            report = outcome(node, ProcessState(job.chain_state), is_cancelled=job.is_cancelled)
             is_repair = OPEN not in node.base.extras.all
             reports = [report] if report else []  # `None`: the stopper asks Slurm, and tells
         elif kind == "held":

@@ -19,7 +19,7 @@ from aiida_byoc.events.outbox import Report
 from aiida_byoc.schedulers.options import job_name
 from aiida_byoc.schedulers.slurm import slurm_id
 
-__all__ = ["HELD", "Busy", "Standing", "active", "go_on", "locked", "of_processes"]
+__all__ = ["HELD", "Busy", "Standing", "active", "go_on", "is_cancelled", "locked", "of_processes"]
 
 HELD = "byoc_held"
 """Extra of a calculation whose witnesses leave doubt: why. Written and removed with the events that say so."""
@@ -32,6 +32,7 @@ _IN_SLURM = {"queued": 1, "queued held": 1, "running": 2, "suspended": 2}
 # Attempts follow each other, so only the newest can hold the job.
 _STANDING = """
 SELECT job.submission_id::text, job.state::text, job.held_from::text, job.attempt AS told_attempt, job.process_pk,
+       job.cancel_requested_at IS NOT NULL AS is_cancelled,
        chain.attributes ->> 'process_state' AS chain_state,
        coalesce(chain.attributes -> 'paused' = 'true', false) AS is_chain_paused,
        chain.attributes ->> 'process_status' AS chain_status,
@@ -79,6 +80,7 @@ class Standing:
     """A job under way: what was told last, and what its nodes say now.
 
     Attributes:
+        is_cancelled: whether somebody asked for its end.
         chain_state: of the work chain; `None` when the node is not there.
         attempt: number of the newest attempt; 0 before the first.
         doubt: why the attempt's witnesses leave doubt.
@@ -91,6 +93,7 @@ class Standing:
     held_from: str | None
     told_attempt: int
     process_pk: int
+    is_cancelled: bool
     chain_state: str | None
     is_chain_paused: bool
     chain_status: str | None
@@ -165,6 +168,15 @@ class Standing:
             Report(state=state, occurred_at=now, attempt=self.attempt, facts=known)
             for state, known in states.items()
         ]
+
+
+def is_cancelled(connection: psycopg.Connection, submission_id: str) -> bool:
+    """Whether somebody asked for the job's end; once committed, that is never taken back."""
+    row = connection.execute(
+        "SELECT cancel_requested_at IS NOT NULL FROM byoc.job WHERE submission_id = %s",
+        (submission_id,),
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def active(connection: psycopg.Connection) -> list[Standing]:

@@ -23,7 +23,7 @@ from aiida.schedulers.scheduler import SchedulerError
 from aiida_byoc import crashpoints
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
 from aiida_byoc.schedulers.options import CLIENT, GRAMMAR, NotAskedError, environment, header
-from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE
+from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE, SUBMITTING
 
 __all__ = [
     "CANCELLED",
@@ -91,7 +91,7 @@ grammar={grammar} name= options=(--export=ALL)
 case $name in aiida-*) name=$name-$(pwd | sha256sum | cut -c 1-16); options+=("--job-name=$name") ;; esac
 [ -n "$name" ] || {{ echo 'byoc: this job has no name of its own' >&2; exit 1; }}
 echo "byoc job name $name"
-exec 9>> byoc_submit.lock
+exec 9>> {lock}
 flock --wait {lock_wait} 9 || {{ echo 'byoc: this attempt is being submitted already' >&2; exit 1; }}
 {functions}
 adopt() {{
@@ -189,6 +189,7 @@ class ByocSlurmScheduler(SlurmScheduler):
             fence=FENCE,
             owner=OWNER,
             node=NODE,
+            lock=SUBMITTING,
             submit_wait=_SUBMIT_WAIT,
             lock_wait=_SUBMIT_WAIT + 2 * PATIENCE,
         )

@@ -14,13 +14,25 @@ from dataclasses import dataclass
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, RECORD, SPECIFICATION
 from aiida_byoc.schedulers.options import CLIENT
 
-__all__ = ["FUNCTIONS", "NODE", "PATIENCE", "Evidence", "close_command", "evidence", "look_command"]
+__all__ = [
+    "FUNCTIONS",
+    "NODE",
+    "PATIENCE",
+    "SUBMITTING",
+    "Evidence",
+    "close_command",
+    "evidence",
+    "look_command",
+]
 
 PATIENCE = 20
 """Seconds that one question to Slurm may take; its own limit is 9 to 10 s for most, none for some."""
 
 NODE = "node"
 """Owner of a fence that the node took itself: no copy of the attempt can ever run."""
+
+SUBMITTING = "byoc_submit.lock"
+"""File in the job's directory: who holds its lock (flock(1)) is submitting the attempt."""
 
 FUNCTIONS = f"""\
 queued() {{ timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%i %T' --name="$name"; }}
@@ -96,8 +108,12 @@ def look_command(name: str, directory: str) -> str:
 
 
 def close_command(directory: str) -> str:
-    """The command that takes the fence for the node; it fails when somebody has it."""
-    return f"cd {shlex.quote(directory)} && mkdir {FENCE} && echo {NODE} > {FENCE}/{OWNER}"
+    """The command that takes the fence for the node; it fails when somebody has it, or is submitting the attempt.
+
+    A submission that is under way ends first, and Slurm knows its job then; a later one finds the fence.
+    """
+    take = f"flock --wait {PATIENCE} {SUBMITTING} mkdir {FENCE}"
+    return f"cd {shlex.quote(directory)} && {take} && echo {NODE} > {FENCE}/{OWNER}"
 
 
 def evidence(output: str) -> Evidence:

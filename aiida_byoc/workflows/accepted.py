@@ -60,6 +60,11 @@ class AcceptedWork(EmitsExecutionEvents):
         node.backend_entity.bare_model.uuid = node_uuid(self.submission_id)
         return node
 
+    def load_instance_state(self, saved_state: Any, load_context: Any) -> None:
+        super().load_instance_state(saved_state, load_context)
+        if self.is_cancelled():  # while no worker had it, so no call reached it
+            self.kill_soon()
+
     def submitted(self, label: str, link: LinkType) -> ProcessNode | None:
         """The child of that label, if it was submitted before a crash.
 
@@ -85,21 +90,12 @@ class AcceptedWork(EmitsExecutionEvents):
         with commit:
             yield
 
-    def is_cancelled(self) -> bool:
-        """Whether the ledger holds the intent to cancel the job."""
-        with transaction(self.node.backend) as connection:
-            row = connection.execute(
-                "SELECT cancel_requested_at IS NOT NULL FROM byoc.job WHERE submission_id = %s",
-                (self.submission_id,),
-            ).fetchone()
-        return row is not None and bool(row[0])
-
     def report_of_transition(self) -> Report | None:
         """The job ends with its work chain, in the same transaction, unless Slurm has the last word."""
         state = self.state
         if state not in _ENDED:
             return None
-        report = outcome(self.node, state)
+        report = outcome(self.node, state, is_cancelled=self.is_cancelled())
         if report is None:
             self.node.base.extras.set(OPEN, True)
         return report

@@ -22,7 +22,8 @@ from aiida_byoc.workflows.results import result_of
 __all__ = ["CANCELLED_STATUS", "ERRORS", "FOREIGN", "GONE", "OPEN", "attempts", "gone", "outcome"]
 
 GONE = "byoc_gone"
-"""Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm."""
+"""Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm, nor
+can come there, be it that its process goes on."""
 OPEN = "byoc_open"
 """Extra of a work chain that ended while one of its attempts might still run: its hook left the end to others."""
 FOREIGN = "aiida.workflows:byoc.workchain"
@@ -55,11 +56,14 @@ ERRORS: dict[int, tuple[str, bool]] = {
 """Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
 
 
-def outcome(node: ProcessNode, state: ProcessState) -> Report | None:
-    """The terminal report of a job whose work chain ended in `state`; `None` while one of its attempts may still run.
+def outcome(node: ProcessNode, state: ProcessState, *, is_cancelled: bool) -> Report | None:
+    """The terminal report of a job whose work chain is in `state`; `None` while one of its attempts may still run.
 
     A work chain is `killed` before anything is known of its Slurm job, so the end of the process is not the end of the
     job: `commands/stopping.py` sees to it that each attempt becomes `gone`.
+
+    A cancelled job whose attempts are gone has ended whatever its work chain does: nothing of it comes to Slurm any
+    more. How its processes broke off (Slurm's `CANCELLED` as their failure, say) is not what became of it.
 
     Inside the transaction of the end the node's own `process_state` may lag behind, hence the argument; AiiDA commits
     exit status and message before the state.
@@ -72,15 +76,15 @@ def outcome(node: ProcessNode, state: ProcessState) -> Report | None:
         facts = result_of(node, now)
     else:
         facts = _facts_of_record(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
-    if state is ProcessState.KILLED or node.exit_status == CANCELLED_STATUS:
+    if state is ProcessState.FINISHED and node.exit_status == 0 and "result" in facts:
+        return Report(state=ExecutionState.SUCCEEDED, occurred_at=now, facts=facts)
+    if is_cancelled or state is ProcessState.KILLED or node.exit_status == CANCELLED_STATUS:
         return Report(
             state=ExecutionState.CANCELLED,
             occurred_at=now,
             reason="the job was stopped",
             facts=facts,
         )
-    if state is ProcessState.FINISHED and node.exit_status == 0 and "result" in facts:
-        return Report(state=ExecutionState.SUCCEEDED, occurred_at=now, facts=facts)
     code, retryable = ERRORS.get(node.exit_status or 0, ("execution_failed", True))
     message = (
         node.exit_message or "the execution broke off; its process report on the node says why"
@@ -99,10 +103,10 @@ def gone(attempt: CalcJobNode) -> bool:
 
     One that finished was told by its witnesses, or refused by Slurm; one without a directory never got that far.
     """
-    if not attempt.is_terminated:
-        return False
+    if GONE in attempt.base.extras.all:
+        return True
     reached_slurm = attempt.get_remote_workdir() is not None
-    return attempt.is_finished or not reached_slurm or GONE in attempt.base.extras.all
+    return attempt.is_terminated and (attempt.is_finished or not reached_slurm)
 
 
 def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from aiida_byoc.contracts.delivery import (
     Verdict,
 )
 from aiida_byoc.contracts.events import ExecutionEvent
+from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem, ProblemError
 from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
 from aiida_byoc.contracts.validation import validated
@@ -38,6 +39,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "job-acceptance": JobAcceptance,
     "job-cancellation": JobCancellation,
     "job-view": JobView,
+    "log-chunk": LogChunk,
+    "log-request": LogRequest,
     "poll-request": PollRequest,
     "problem": Problem,
     "projection-outcome": ProjectionOutcome,

@@ -8,13 +8,13 @@ import pytest
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import PollRequest
 from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.contracts.logs import LogRequest
 from aiida_byoc.contracts.validation import validated
 from tests.contracts.messages import MODELS, golden, golden_names
 
+_RECEIVED = {SubmitJobCommand, CancelJobCommand, LogRequest, PollRequest}
 SENT_BY_US = sorted(
-    name
-    for name in golden_names()
-    if MODELS[name.partition(".")[0]] not in {SubmitJobCommand, CancelJobCommand, PollRequest}
+    name for name in golden_names() if MODELS[name.partition(".")[0]] not in _RECEIVED
 )
 
 

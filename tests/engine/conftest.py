@@ -135,10 +135,11 @@ class Node:
         assert row[0] is not None
         return int(row[0])
 
-    def load(self, pk: int) -> Any:
+    def load(self, pk: int, runner: Any = None) -> Any:
         """The process as a worker gets it: from its checkpoint."""
-        bundle = self.runner.persister.load_checkpoint(pk)
-        return bundle.unbundle(LoadSaveContext(runner=self.runner, loop=self.runner.loop))
+        runner = runner or self.runner
+        bundle = runner.persister.load_checkpoint(pk)
+        return bundle.unbundle(LoadSaveContext(runner=runner, loop=runner.loop))
 
     def run(self, submission_id: str) -> Any:
         """Launch the job and do what a worker does until it has ended; return the work chain's node."""

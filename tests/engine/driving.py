@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,13 +29,18 @@ T = TypeVar("T")
 
 
 class Underway:
-    """A job that a worker has in hand; the worker works only while a test waits here."""
+    """A job that a worker has in hand; the worker works only while a test waits here.
 
-    def __init__(self, node: Any, submission: str) -> None:
+    Args:
+        mortal: it has a worker of its own, which may die.
+    """
+
+    def __init__(self, node: Any, submission: str, *, mortal: bool = False) -> None:
         self.node = node
         self.submission = submission
-        self.process = node.load(node.launch(submission))
-        self._loop = node.runner.loop
+        self._runner = _new_runner() if mortal else node.runner
+        self._loop = self._runner.loop
+        self.process = node.load(node.launch(submission), self._runner)
         self._task = self._loop.create_task(self.process.step_until_terminated())
 
     def until(self, condition: Callable[[], T], what: str, seconds: float = 60) -> T:
@@ -45,6 +51,23 @@ class Underway:
             return condition()
 
         return wait_until(look, seconds, what)
+
+    def fall_asleep(self, when: Callable[[], object], what: str) -> None:
+        """Let the worker work one turn of its loop at a time, and not a moment beyond the condition."""
+        deadline = time.monotonic() + 60
+        while not when():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            self._loop.run_until_complete(asyncio.sleep(0))
+
+    def take_over(self) -> None:
+        """The worker has died: another one takes up what has not ended, from the checkpoints."""
+        assert self._runner is not self.node.runner, "a mortal worker is needed"
+        self._runner = _new_runner()
+        self._loop = self._runner.loop
+        for pid in [each.pk for each in self.process.node.called if not each.is_terminated]:
+            self._loop.create_task(self.node.load(pid, self._runner).step_until_terminated())
+        self.process = self.node.load(self.process.pid, self._runner)
+        self._task = self._loop.create_task(self.process.step_until_terminated())
 
     def until_state(self, state: str, seconds: float = 60) -> dict[str, Any]:
         """Let the worker work until the job's last event tells that state; return the event."""
@@ -136,6 +159,11 @@ class Underway:
         """The jobs of that name that Slurm knows: id → state."""
         said = squeue("--states=all", "--format=%i %T", f"--name={self.name}")
         return dict(line.split() for line in said.splitlines())  # type: ignore[misc]
+
+
+def _new_runner() -> Any:
+    """A worker's; what is left in the loop of a dead one never runs again."""
+    return get_manager().create_runner(loop=asyncio.new_event_loop())
 
 
 def squeue(*options: str) -> str:

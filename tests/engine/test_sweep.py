@@ -217,10 +217,10 @@ def test_one_that_cannot_be_told_of_keeps_nobody_from_the_others(
     pks = [node.launch(submission) for submission in submissions]
     judged = reconcile.outcome
 
-    def fails(chain: Any, state: Any) -> Any:
+    def fails(chain: Any, state: Any, **known: Any) -> Any:
         if chain.pk == pks[0]:
             raise RuntimeError("an output is not there")
-        return judged(chain, state)
+        return judged(chain, state, **known)
 
     monkeypatch.setattr(reconcile, "outcome", fails)
     for pk in pks:

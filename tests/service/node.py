@@ -15,11 +15,12 @@ PROBLEMS = "https://aiida-byoc.org/problems/"
 
 
 class ScriptedNode:
-    """Polls in a thread. Its ledger outlives every adapter, as a real node's does.
+    """Polls in a thread. Its ledger outlives every adapter, as a real node's does. It knows logs.
 
     Attributes:
         received: the commands it saw, redeliveries included.
         decide: replaces its verdict for the tests that want another one; `None` means no answer.
+        operations: what it says it knows.
         deciding: cleared by tests that want it to think until they set it again.
     """
 
@@ -29,6 +30,7 @@ class ScriptedNode:
         self.deciding = threading.Event()
         self.deciding.set()
         self.problems: list[str] = []
+        self.operations = ["logs"]
         self._node_id, self._ledger = node_id, {}
         self._keys = keys
         self._stopping = threading.Event()
@@ -42,7 +44,7 @@ class ScriptedNode:
 
     def accept(self, command: dict[str, Any]) -> dict[str, Any]:
         """Accept a submission once per key, a cancel always, and know no job."""
-        if command["operation"] == "inspect":
+        if command["operation"] in {"inspect", "logs"}:
             return self.reject("not-found", 404)
         if command["operation"] == "cancel":
             cancellation = {
@@ -98,7 +100,7 @@ class ScriptedNode:
         return httpx.Client(headers=headers, timeout=10, trust_env=False)
 
     def _round(self, http: httpx.Client, wait_seconds: int = 1) -> None:
-        poll = {"wait_seconds": wait_seconds}
+        poll = {"wait_seconds": wait_seconds, "operations": self.operations}
         response = http.post(f"{self._base}/commands/poll", json=poll)
         response.raise_for_status()
         for command in response.json()["commands"]:

@@ -67,6 +67,7 @@ def test_the_inventory_is_what_the_design_promises():
     """A new route must be added here, and with it to the matrix below."""
     assert sorted(f"{method} {path}" for method, path, _ in GUARDED) == [
         "GET /v1/nodes/{node_id}/jobs/{job_id}",
+        "GET /v1/nodes/{node_id}/jobs/{job_id}/logs",
         "POST /v1/nodes/{node_id}/commands/poll",
         "POST /v1/nodes/{node_id}/commands/{command_id}/verdict",
         "POST /v1/nodes/{node_id}/events",

@@ -9,9 +9,10 @@ import pytest
 
 from adapter import channel as channel_module
 from adapter.channel import Channel
-from aiida_byoc.contracts import Command, JobAcceptance, JobView, Verdict
+from aiida_byoc.contracts import Command, JobAcceptance, JobView, LogChunk, Verdict
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.contracts.validation import validated
+from tests.contracts.messages import golden
 
 
 def channel(**times: float) -> Channel:
@@ -193,6 +194,53 @@ def test_a_node_cannot_show_one_tenant_the_job_of_another(make_event):
     asyncio.run(story())
 
 
+def test_only_a_node_that_says_so_is_asked_for_logs():
+    """One that is older would not understand the whole batch."""
+
+    async def story():
+        link, order = channel(), command(operation="logs")
+        link.touch("n1")
+        error = await refused(link.submit("n1", order))
+        await link.poll("n1", wait=0, most=1, operations=["logs"])
+        caller = asyncio.create_task(link.submit("n1", order))
+        await asyncio.sleep(0)
+
+        assert error.kind.name == "operation-unsupported"
+        assert await link.poll("n1", wait=0, most=1, operations=["logs"]) == [order]
+        caller.cancel()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"tenant_id": "globex"}, False),
+        ({"job_id": "job-2"}, False),
+        ({"node_id": "n2"}, False),
+    ],
+)
+def test_a_node_cannot_show_one_tenant_the_log_of_another(changes, fits):
+    async def story():
+        link, order = channel(), command(operation="logs")
+        await link.poll("n1", wait=0, most=1, operations=["logs"])
+        caller = asyncio.create_task(link.submit("n1", order))
+        await asyncio.sleep(0)
+        names = {"node_id": "n1", "tenant_id": "acme", "job_id": "job-1", **changes}
+        log = validated(LogChunk, {**golden("log-chunk.text"), **names})
+
+        if fits:
+            link.settle("n1", order.command_id, Verdict(outcome="answered", log=log))
+            assert (await caller).log == log
+            return
+        with pytest.raises(ProblemError, match="validation-failed"):
+            link.settle("n1", order.command_id, Verdict(outcome="answered", log=log))
+        caller.cancel()
+
+    asyncio.run(story())
+
+
 def test_commands_leave_in_the_order_they_came_and_no_more_than_wanted():
     async def story():
         link, orders = channel(), [command(f"job-{number}") for number in range(5)]
@@ -255,5 +303,6 @@ def test_closing_ends_polls_and_waits_at_once():
         assert await poll == []
         assert (await refused(unseen)).kind.name == "node-unreachable"
         assert (await refused(link.submit("n2", command()))).kind.name == "node-unreachable"
+        await link.idle(30)
 
     asyncio.run(story())

@@ -43,4 +43,4 @@ def test_every_problem_has_the_headers_of_its_status(name):
     assert response.status_code == CATALOGUE[name].status
     assert response.media_type == "application/problem+json"
     assert ("www-authenticate" in response.headers) is (response.status_code == 401)
-    assert ("retry-after" in response.headers) is (response.status_code in {503, 504})
+    assert ("retry-after" in response.headers) is (response.status_code in {429, 503, 504})

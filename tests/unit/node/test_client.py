@@ -121,7 +121,7 @@ def test_a_poll_asks_and_reads_commands(client: AdapterClient, adapter: Adapter)
     assert read.model_dump(mode="json") == command
     path, headers, sent = adapter.requests[0]
     assert path == "/base/v1/nodes/n1/commands/poll"
-    assert sent == {"wait_seconds": 1, "max_commands": 7}
+    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs"]}
     assert headers["User-Agent"].startswith("aiida-byoc-agent/")
 
 

@@ -1,0 +1,83 @@
+"""What the routes of clients share: the command for the node, and what its verdict means."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+from adapter.auth import ClientIdentity
+from aiida_byoc.contracts import (
+    CancelJobCommand,
+    Command,
+    JobAcceptance,
+    JobCancellation,
+    JobView,
+    LogChunk,
+    LogRequest,
+    SubmitJobCommand,
+    Verdict,
+)
+from aiida_byoc.contracts.identity import NAME
+from aiida_byoc.contracts.problems import PROBLEM_BASE, ProblemError
+
+__all__ = ["ASKING", "check_name", "decided", "order_for"]
+
+ASKING = (
+    "unauthenticated",
+    "forbidden",
+    "not-found",
+    "node-unreachable",
+    "node-failed",
+    "outcome-unknown",
+)
+"""The problems that every one of these routes may answer."""
+
+_OURS = {
+    "unauthenticated",
+    "payload-too-large",
+    "unsupported-media-type",
+    "too-many-requests",
+    "operation-unsupported",
+    "node-unreachable",
+    "outcome-unknown",
+}
+"""Only the adapter can know these: no node may answer them."""
+
+_Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView, LogChunk)
+
+
+def check_name(job_id: str) -> None:
+    """Raise `not-found` for what can be no job's name."""
+    if not re.fullmatch(NAME, job_id):
+        raise ProblemError("not-found")
+
+
+def order_for(
+    operation: Literal["submit", "cancel", "inspect", "logs"],
+    client: ClientIdentity,
+    job_id: str,
+    command: SubmitJobCommand | CancelJobCommand | LogRequest | None = None,
+    key: str | None = None,
+) -> Command:
+    """The command as it goes to the node, for the tenant whose credential was verified."""
+    return Command(
+        command_id=str(uuid4()),
+        operation=operation,
+        tenant_id=client.tenant_id,
+        job_id=job_id,
+        idempotency_key=key,
+        body=command.model_dump(mode="json", exclude_none=True) if command else None,
+    )
+
+
+def decided(verdict: Verdict, decision: _Decision | None, declared: tuple[str, ...]) -> _Decision:
+    """What the node decided; a refusal that is not the node's to make here becomes `internal-error`."""
+    if verdict.problem is not None and verdict.outcome == "rejected":
+        name = verdict.problem.type.removeprefix(PROBLEM_BASE)
+        if name not in declared or name in _OURS:
+            raise ProblemError("internal-error")
+        raise ProblemError.of(verdict.problem)
+    if decision is None:
+        raise ProblemError("internal-error")
+    return decision
