@@ -8,7 +8,8 @@ export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 [ -n "$SLURM_JOB_ID" ] && [ -n "$SLURM_JOB_UID" ] || exit 0
 job="${SLURM_CLUSTER_NAME:-cluster}-$SLURM_JOB_ID"
-scratch="/var/tmp/byoc-$job"
+place=/var/tmp
+scratch="$place/byoc-$job"
 count="/sys/fs/cgroup/pids/byoc-$job"
 
 # A command as the job's user, with nothing of ours in its environment.
