@@ -27,7 +27,8 @@ from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import count_repair
 from aiida_byoc.events.standing import HELD
-from aiida_byoc.schedulers.options import job_name
+from aiida_byoc.schedulers.elsewhere import stopped
+from aiida_byoc.schedulers.options import name_in_slurm
 from aiida_byoc.schedulers.slurm import scancel_command
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
 from aiida_byoc.schedulers.witnesses import Evidence, close_command, evidence, look_command
@@ -92,7 +93,7 @@ class Stopper:
         submits_no_more = is_cancelled and chain.process_type == _OURS
         left = [attempt for attempt in attempts(chain) if not gone(attempt)]
         verdicts = {attempt.pk: self._verdict(attempt, submits_no_more) for attempt in left}
-        alive = [process for process in (chain, *left) if not process.is_terminated]
+        alive = [each for each in (chain, *chain.called_descendants) if not each.is_terminated]
         for process in alive:
             self._killer.kill(process.pk)
             if process is chain:
@@ -133,10 +134,12 @@ class Stopper:
 
     def _look(self, attempt: CalcJobNode) -> Verdict:
         """Ask the witnesses, and do what brings the end nearer."""
-        name = job_name(attempt.get_option("custom_scheduler_commands"))
         directory = attempt.get_remote_workdir()
+        name = name_in_slurm(attempt.pk, directory, attempt.get_option("custom_scheduler_commands"))
         try:
             with attempt.get_authinfo().get_transport() as transport:
+                if attempt.computer.scheduler_type != "byoc.slurm":
+                    return stopped(attempt, transport)
                 _, output, _ = transport.exec_command_wait(look_command(name, directory))
                 seen = evidence(output)
                 verdict = self._judge(attempt, seen)
@@ -154,7 +157,7 @@ class Stopper:
         now = time.monotonic()
         since = self._unaccounted.setdefault(attempt.pk, now)
         verdict = judge(
-            seen, doubted=now - since, walltime=attempt.get_option("max_wallclock_seconds")
+            seen, doubted=now - since, walltime=attempt.get_option("max_wallclock_seconds") or 0
         )
         if verdict.finding is not Finding.DOUBT or not seen.controller:
             del self._unaccounted[attempt.pk]

@@ -11,6 +11,7 @@ nobody can submit, which is a refusal for good; an exception would pause the job
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from aiida.schedulers.datastructures import JobTemplate
@@ -23,6 +24,7 @@ __all__ = [
     "header",
     "job_directives",
     "job_name",
+    "name_in_slurm",
 ]
 
 _WORD = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -98,6 +100,13 @@ def job_directives(name: str, *, gpus: int | None = None) -> str:
 def job_name(directives: str) -> str:
     """The name in `job_directives`."""
     return directives.partition("--job-name=")[2].partition("\n")[0]
+
+
+def name_in_slurm(pk: int, directory: str, directives: str | None) -> str:
+    """The name of a calculation's job: its own, or, of another plugin's, the one that the submit command makes."""
+    own = job_name(directives or "")
+    place = hashlib.sha256(directory.encode() + b"\n").hexdigest()[:16]  # as `pwd | sha256sum` says
+    return own or f"aiida-{pk}-{place}"
 
 
 def header(job: JobTemplate, written: str) -> str:
