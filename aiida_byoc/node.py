@@ -26,7 +26,9 @@ class NodeSettings(BaseModel):
         audience: the `aud` of the agent's tokens.
         key_file: the node's private key (PEM, Ed25519), mode 0600.
         policy_file: what the owner allows.
-        image_store: directory of OCI images, shared with the compute nodes.
+        image_store: directory of OCI images, shared with the compute nodes; this node's alone.
+        registry_auth_file: credentials for registries, as `docker login` writes them, mode 0600; by default where the
+            tools of the agent's user keep theirs.
         code: label of the AiiDA code that runs the in-job program on the cluster.
         poll_seconds: how long one poll for commands may stay open, in seconds.
         heartbeat_seconds: time between heartbeats, in seconds.
@@ -40,6 +42,7 @@ class NodeSettings(BaseModel):
     key_file: Path
     policy_file: Path
     image_store: Path
+    registry_auth_file: Path | None = None
     code: str
     poll_seconds: int = Field(default=25, ge=1, le=30)
     heartbeat_seconds: float = Field(default=15, gt=0, le=30)
@@ -65,7 +68,7 @@ class NodeSettings(BaseModel):
     def save(self, path: Path) -> None:
         """Write the settings as TOML."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude_none=True)
         lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
         path.write_text("\n".join(lines) + "\n")
 

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 import psycopg
 
 from aiida_byoc.commands import ledger
-from aiida_byoc.commands.policy import Policy, PolicyError
+from aiida_byoc.commands.policy import Placement, Policy, PolicyError, WorkchainPlacement
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.node import NodeSettings
+from aiida_byoc.runtimes.images import ImageStore
 
 __all__ = ["decide", "judged", "policy_of"]
 
@@ -65,7 +66,7 @@ def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Com
         connection,
         order,
         command.idempotency_key,
-        place=lambda order: policy_of(settings).place(order),
+        place=lambda order: _place(settings, order),
         now=datetime.now(UTC),
     )
     return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
@@ -88,6 +89,16 @@ def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Co
     return Verdict(
         outcome="answered", job=ledger.view(connection, command.tenant_id, command.job_id)
     )
+
+
+def _place(settings: NodeSettings, order: SubmitJobCommand) -> Placement | WorkchainPlacement:
+    """What the policy says, but nobody waits for an image that is there."""
+    placement = policy_of(settings).place(order)
+    if isinstance(placement, Placement) and placement.pull is not None:
+        store = ImageStore(settings.image_store)
+        if store.has(placement.image_digest):
+            return placement.model_copy(update={"pull": None})
+    return placement
 
 
 _OPERATIONS = {"submit": _submit, "cancel": _cancel, "inspect": _inspect}

@@ -24,6 +24,7 @@ from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.heartbeat import heartbeat
 from aiida_byoc.agent.logs import LogDesk
+from aiida_byoc.agent.pulling import pull_lanes
 from aiida_byoc.agent.reader import Reader
 from aiida_byoc.agent.relaying import relay_lanes
 from aiida_byoc.commands.retention import forget_by_policy
@@ -111,6 +112,7 @@ def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
         "heartbeat": beat,
         "retention": keep_house,
         **relay_lanes(),
+        **pull_lanes(settings),
     }
 
 

@@ -40,6 +40,11 @@ __all__ = ["init"]
     help="Directory shared with the compute nodes.",
 )
 @click.option(
+    "--registry-auth-file",
+    type=click.Path(path_type=Path),
+    help="Credentials for registries, mode 0600.  [default: where docker, podman or skopeo keep them]",
+)
+@click.option(
     "--computer", default="localhost", show_default=True, help="AiiDA computer of the cluster."
 )
 @click.option(
@@ -65,6 +70,7 @@ def init(  # noqa: PLR0917
     key_file: Path,
     policy_file: Path,
     image_store: Path,
+    registry_auth_file: Path | None,
     computer: str,
     python: str,
     broker: str,
@@ -97,6 +103,7 @@ def init(  # noqa: PLR0917
                 "key_file": key_file.absolute(),
                 "policy_file": policy_file.absolute(),
                 "image_store": image_store.absolute(),
+                "registry_auth_file": registry_auth_file and registry_auth_file.absolute(),
                 "code": f"byoc-in-job@{computer}",
             }
         )

@@ -27,9 +27,12 @@ SELECT job.tenant_id, job.job_id, job.submission_id::text, job.state::text, job.
        event.body #>> '{data,scheduler,wait_reason}' AS wait_reason,
        event.body #>> '{data,scheduler,job_id}' AS slurm_job,
        coalesce((SELECT max(plays) FROM byoc.play WHERE play.submission_id = job.submission_id), 0) AS plays,
+       pull.repository || '@' || pull.digest AS pull, coalesce(pull.message, 'it takes long') AS pull_message,
        count(*) FILTER (WHERE job.state <> 'accepted') OVER () AS active,
        count(*) FILTER (WHERE job.state <> 'accepted') OVER (PARTITION BY job.tenant_id) AS active_of_tenant
 FROM byoc.job JOIN byoc.event USING (submission_id, seq)
+LEFT JOIN byoc.image_pull AS pull ON job.state = 'accepted' AND pull.digest = job.placement ->> 'image_digest'
+    AND pull.repository = job.placement #>> '{pull,repository}'
 WHERE job.state IN ('accepted', 'launched', 'queued', 'running', 'held')
 ORDER BY job.accepted_at
 """
@@ -81,7 +84,11 @@ class Situation:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that has not ended, and how many launched ones there are beside it; ages are in seconds."""
+    """A job that has not ended, and how many launched ones there are beside it; ages are in seconds.
+
+    Attributes:
+        pull: the image that it waits for.
+    """
 
     tenant_id: str
     job_id: str
@@ -96,6 +103,8 @@ class Job:
     wait_reason: str | None
     slurm_job: str | None
     plays: int
+    pull: str | None
+    pull_message: str
     active: int
     active_of_tenant: int
 

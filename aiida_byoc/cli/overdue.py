@@ -16,6 +16,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 EXPECTED: Mapping[str, int] = {
     "not launched": _MINUTE,  # the launcher looks four times a second
     "no room": _HOUR,  # waiting for others is what limits are for
+    "no image": 15 * _MINUTE,  # failures end the job after ten
     "not in Slurm": 15
     * _MINUTE,  # an image to unpack, files to upload, AiiDA's own tries of sbatch
     "in Slurm's queue": _DAY,
@@ -158,9 +159,17 @@ def _without_a_worker(case: Case) -> Symptom | None:
     return None
 
 
+def _no_image(case: Case) -> Symptom | None:
+    job = case.job
+    if job.pull is None or not case.situation.has_agent:
+        return None
+    command = f"verdi data byoc images add docker://{job.pull}"
+    return "no image", f"its image is being pulled: {job.pull_message}", command
+
+
 def _not_launched(case: Case) -> Symptom | None:
     job, situation = case.job, case.situation
-    if job.state != "accepted":
+    if job.state != "accepted" or _no_image(case):
         return None
     if not situation.has_agent:
         return "not launched", "the agent is not running", "verdi data byoc agent run"
@@ -224,6 +233,7 @@ _SYMPTOMS: tuple[Callable[[Case], Symptom | None], ...] = (
     _not_cancelled,
     _paused,
     _without_a_worker,
+    _no_image,
     _not_launched,
     _held,
     _in_slurm,

@@ -24,7 +24,7 @@ SLOTS_OPTION = "daemon.worker_process_slots"
 
 _ONE_AT_A_TIME = 0x62796F65
 
-# The deadline of a job counts whether or not its tenant has room.
+# The deadline of a job counts whether or not its tenant has room and its image is there.
 _NEXT = """
 WITH active AS (
     SELECT tenant_id, count(*) AS jobs FROM byoc.job
@@ -33,7 +33,9 @@ WITH active AS (
 SELECT job.* FROM byoc.job LEFT JOIN active USING (tenant_id)
 WHERE job.state = 'accepted' AND job.launch_not_before <= now()
   AND (job.deadline <= now()
-       OR coalesce(active.jobs, 0) < coalesce(%(active_jobs_per_tenant)s, %(active_jobs)s)
+       OR NOT EXISTS (SELECT FROM byoc.image_pull AS pull WHERE pull.digest = job.placement ->> 'image_digest'
+                      AND pull.repository = job.placement #>> '{pull,repository}')
+       AND coalesce(active.jobs, 0) < coalesce(%(active_jobs_per_tenant)s, %(active_jobs)s)
        AND (SELECT coalesce(sum(jobs), 0) FROM active) < %(active_jobs)s)
 ORDER BY job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 """
@@ -47,7 +49,7 @@ def bounded(limits: Limits, slots: int) -> Limits:
 
 
 def next_job(connection: psycopg.Connection, limits: Limits) -> Mapping[str, Any] | None:
-    """Lock and return the ledger's row of the oldest accepted job that has room, or whose deadline has passed.
+    """Lock and return the ledger's row of the oldest accepted job that has room and its image, or is past its deadline.
 
     Counting and launching are one transaction under one lock, so that two launchers together keep the limits;
     `None` also while another launcher holds it.

@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
+from aiida_byoc.commands import image_use, pulls
 from aiida_byoc.commands.policy import Placement, WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
@@ -64,6 +65,7 @@ def accept(
             return earlier, True
         if command.deadline is not None and command.deadline <= now:
             raise ProblemError("command-expired")
+        image_use.while_accepting(connection)
         placement = place(command)
         submission_id = _claim(
             connection, command, key=key, intent=intent, placement=placement, now=now
@@ -74,6 +76,8 @@ def accept(
             if earlier is None:
                 raise ProblemError("node-failed", retry_after=1)
             return earlier, True
+        if isinstance(placement, Placement):
+            pulls.want(connection, placement)
         outbox.append(
             connection,
             submission_id,

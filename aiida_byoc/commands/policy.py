@@ -15,18 +15,22 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 
 from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
+from aiida_byoc.commands.image_policy import (
+    ApprovedImage,
+    PullFrom,
+    check_repositories,
+    resolved_image,
+)
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
     ContainerWorkload,
     SubmitJobCommand,
     WorkchainWorkload,
 )
-from aiida_byoc.contracts.identity import Digest, Name
+from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
@@ -78,30 +82,17 @@ class Queue(Table):
     default_qos: SlurmWord | None = None
 
 
-class Image(Table):
-    """One approved repository: digests that may run, and the tags that stand for one of them."""
-
-    digests: list[Digest] = Field(min_length=1)
-    tags: dict[str, Digest] = {}
-
-    @field_validator("tags")
-    @classmethod
-    def _tags_stand_for_approved_digests(
-        cls, tags: dict[str, str], others: ValidationInfo
-    ) -> dict[str, str]:
-        for tag, digest in tags.items():
-            if digest not in others.data.get("digests", [digest]):
-                raise ValueError(f"the tag {tag!r} stands for a digest that is not in digests")
-        return tags
-
-
 class Placement(Table):
-    """Where and as what an accepted container runs: the policy's decision, in Slurm's and OCI's words."""
+    """Where and as what an accepted container runs: the policy's decision, in Slurm's and OCI's words.
+
+    `pull` is where the image is fetched from if the store lacks it.
+    """
 
     partition: str
     account: str | None = None
     qos: str | None = None
     image_digest: str
+    pull: PullFrom | None = None
     runtime: str
     processes: int = 4096
 
@@ -127,7 +118,7 @@ class Policy(Table):
     repair: Repair = Repair()
     retention: Retention = Retention()
     queues: dict[Name, Queue] = Field(min_length=1)
-    images: dict[str, Image]
+    images: Annotated[dict[str, ApprovedImage], AfterValidator(check_repositories)]
     workchains: dict[EntryPoint, Workchain] = {}
 
     @property
@@ -184,9 +175,11 @@ class Policy(Table):
         if isinstance(workload, WorkchainWorkload):
             approved = self.workchains[workload.entry_point]
             return WorkchainPlacement(**where, **approved.model_dump(exclude={"inputs"}))
+        digest, pull = resolved_image(self.images, workload.image)
         return Placement(
             **where,
-            image_digest=self._digest(workload.image),
+            image_digest=digest,
+            pull=pull,
             runtime=queue.runtime or self.runtime,
             processes=self.ceilings.processes,
         )
@@ -257,29 +250,6 @@ class Policy(Table):
                 remedy=f"leave it out, or use a queue that grants it: {granting or 'none does'}",
             )
         ]
-
-    def _digest(self, reference: str) -> str:
-        repository, at, digest = reference.partition("@")
-        tag = ""
-        if not at:
-            repository, _, tag = reference.rpartition(":")
-        image = self.images.get(repository)
-        if image is not None and at and digest in image.digests:
-            return digest
-        if image is not None and tag in image.tags:
-            return image.tags[tag]
-        what = "repository" if image is None else ("digest" if at else "tag")
-        raise ProblemError(
-            "image-not-allowed",
-            f"The node's policy does not know this {what}.",
-            errors=[
-                FieldError(
-                    field="workload.image",
-                    message=f"the {what} is not approved on this node",
-                    remedy="use an approved repository with an approved tag or sha256 digest",
-                )
-            ],
-        )
 
 
 def _unknown(field: str, known: list[str]) -> FieldError:

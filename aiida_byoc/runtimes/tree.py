@@ -42,7 +42,8 @@ def _entries(root: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
     top = os.fspath(root)
     for directory, directories, files in os.walk(top):
         below = directory[len(top) + 1 :]
-        for name in (*directories, *files):
+        directories.sort()
+        for name in sorted([*directories, *files]):
             yield os.path.join(below, name), _entry(os.path.join(directory, name))  # noqa: PTH118
 
 

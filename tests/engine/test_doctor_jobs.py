@@ -57,6 +57,15 @@ DEAD = (
     f" VALUES ('{WORKER}', 'h', 'b', 1, 1, now() - interval '1 minute')"
 )
 PLAYED = "INSERT INTO byoc.play (process_pk, stage, submission_id, plays) VALUES (%(pk)s, '', %(job)s, 3)"
+WANTED = """
+UPDATE byoc.job SET placement = placement || '{"pull": {"repository": "registry.example/a"}}'
+WHERE submission_id = %(job)s
+"""
+PULL = """
+INSERT INTO byoc.image_pull (digest, repository, max_mib, message)
+SELECT placement ->> 'image_digest', 'registry.example/a', 1, 'HTTP 503' FROM byoc.job WHERE submission_id = %(job)s
+ON CONFLICT DO NOTHING
+"""
 QUEUED = ("queued", {"scheduler": {"job_id": "77", "wait_reason": "Priority"}})
 HOPELESS = ("queued", {"scheduler": {"job_id": "77", "wait_reason": "PartitionTimeLimit"}})
 HELD: tuple[str, dict[str, Any]] = ("held", {})
@@ -75,6 +84,13 @@ CASES = {
         EXPECTED["not launched"],
         is_launched=False,
         edits=("UPDATE byoc.job SET launch_failures = 2 WHERE submission_id = %(job)s",),
+    ),
+    "no image": Case(
+        "its image is being pulled: HTTP 503",
+        "images add docker://registry.example/a@sha256:",
+        EXPECTED["no image"],
+        is_launched=False,
+        edits=(WANTED, PULL),
     ),
     "no room": Case(
         "1 jobs are under way, the policy allows 1",
