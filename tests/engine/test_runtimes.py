@@ -29,7 +29,7 @@ def refused(path):
 json.dump({
     "argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd(), "stdin": sys.stdin.read(),
     "refused": [path for path in ("/x", "/etc/x", "/usr/bin/x", "/run/x") if refused(path)],
-    "tmp": not refused("/tmp/x"),
+    "tmp": not refused(os.path.join("/tmp", "x")),
 }, sys.stdout)
 sys.stderr.write("to stderr")
 os.mkdir("deep")
