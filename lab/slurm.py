@@ -103,16 +103,12 @@ def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 1638
         LabError: a part did not start; the message holds the ends of the logs.
     """
     conf = _configure(paths, nodes, cpus, memory_mib)
-    environment = {"SLURM_CONF": str(conf)}
     munged = _start_munge(paths)
     if accounting.is_wanted():
         accounting.start(paths, conf, _munge_socket(paths))
     controller = start_controller(paths)
     names = [f"n{number}" for number in range(1, nodes + 1)]
-    daemons = [
-        process.spawn(paths, f"slurmd-{name}", ["slurmd", "-D", "-N", name], env=environment)
-        for name in names
-    ]
+    daemons = [_start_node(paths, name) for name in names]
     process.wait_until(
         lambda: _ask(conf, "sinfo", "-hN", "-p", "main", "-o", "%t").split() == ["idle"] * nodes,
         START_SECONDS,
@@ -143,6 +139,23 @@ def start_controller(paths: LabPaths) -> process.Daemon:
         needs=[process.recorded(paths)["munged"], controller],
     )
     return controller
+
+
+def restart_node(paths: LabPaths, name: str) -> None:
+    """Stop a node's daemon as an operator does and start it anew; its jobs go on."""
+    process.stop(paths, f"slurmd-{name}")
+    daemon = _start_node(paths, name)
+    log = [paths.logs / f"slurmd-{name}.main.log"]
+    up = ("idle", "mix", "alloc")
+    process.wait_until(
+        lambda: (
+            _ask(_conf(paths), "sinfo", "-hN", "-n", name, "-p", "main", "-o", "%t").strip() in up
+        ),
+        START_SECONDS,
+        f"{name} to be back",
+        logs=log,
+        needs=[daemon],
+    )
 
 
 def stop(paths: LabPaths, *, cancel: bool = True) -> None:
@@ -200,6 +213,11 @@ def _accounting(paths: LabPaths) -> str:
         return "AccountingStorageType=accounting_storage/none"
     where = {"host": accounting.HOST, "port": accounting.port(paths)}
     return accounting.CONF.format(**where, munge_socket=_munge_socket(paths)).rstrip()
+
+
+def _start_node(paths: LabPaths, name: str) -> process.Daemon:
+    command = ["slurmd", "-D", "-N", name]
+    return process.spawn(paths, f"slurmd-{name}", command, env={"SLURM_CONF": str(_conf(paths))})
 
 
 def _install_epilog(path: Path) -> None:

@@ -31,7 +31,8 @@ HELP = "Debian: charliecloud-runtime, util-linux"
 def launch(container: Container) -> Launch:
     """Run the container with the job's `work` directory as its only writable place on disk.
 
-    `ch-run` puts a file of users, made for this job, over the image's, and adds the variable `CH_RUNNING`.
+    The users are the image's own (`--no-passwd`: an image need not have a file of them). `ch-run` adds the variable
+    `CH_RUNNING`.
     """
     network: list[Word] = [] if container.network else ["--net"]
     granted = ["network"] * container.network + ["gpus"] * bool(container.gpus)
@@ -44,7 +45,13 @@ def launch(container: Container) -> Launch:
             *("--", PYTHON, "-B", "-m", f"{PROGRAM}.cell", STATUS_FD, GATE_FD, CELL),
             *(str(container.tmp_bytes), SLURM_JOB, ",".join(granted)),
             *("ch-run", "--unset-env=*", f"--set-env={ENVIRONMENT}", "--env-no-expand"),
-            *("--private-tmp", f"--bind={CELL}/tmp:/tmp", f"--bind={WORK}:/work", "--cd=/work"),
+            *(
+                "--no-passwd",
+                "--private-tmp",
+                f"--bind={CELL}/tmp:/tmp",
+                f"--bind={WORK}:/work",
+                "--cd=/work",
+            ),
             *(f"--uid={UID}", f"--gid={GID}", container.rootfs, "--"),
         ],
         env={"PATH": PATH, "USER": USER},

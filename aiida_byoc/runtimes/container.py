@@ -53,11 +53,12 @@ class Launch:
         files: text of files that are made first, by their path; closed to others.
         started: what proves that the program was started. `status`: its exit status, told on `{status_fd}`; `pidfile`:
             a pid in `{pidfile}`; `None`: nothing, the last words have to do.
+        status: where a pidfile proves the start, the command that waits for the end and prints the exit status.
         not_started: matches the runtime's last line when it works, but the program cannot be started.
         unusable: where nothing proves a start, matches its last line when it does not work itself.
-        program: which process is the container's program, and gets its signals. `child`: the process told as
-            `child-pid` on `{status_fd}`; `grandchild`: the only child of that process; `forwarded`: the runtime's own,
-            which passes them on.
+        program: which process gets the signals that are meant for the container's program. `grandchild`: the only
+            child of the one told as `child-pid` on `{status_fd}`; `pidfile`: the one in `{pidfile}`; `runtime`: the
+            runtime's own. The latter two pass them on.
         orphaned: the signal that the runtime gets when the in-job program dies: one that ends its container.
         afterwards: commands to run once it is over, however it ended.
     """
@@ -68,9 +69,10 @@ class Launch:
     env_line: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     started: Literal["status", "pidfile"] | None = None
+    status: Sequence[Word] = ()
     not_started: str | None = None
     unusable: str | None = None
-    program: Literal["child", "grandchild", "forwarded"] = "forwarded"
+    program: Literal["grandchild", "pidfile", "runtime"] = "runtime"
     orphaned: Literal["KILL", "TERM"] = "KILL"
     afterwards: Sequence[Sequence[Word]] = ()
 

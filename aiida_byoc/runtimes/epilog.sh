@@ -29,9 +29,11 @@ podman_of_job() {
         "--root=$scratch/graph" "--runroot=$scratch/run" "--tmpdir=$scratch/tmp" "$@"
 }
 
-# What carries the job's name as a word of its own: the first process of a container, whose end is that of all others.
-for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null); do
-    process=${file%/cmdline}
+# Processes that have the job's name as a word of their own (the first of a container: all others end with it), or as the
+# HOSTNAME that podman gives.
+for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null) \
+    $(grep -lzxF -e "HOSTNAME=$job" /proc/[0-9]*/environ 2>/dev/null); do
+    process=${file%/*}
     if [ "$(stat -c %u "$process" 2>/dev/null)" = "$SLURM_JOB_UID" ]; then
         kill -KILL "${process#/proc/}" 2>/dev/null
     fi
@@ -40,8 +42,12 @@ done
 if [ -d "$scratch" ] && [ ! -L "$scratch" ] && [ "$(stat -c %u "$scratch")" = "$SLURM_JOB_UID" ]; then
     if [ -d "$scratch/graph" ]; then
         containers=$(podman_of_job ps --all --quiet "--filter=label=slurm_job=$job")
-        # shellcheck disable=SC2086  (ids, a word each)
-        [ -z "$containers" ] || podman_of_job rm --force --time=1 $containers >/dev/null
+        # The first time it may fail, when its monitor was killed together with the container.
+        for attempt in 1 2 3; do
+            # shellcheck disable=SC2086  (ids, a word each)
+            [ -z "$containers" ] || podman_of_job rm --force --time=1 $containers >/dev/null || continue
+            break
+        done
         podman_of_job system migrate >/dev/null
     fi
     as_user rm -rf --one-file-system "$scratch"

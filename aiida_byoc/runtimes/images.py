@@ -45,7 +45,9 @@ __all__ = [
 
 ROOTFS, MANIFEST, FILES = "rootfs", "manifest", "files"
 DRAFT, OLD = ".draft-", ".old-"
-_MOUNT_POINTS = ("proc", "dev", "tmp", "work")
+_MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "work")
+_FILES_TO_MOUNT = ("etc/hosts", "etc/resolv.conf")
+"""What the machine's network is found by, for a job that gets it."""
 
 
 class ImageStore:
@@ -214,4 +216,12 @@ def _make_mount_points(root: Path) -> None:
         if place.is_symlink() or not place.is_dir():
             remove(place)
             place.mkdir()
+    for name in _FILES_TO_MOUNT:
+        place = root / name
+        if place.parent.is_symlink() or not place.parent.is_dir():
+            remove(place.parent)
+            place.parent.mkdir()
+        if place.is_symlink() or not place.is_file():
+            remove(place)
+            place.touch()
     root.chmod(0o755)

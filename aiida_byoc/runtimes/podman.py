@@ -50,8 +50,9 @@ _ROOT_INSIDE = 2_000_000_000
 def launch(container: Container) -> Launch:
     """Run the container with the job's `work` directory as its only writable place on disk.
 
-    `--init`, since a program that is process 1 ignores signals which it does not handle. Its exit status is podman's,
-    also 125 to 127, which podman uses itself: the pidfile, written once the container has been made, tells them apart.
+    `--init`, since a program that is process 1 ignores signals which it does not handle. What `podman run` returns is
+    not to be trusted: 125 to 127 may be its own, and rootless it says 0 when it gets SIGTERM. So a pidfile, written
+    once the container has been made, tells whether there was one, and `podman wait` how it ended.
     """
     podman = [
         *("podman", "--log-level=fatal", "--storage-driver=overlay"),
@@ -74,8 +75,14 @@ def launch(container: Container) -> Launch:
         programs=PROGRAMS,
         command=[
             *podman,
-            *("run", "--rm", "--init", f"--pidfile={PIDFILE}", f"--label={LABEL}={SLURM_JOB}"),
-            *("--read-only", "--read-only-tmpfs=false", f"--tmpfs=/tmp:rw,mode=1777,size={size}"),
+            *(
+                "run",
+                "--name=job",
+                "--init",
+                f"--pidfile={PIDFILE}",
+                f"--label={LABEL}={SLURM_JOB}",
+            ),
+            *("--read-only", "--read-only-tmpfs=false", f"--tmpfs=/tmp:rw,size={size},U"),
             *(f"--shm-size={size}", "--cap-drop=all", "--security-opt=no-new-privileges"),
             *("--security-opt=mask=/sys/fs/cgroup", "--systemd=false", f"--hostname={SLURM_JOB}"),
             *("--pid=private", "--ipc=private", "--uts=private", "--cgroupns=private"),
@@ -98,6 +105,8 @@ def launch(container: Container) -> Launch:
         env_line="{name}={value}",
         files={f"{SCRATCH}/containers.conf": _CONFIGURATION},
         started="pidfile",
+        status=[*podman, "wait", "job"],
+        program="pidfile",
         not_started=r"^ERROR \(catatonit:\d+\): failed to exec",
         orphaned="TERM",
         # The second ends the process that holds a user's namespaces between two calls.

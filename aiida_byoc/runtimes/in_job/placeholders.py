@@ -68,7 +68,7 @@ def scratch():
 class Placeholders:
     """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
 
-    def __init__(self, rootfs, processes, **descriptors):
+    def __init__(self, rootfs, processes):
         here = os.getcwd()
         most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         ids = {UID: os.geteuid(), GID: os.getegid()}
@@ -100,12 +100,19 @@ class Placeholders:
         }
         for name, number in ids.items():
             self._values[name] = [str(number or _NOBODY)]
+
+    def name(self, **descriptors):
+        """Add descriptors that are known now."""
         for name, number in descriptors.items():
             self._values["{" + name + "}"] = [str(number)]
 
     def text(self, text):
         """A text with its placeholders replaced."""
         return _PLACEHOLDER.sub(lambda match: self._one(match.group()), text)
+
+    def env(self, env):
+        """An environment with its placeholders replaced."""
+        return {name: self.text(value) for name, value in env.items()}
 
     def words(self, words):
         """A command line: each group of words once for each value of the placeholder in it."""

@@ -39,7 +39,7 @@ class Job:
         draft.write_text(content)
         draft.replace(self.directory / name)
 
-    def start(
+    def prepare(
         self,
         argv: Sequence[str],
         *,
@@ -48,8 +48,8 @@ class Job:
         processes: int = 4096,
         outputs: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """Put the specification there and start the program, with its output in two files; `None`: without runtime."""
+    ) -> None:
+        """Put the specification and the program there."""
         specification = {
             "submission_id": "11111111-1111-4111-8111-111111111111",
             "attempt": 2,
@@ -65,6 +65,10 @@ class Job:
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)
         for module in Path(in_job.__file__).parent.glob("*.py"):
             self._put(f"{in_job.PROGRAM}/{module.name}", module.read_text())
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start the program, with its output in two files; without a `launch` there is no container."""
+        self.prepare(argv, **options)
         with ExitStack() as stack:
             # Something to read, which the program must not get.
             words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))
