@@ -39,7 +39,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "container",
             valid_type=Dict,
             help="What runs: `argv`, `env`, `outputs` (names below /work), `image`, `image_digest`; in what: `runtime` "
-            "(how it is started), `rootfs`, `processes` (the most there may be).",
+            "(how it is started), `rootfs`, `processes` (the most there may be), `caps` (limits of its data).",
         )
         spec.input(
             "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."

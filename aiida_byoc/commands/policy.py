@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
@@ -104,6 +105,7 @@ class Placement(Table):
     image_digest: str
     runtime: str
     processes: int = 4096
+    data: Caps = Caps()
 
 
 class WorkchainPlacement(Table):
@@ -126,6 +128,7 @@ class Policy(Table):
     limits: Limits = Limits()
     repair: Repair = Repair()
     retention: Retention = Retention()
+    data: Data = Data()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: dict[str, Image]
     workchains: dict[EntryPoint, Workchain] = {}
@@ -189,6 +192,7 @@ class Policy(Table):
             image_digest=self._digest(workload.image),
             runtime=queue.runtime or self.runtime,
             processes=self.ceilings.processes,
+            data=self.data.caps(),
         )
 
     def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:

@@ -73,6 +73,7 @@ def _container(
         "outputs": [file.name for file in workload.outputs],
         "image": workload.image,
         "image_digest": placement.image_digest,
+        "caps": placement.data.model_dump(mode="json"),
     }
 
 

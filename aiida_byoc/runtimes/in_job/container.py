@@ -14,6 +14,7 @@ from . import RUNTIME
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, Placeholders, scratch
+from .streams import Streams
 
 _AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 10
@@ -46,21 +47,26 @@ class Container:
             gate_fd=waiting_fd,
         )
         count = ProcessCount(self._specification["processes"])
+        streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
                 self._prepare(words)
-                self._process = self._start(words, [status_fd, waiting_fd])
+                self._process = self._start(words, [status_fd, waiting_fd], streams)
             finally:
                 os.close(status_fd)
                 os.close(waiting_fd)
+                streams.hand_over()
             facts = self._listen(told_fd, gate_fd, count)
-            return self._ending(words, facts, self._process.wait())
+            returned = self._process.wait()
+            facts["has-pidfile"] = os.path.exists(words.text(PIDFILE))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             return Ending(None, str(error), False)
         finally:
             self._clean_up(words)
             wait_for_orphans()
+            streams.finish()
             count.close()
+        return self._ending(facts, returned)
 
     def signal(self, number):
         """Send a signal to the container's program; one that comes too early is kept for it."""
@@ -89,7 +95,7 @@ class Container:
             lines = [_line(form, name, value) for name, value in env]
             _write_private(words.text(ENVIRONMENT), "".join(lines))
 
-    def _start(self, words, descriptors):
+    def _start(self, words, descriptors, streams):
         launch = self._launch
         command = [*words.words(launch["command"]), *self._specification["argv"]]
         env = self._specification["env"] if launch["env"] is None else _filled(launch["env"], words)
@@ -100,6 +106,8 @@ class Container:
             command,
             env=env,
             stdin=subprocess.DEVNULL,
+            stdout=streams.out,
+            stderr=streams.err,
             pass_fds=descriptors if launch["started"] == "status" else (),
             preexec_fn=leash(orphaned),  # noqa: PLW1509  (it takes no lock)
         )
@@ -141,7 +149,7 @@ class Container:
                 return int(child)
         return None
 
-    def _ending(self, words, facts, returned):
+    def _ending(self, facts, returned):
         launch = self._launch
         code = 128 - returned if returned < 0 else returned
         if "exit-code" in facts:
@@ -153,7 +161,7 @@ class Container:
             program = self._specification["argv"][0][:100]
             return Ending(None, "{}: {}".format(program, said), True)
         if launch["started"] == "pidfile":
-            ran = os.path.exists(words.text(PIDFILE))
+            ran = facts["has-pidfile"]
         else:
             ran = launch["started"] is None and not _matches(launch["unusable"], said)
         return Ending(code, None, True) if ran else Ending(None, said, False)

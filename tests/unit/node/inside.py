@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiida_byoc.commands.data import Caps
 from aiida_byoc.runtimes import Launch, in_job
 
 __all__ = ["SLURM", "Job"]
@@ -48,6 +49,7 @@ class Job:
         processes: int = 4096,
         outputs: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        **caps: int,
     ) -> subprocess.Popen[bytes]:
         """Put the specification there and start the program, with its output in two files; `None`: without runtime."""
         specification = {
@@ -60,6 +62,7 @@ class Job:
             "argv": list(argv),
             "env": dict(env or {"PATH": os.defpath}),
             "outputs": list(outputs),
+            "caps": Caps(**caps).model_dump(),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)
