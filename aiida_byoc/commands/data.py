@@ -18,7 +18,15 @@ class Caps(Table):
     """The limits of one job's data."""
 
     max_log_bytes: int = Field(ge=0, default=64 * _MIB)
-    """Of stdout and of stderr. Beyond it only the last 64 KiB are kept."""
+    """Of stdout and of stderr, each. Beyond it only the last 64 KiB are kept."""
+    max_outputs: int = Field(ge=0, le=10_000, default=1000)
+    """How many files a job may declare, by whatever patterns."""
+    max_output_bytes: int = Field(ge=0, default=64 * _GIB)
+    """Of one file."""
+    max_outputs_bytes: int = Field(ge=0, default=256 * _GIB)
+    """Of all files of one job."""
+    keep_in_place_above_bytes: int = Field(ge=0, default=256 * _MIB)
+    """A larger file stays in the job's directory; AiiDA knows where it is, and has no copy."""
 
 
 class Data(Caps):

@@ -47,7 +47,7 @@ class Job:
         launch: Launch | None = None,
         rootfs: Path = Path("/"),
         processes: int = 4096,
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
         **caps: int,
     ) -> subprocess.Popen[bytes]:
@@ -61,7 +61,10 @@ class Job:
             "processes": processes,
             "argv": list(argv),
             "env": dict(env or {"PATH": os.defpath}),
-            "outputs": list(outputs),
+            "outputs": [
+                {"required": True, **({"name": each} if isinstance(each, str) else each)}
+                for each in outputs
+            ],
             "caps": Caps(**caps).model_dump(),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
