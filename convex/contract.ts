@@ -77,7 +77,15 @@ export const projectionFields = {
     v.object({
       exit_code: v.number(),
       image_digest: v.optional(v.string()),
-      outputs: v.array(v.object({ name: v.string(), size: v.number(), sha256: v.string() })),
+      outputs: v.array(
+        v.object({
+          name: v.string(),
+          size: v.number(),
+          sha256: v.string(),
+          location: v.optional(v.union(v.literal("repository"), v.literal("remote"))),
+        }),
+      ),
+      outputs_omitted: v.optional(v.number()), // how many more there are than told
       usage: v.optional(
         v.object({
           cpu_seconds: v.optional(v.number()),

@@ -38,8 +38,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.input(
             "container",
             valid_type=Dict,
-            help="What runs: `argv`, `env`, `outputs` (names below /work), `image`, `image_digest`; in what: `runtime` "
-            "(how it is started), `rootfs`, `processes` (the most there may be).",
+            help="What runs: `argv`, `env`, `outputs` (as promised), `image`, `image_digest`; in what: `runtime` "
+            "(how it is started), `rootfs`, `processes` (the most there may be), `caps` (limits of its data).",
         )
         spec.input(
             "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."
@@ -55,6 +55,12 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "record", valid_type=Dict, required=False, help="The completion record of the job."
         )
         spec.output("outputs", valid_type=FolderData, required=False, help="The declared outputs.")
+        spec.output(
+            "remote_outputs",
+            valid_type=RemoteData,
+            required=False,
+            help="Where those outputs are that were too large to be taken into the repository.",
+        )
         spec.exit_code(
             REFUSED, "ERROR_SCHEDULER_REFUSED", message="Slurm refused the job: {reason}"
         )
@@ -79,6 +85,16 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "ERROR_OUTPUT_ALTERED",
             invalidates_cache=True,
             message="Outputs differ from the completion record: {names}.",
+        )
+        spec.exit_code(
+            307,
+            "ERROR_OUTPUT_TOO_LARGE",
+            message="Outputs are larger than the node's policy allows: {names}.",
+        )
+        spec.exit_code(
+            308,
+            "ERROR_TOO_MANY_OUTPUTS",
+            message="There are {surplus} output files more than the node's policy allows.",
         )
         spec.exit_code(
             400, "ERROR_COMMAND_FAILED", message="The container exited with status {status}."
@@ -124,8 +140,5 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.codes_info[0].cmdline_params = ["-m", in_job.PROGRAM]
         info.append_text = None  # `byoc.slurm` ends the script with the program itself
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
-        # The number keeps that many parts of the path: all of them.
-        info.retrieve_temporary_list = [
-            (f"{in_job.OUTPUTS}/{name}", ".", name.count("/") + 2) for name in container["outputs"]
-        ]
+        info.retrieve_temporary_list = [in_job.OUTPUTS]
         return info

@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
 )
 
+from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
 from aiida_byoc.commands.image_policy import (
     ApprovedImage,
@@ -95,6 +96,7 @@ class Placement(Table):
     pull: PullFrom | None = None
     runtime: str
     processes: int = 4096
+    data: Caps = Caps()
 
 
 class WorkchainPlacement(Table):
@@ -117,6 +119,7 @@ class Policy(Table):
     limits: Limits = Limits()
     repair: Repair = Repair()
     retention: Retention = Retention()
+    data: Data = Data()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: Annotated[dict[str, ApprovedImage], AfterValidator(check_repositories)]
     workchains: dict[EntryPoint, Workchain] = {}
@@ -182,6 +185,7 @@ class Policy(Table):
             pull=pull,
             runtime=queue.runtime or self.runtime,
             processes=self.ceilings.processes,
+            data=self.data.caps(),
         )
 
     def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:

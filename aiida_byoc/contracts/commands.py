@@ -7,12 +7,17 @@ node's policy (`aiida_byoc.commands.policy`), last, on the node.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from aiida_byoc.contracts.base import PLAIN, Order, UtcTime, no_control_characters
+from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
+from aiida_byoc.contracts.files import (
+    InputFile,
+    OutputFile,
+    OutputPattern,
+    PromisedOutput,
+)
 from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
 from aiida_byoc.contracts.workchain import WorkchainWorkload
 
@@ -23,6 +28,7 @@ __all__ = [
     "ExecutionProfile",
     "InputFile",
     "OutputFile",
+    "OutputPattern",
     "Requester",
     "ResourceShape",
     "RetryPolicy",
@@ -33,31 +39,9 @@ __all__ = [
 MAX_COMMAND_BYTES = 256 * 1024
 """Upper bound of a command's body on the wire, in bytes."""
 
-_PATH_PART_BYTES = 255
 _RESERVED_ENVIRONMENT = re.compile(
     r"^(LD_.*|PATH|PYTHON.*|BASH_ENV|ENV|IFS|BYOC_.*|SLURM_.*|SBATCH_.*|SINGULARITY.*|APPTAINER.*|.*_PROXY)$"
 )
-
-
-def _relative_path(value: str) -> str:
-    if unicodedata.normalize("NFC", value) != value:
-        raise ValueError("must be in Unicode normal form NFC")
-    for part in value.split("/"):
-        if part in {"", ".", ".."}:
-            raise ValueError("must be a relative path without empty, '.' or '..' parts")
-        if part.startswith("-"):
-            raise ValueError("no part of the path may begin with '-'")
-        if len(part.encode()) > _PATH_PART_BYTES:
-            raise ValueError(f"no part of the path may exceed {_PATH_PART_BYTES} bytes")
-        if set(part) & set("*?[]\\"):
-            raise ValueError("must not contain any of * ? [ ] \\")
-    return value
-
-
-RelativePath = Annotated[
-    str, Field(min_length=1, max_length=512), PLAIN, AfterValidator(_relative_path)
-]
-"""A path below the job's working directory `/work`."""
 
 
 def _environment_name(value: str) -> str:
@@ -96,23 +80,6 @@ class ResourceShape(Order):
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
 
 
-class InputFile(Order):
-    """A text file put below `/work` before the container starts."""
-
-    name: RelativePath
-    text: Annotated[
-        str,
-        Field(max_length=128 * 1024, description="content, written as UTF-8"),
-        AfterValidator(lambda text: no_control_characters(text, allowed="\t\n\r")),
-    ]
-
-
-class OutputFile(Order):
-    """A file below `/work` that the job promises to leave; its absence fails the job."""
-
-    name: RelativePath
-
-
 _IMAGE = (
     r"^(?=.{1,255}$)[a-z0-9]+(?:[._-][a-z0-9]+)*(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$"
@@ -148,7 +115,7 @@ class ContainerWorkload(Order):
         Field(max_length=256),
     ] = {}
     inputs: Annotated[list[InputFile], Field(max_length=256)] = []
-    outputs: Annotated[list[OutputFile], Field(max_length=64)] = []
+    outputs: Annotated[list[PromisedOutput], Field(max_length=64)] = []
     network: Annotated[
         Literal["none", "host"],
         Field(description="`host`: the machine's network, if the policy grants it in that queue"),
@@ -156,8 +123,9 @@ class ContainerWorkload(Order):
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> ContainerWorkload:
-        for kind, files in (("inputs", self.inputs), ("outputs", self.outputs)):
-            names = [file.name for file in files]
+        promised = [file.name for file in self.outputs if isinstance(file, OutputFile)]
+        inputs = [file.name for file in self.inputs]
+        for kind, names in (("inputs", inputs), ("outputs", promised)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} must not name the same file twice")
             for name in names:

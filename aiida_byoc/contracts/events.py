@@ -15,6 +15,7 @@ from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.lifecycle import ExecutionState
 
 __all__ = [
+    "MAX_OUTPUTS",
     "Epoch",
     "ExecutionEvent",
     "ImageRecord",
@@ -41,6 +42,8 @@ Epoch = Annotated[
 ]
 """Changes when a node's database is restored or copied: only within one epoch does `seq` name one fact."""
 
+MAX_OUTPUTS = 64
+"""So many outputs are told in an event; the others are counted."""
 _LINE = 2000
 Line = Annotated[str, Field(max_length=_LINE)]
 
@@ -79,11 +82,12 @@ class Timings(Fact):
 
 
 class OutputRecord(Fact):
-    """One declared output as the job left it."""
+    """One declared output as the job left it. Without a location: in the node's repository."""
 
     name: Annotated[str, Field(max_length=512)]
     size: Annotated[int, Field(ge=0, description="bytes")]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    location: Literal["repository", "remote"] | None = None
 
 
 class Usage(Fact):
@@ -106,7 +110,10 @@ class JobResult(Fact):
 
     exit_code: Annotated[int, Field(ge=0, le=255, description="128 + n for signal n")]
     image_digest: Digest | None = None
-    outputs: Annotated[list[OutputRecord], Field(max_length=64)] = []
+    outputs: Annotated[list[OutputRecord], Field(max_length=MAX_OUTPUTS)] = []
+    outputs_omitted: (
+        Annotated[int, Field(ge=1, description="how many more there are than told")] | None
+    ) = None
     usage: Usage | None = None
     values: Annotated[list[OutputValue], Field(max_length=64)] | None = None
 

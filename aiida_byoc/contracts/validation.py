@@ -23,6 +23,7 @@ _Place: TypeAlias = "tuple[_Place, object] | None"
 _MAX_ERRORS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {"container", "workchain"}
+_SOURCES = {"name", "glob"}
 _OF_KIND = {
     "union_tag_invalid": "must be 'container' or 'workchain'",
     "union_tag_not_found": "Field required",
@@ -47,6 +48,7 @@ _REMEDIES = {
     "greater_than_equal": "use a larger number",
     "less_than_equal": "use a smaller number",
     "timezone_aware": "add an offset, for example Z",
+    "one_of_several": "give one of them, and no other",
 }
 
 
@@ -70,11 +72,13 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
 
 
 def _members(place: tuple[int | str, ...]) -> list[int | str]:
-    """The place without what Pydantic adds: that a key is at fault, and which kind of workload it took."""
+    """The place without what Pydantic adds: that a key is at fault, and as which kind of thing it took a value."""
     return [
         part
         for at, part in enumerate(place)
-        if part != "[key]" and not (at and place[at - 1] == "workload" and part in _KINDS)
+        if part != "[key]"
+        and not (at and place[at - 1] == "workload" and part in _KINDS)
+        and not (at > 1 and place[at - 2] == "outputs" and part in _SOURCES)
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiida.engine import ExitCode
-from aiida.orm import Dict, FolderData
+from aiida.orm import Dict, FolderData, RemoteData
 from aiida.parsers import Parser
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,9 @@ from aiida_byoc.runtimes import in_job
 from aiida_byoc.schedulers.options import job_name
 
 __all__ = ["CompletionRecord", "ContainerParser"]
+
+_MOST_RECORD_BYTES = 32 * 2**20
+"""More than a record about as many outputs as a policy can allow, with the longest names."""
 
 
 class CompletionRecord(BaseModel):
@@ -37,6 +40,10 @@ class CompletionRecord(BaseModel):
     ended_at: float
     outputs: list[OutputRecord]
     missing: list[str]
+    too_large: list[str] = []
+    changing: list[str] = []
+    surplus: int = Field(ge=0, default=0)
+    reasons: dict[str, str] = {}
     usage: Usage
 
 
@@ -57,30 +64,56 @@ class ContainerParser(Parser):
         except ValueError as error:
             return self._exit("ERROR_COMPLETION_RECORD_INVALID", reason=error)
         self.out("record", Dict(record.model_dump(mode="json", exclude_none=True)))
-        temporary = Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
-        outputs = temporary / in_job.OUTPUTS
-        if record.outputs:
-            altered = [each.name for each in record.outputs if not _intact(outputs, each)]
-            if altered:
-                return self._exit("ERROR_OUTPUT_ALTERED", names=", ".join(altered))
-            self.out("outputs", FolderData(tree=str(outputs)))
-        if slurm:
-            return None
+        altered = self._keep(
+            record.outputs, Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
+        )
+        if altered:
+            return self._exit("ERROR_OUTPUT_ALTERED", names=", ".join(altered))
+        return None if slurm else self._fault(record)
+
+    def _fault(self, record: CompletionRecord) -> ExitCode | None:
+        """The exit code of a true record: what hides the others comes first."""
         if not record.runtime_usable:
             return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
         if not record.container_started:
             return self._exit("ERROR_CONTAINER_NOT_STARTED", reason=record.message)
         if record.exit_code != 0:
             return self._exit("ERROR_COMMAND_FAILED", status=record.exit_code)
+        if record.changing:
+            return self._exit("ERROR_OUTPUT_ALTERED", names=_told(record, record.changing))
+        if record.surplus:
+            return self._exit("ERROR_TOO_MANY_OUTPUTS", surplus=record.surplus)
+        if record.too_large:
+            return self._exit("ERROR_OUTPUT_TOO_LARGE", names=_told(record, record.too_large))
         if record.missing:
-            return self._exit(
-                "ERROR_OUTPUT_FILEPATHS_MISSING", missing_filepaths=", ".join(record.missing)
-            )
+            names = _told(record, record.missing)
+            return self._exit("ERROR_OUTPUT_FILEPATHS_MISSING", missing_filepaths=names)
         return None
+
+    def _keep(self, outputs: list[OutputRecord], retrieved: Path) -> list[str]:
+        """Attach what the record tells of, and nothing else; return the names of what is not as it says."""
+        here = [each for each in outputs if each.location != "remote"]
+        folder = retrieved / in_job.OUTPUTS
+        altered = [each.name for each in here if not _intact(folder, each)]
+        if altered:
+            return altered
+        if here:
+            kept = FolderData()
+            for each in here:
+                with (folder / each.name).open("rb") as file:
+                    kept.base.repository.put_object_from_filelike(file, each.name)
+            self.out("outputs", kept)
+        if len(here) < len(outputs):
+            place = f"{self.node.get_remote_workdir()}/{in_job.IN_PLACE}"
+            self.out("remote_outputs", RemoteData(computer=self.node.computer, remote_path=place))
+        return []
 
     def _record(self) -> CompletionRecord:
         """The record, if it is this job's; `FileNotFoundError` without one, `ValueError` when it cannot be believed."""
-        text = self.retrieved.base.repository.get_object_content(in_job.RECORD, mode="rb")
+        with self.retrieved.base.repository.open(in_job.RECORD, mode="rb") as file:
+            text = file.read(_MOST_RECORD_BYTES + 1)
+        if len(text) > _MOST_RECORD_BYTES:
+            raise ValueError(f"it has more than {_MOST_RECORD_BYTES >> 20} MiB")
         try:
             record = CompletionRecord.model_validate_json(text)
         except ValidationError as error:
@@ -102,9 +135,16 @@ class ContainerParser(Parser):
         return code.format(**facts) if facts else code
 
 
+def _told(record: CompletionRecord, names: list[str]) -> str:
+    """The names, each with its reason."""
+    reasons = record.reasons
+    return ", ".join(f"{name} ({reasons[name]})" if name in reasons else name for name in names)
+
+
 def _intact(folder: Path, output: OutputRecord) -> bool:
     path = folder / output.name
-    if path.is_symlink() or not path.is_file():
+    leads_away = {"", ".", ".."} & set(output.name.split("/"))
+    if leads_away or path.resolve() != folder.resolve() / output.name or not path.is_file():
         return False
     digest = hashlib.sha256()
     with path.open("rb") as file:

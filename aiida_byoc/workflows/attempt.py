@@ -70,9 +70,10 @@ def _container(
         "processes": container.processes,
         "argv": workload.argv,
         "env": env,
-        "outputs": [file.name for file in workload.outputs],
+        "outputs": [each.model_dump() for each in workload.outputs],
         "image": workload.image,
         "image_digest": placement.image_digest,
+        "caps": placement.data.model_dump(mode="json"),
     }
 
 

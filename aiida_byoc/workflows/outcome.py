@@ -14,7 +14,7 @@ from aiida.orm import CalcJobNode, ProcessNode
 from plumpy import ProcessState
 
 from aiida_byoc.contracts.base import utc_now_text
-from aiida_byoc.contracts.events import one_line
+from aiida_byoc.contracts.events import MAX_OUTPUTS, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.workflows.results import result_of
@@ -45,6 +45,8 @@ ERRORS: dict[int, tuple[str, bool]] = {
     304: ("lost", True),
     305: ("record_invalid", True),
     306: ("output_altered", True),
+    307: ("output_too_large", False),
+    308: ("too_many_outputs", False),
     320: ("container_not_started", False),
     321: ("runtime_unusable", True),
     400: ("container_failed", False),
@@ -128,7 +130,8 @@ def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
         facts["result"] = {
             "exit_code": record["exit_code"],
             "image_digest": record["image_digest"],
-            "outputs": record["outputs"],
+            "outputs": record["outputs"][:MAX_OUTPUTS],
+            "outputs_omitted": len(record["outputs"][MAX_OUTPUTS:]) or None,
             "usage": record["usage"],
         }
     return facts

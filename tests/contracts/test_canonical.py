@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -134,6 +134,12 @@ def test_a_default_written_out_is_the_same_as_none(path, value):
     assert intent_of(changed(golden(MINIMAL), path, value)) == intent_of(golden(MINIMAL))
 
 
+def test_a_promise_is_meant_unless_it_says_otherwise():
+    meant = changed(golden(FULL), "workload.outputs.0.required", True)
+
+    assert intent_of(meant) == intent_of(golden(FULL))
+
+
 def test_another_spelling_of_the_same_instant_is_the_same_intent():
     other = changed(golden(FULL), "deadline", "2026-03-01T19:30:00.000+01:30")
 
@@ -169,6 +175,8 @@ OTHER_INTENTS = {
     "workload.inputs.0.text": "3\n1\n2",
     "workload.outputs.0.name": "results/sorted",
     "workload.network": "host",
+    "workload.outputs.0.required": False,
+    "workload.outputs.0": {"glob": "results/sorted.txt"},
     "retry_policy.max_attempts": 3,
     "retry_policy.on": ["node_fail", "oom"],
     "deadline": "2026-03-01T18:00:00.001Z",
@@ -176,33 +184,28 @@ OTHER_INTENTS = {
 }
 
 
-def leaves(model: type, prefix: str = "") -> set[str]:
+def leaves(annotation: Any, prefix: str = "") -> set[str]:
     """Dotted names of every field of the command, lists entered at their first item."""
-    found = set()
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        nested = [
-            item
-            for item in (field.annotation, *getattr(field.annotation, "__args__", ()))
-            if hasattr(item, "model_fields")
-        ]
-        if not nested:
-            found.add(path)
-        for item in nested:
-            is_list = getattr(field.annotation, "__origin__", None) is list
-            found |= leaves(item, f"{path}.0." if is_list else f"{path}.")
-    return found
+    if hasattr(annotation, "model_fields"):
+        fields = annotation.model_fields.items()
+        return {
+            leaf for name, field in fields for leaf in leaves(field.annotation, f"{prefix}.{name}")
+        }
+    place = f"{prefix}.0" if get_origin(annotation) is list else prefix
+    inner = {leaf for each in get_args(annotation) for leaf in leaves(each, place)} - {place}
+    return inner or {prefix}
 
 
 def test_every_field_of_the_command_is_tried():
     """A field added later must be put on one side or the other."""
     only_one_value = {"schema_version", "workload.kind"}
-    work_chains = {"workload.entry_point", "workload.inputs"}  # below
+    below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"}
     tried = {
         path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
     }
 
-    assert leaves(SubmitJobCommand) - only_one_value - work_chains - NOT_INTENT <= tried
+    fields = {leaf.removeprefix(".") for leaf in leaves(SubmitJobCommand)}
+    assert fields - only_one_value - below - NOT_INTENT <= tried
 
 
 @pytest.mark.parametrize(
@@ -222,6 +225,20 @@ def test_the_inputs_of_a_work_chain_are_intent(path, value, is_same):
     again = intent_of(changed(golden(name), path, value))
 
     assert (again == intent_of(golden(name))) == is_same
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("workload.outputs.1.glob", "metrics/*/[0-9]*.json"),
+        ("workload.outputs.2.required", True),
+        ("workload.outputs.2.required", ...),
+    ],
+)
+def test_how_outputs_are_promised_is_intent(path, value):
+    name = "submit-job-command.outputs"
+
+    assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
 
 
 @pytest.mark.parametrize(("path", "value"), OTHER_INTENTS.items())

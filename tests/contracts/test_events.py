@@ -96,6 +96,11 @@ def test_the_envelope_agrees_with_its_data(path, value, words):
         ("data.result", {**RESULT, "image_digest": "sha512:" + "0" * 128}),
         ("data.result", {**RESULT, "outputs": [{"name": "a", "size": -1, "sha256": "0" * 64}]}),
         ("data.result", {**RESULT, "outputs": [{"name": "a", "size": 1, "sha256": "0" * 63}]}),
+        (
+            "data.result",
+            {**RESULT, "outputs": [{"name": "a", "size": 1, "sha256": "0" * 64, "location": "x"}]},
+        ),
+        ("data.result", {**RESULT, "outputs_omitted": 0}),
         ("data.result", {**RESULT, "usage": {"cpu_seconds": -0.1}}),
         ("data.error", {**ERROR, "code": "Out of memory"}),
         ("data.error", {**ERROR, "retryable": "yes"}),
@@ -219,7 +224,7 @@ def test_a_message_cannot_be_changed_once_read():
 def test_the_largest_event_fits_where_it_has_to_go():
     """The product takes no more than 64 Ki characters; the limits of the fields see to it."""
     largest = golden("execution-event.succeeded")
-    output = {"name": "n" * 512, "size": 2**53 - 1, "sha256": "f" * 64}
+    output = {"name": "n" * 512, "size": 2**53 - 1, "sha256": "f" * 64, "location": "repository"}
     largest["data"] |= {
         "reason": "r" * 2000,
         "scheduler": {
@@ -230,7 +235,7 @@ def test_the_largest_event_fits_where_it_has_to_go():
             "wait_reason": "w" * 256,
         },
     }
-    largest["data"]["result"]["outputs"] = [output] * 64
+    largest["data"]["result"] |= {"outputs": [output] * 64, "outputs_omitted": 10_000}
 
     event = validated(ExecutionEvent, largest)
 

@@ -9,6 +9,7 @@ import pytest
 from aiida_byoc.contracts.base import no_control_characters
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
+from aiida_byoc.runtimes.in_job.globs import Pattern
 from tests.contracts.messages import changed, golden, refused
 
 CANARY = "CANARY"
@@ -43,6 +44,34 @@ def test_a_file_name_must_stay_below_the_working_directory(place, name, words):
 
     assert [error.field for error in problem.errors] == [place]
     assert words in problem.errors[0].message
+
+
+@pytest.mark.parametrize(
+    ("glob", "words"),
+    [
+        *((name, words) for name, words in BAD_PATHS if words != "must not contain any of"),
+        ("../*", INSIDE), ("/*", INSIDE), ("**/../a", INSIDE), ("a**", "as a whole part"), ("a/b**/c", "as a whole"),
+        ("[", "close each"), ("a]", "close each"), ("[]", "close each"), ("[!]", "close each"), ("[[a]", "close each"),
+        ("\\*", "close each"), ("[a/b]", "close each"),
+    ],
+)  # fmt: skip
+def test_a_pattern_must_stay_below_the_working_directory_and_be_well_formed(glob, words):
+    message = changed(golden("submit-job-command.outputs"), "workload.outputs.0", {"glob": glob})
+
+    [error] = refused(SubmitJobCommand, message).errors
+    assert error.field == "workload.outputs.0.glob"
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "glob", ["*", "**", "a/**/*.[ch]pp", "[!.]*", "?", "a", ".*/x", "[a-z]*[-9]"]
+)
+def test_well_formed_patterns_pass(glob):
+    message = changed(golden("submit-job-command.outputs"), "workload.outputs.0", {"glob": glob})
+
+    command = validated(SubmitJobCommand, message)
+    assert command.workload.outputs[0].glob == glob
+    Pattern(glob).matches("a")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from aiida.tools.pytest_fixtures import (  # noqa: F401
 from plumpy.persistence import LoadSaveContext
 
 from aiida_byoc.commands import ledger
+from aiida_byoc.commands.data import Caps
 from aiida_byoc.commands.launcher import Launcher
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts import SubmitJobCommand
@@ -109,12 +110,17 @@ class Node:
                 **changes.pop("workload", {}),
             },
             "requested_by": {"user_id": "u"},
-            **{name: change for name, change in changes.items() if name != "placement"},
+            **{
+                name: change
+                for name, change in changes.items()
+                if name not in {"placement", "caps"}
+            },
         }
         placement = Placement(
             partition="main",
             image_digest=changes.get("placement", self.digest),
             runtime="bubblewrap",
+            data=Caps(**changes.pop("caps", {})),
         )
         acceptance, _ = ledger.accept(
             self.connection,

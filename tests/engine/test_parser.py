@@ -120,11 +120,56 @@ def test_slurm_explains_a_missing_record(parse: Parse) -> None:
         record(exit_code=256),
         record(outputs="none"),
         json.dumps({"exit_code": 0}).encode(),
+        record()[:-20],
+        record().replace(b'"b-1"', b'"\xff"'),
+        record(reasons={"a": "\ud800"}),
+        b'{"usage":' * 100_000,
+        record(surplus=-1),
     ],
 )
 def test_a_record_that_is_not_this_jobs_is_refused(parse: Parse, forged: bytes) -> None:
     """Another job's, another attempt's, another image's, junk."""
     assert parse(forged)[0] == status("ERROR_COMPLETION_RECORD_INVALID")
+
+
+def test_a_record_of_any_size_is_refused_before_it_is_read(parse: Parse) -> None:
+    """A true one, but for the white space around it."""
+    assert parse(record() + b" " * 2**25)[0] == status("ERROR_COMPLETION_RECORD_INVALID")
+
+
+def test_what_the_record_does_not_tell_of_is_not_kept(parse: Parse, tmp_path: Path) -> None:
+    """Whoever put it beside the outputs."""
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "other").write_text("x")
+
+    _, outputs = parse(record())
+
+    assert [str(path) for path, _, files in outputs["outputs"].base.repository.walk() if files] == [
+        "a"
+    ]
+
+
+@pytest.mark.parametrize("name", ["../secret", "{}/secret", "a/../../secret"])
+def test_a_record_that_names_another_place_gets_nothing(
+    parse: Parse, tmp_path: Path, name: str
+) -> None:
+    """Also when it knows the file's hash."""
+    (tmp_path / "secret").write_bytes(CONTENT)
+    forged = record(outputs=[{**RECORD["outputs"][0], "name": name.format(tmp_path)}])  # type: ignore[index]
+
+    exit_status, outputs = parse(forged)
+
+    assert exit_status == status("ERROR_OUTPUT_ALTERED")
+    assert "outputs" not in outputs
+
+
+def test_a_link_in_place_of_an_output_is_refused(parse: Parse, tmp_path: Path) -> None:
+    """Its content would have the right hash."""
+    (tmp_path / "outputs" / "a").mkdir(parents=True)
+    (tmp_path / "real").write_bytes(CONTENT)
+    (tmp_path / "outputs" / "a" / "b").symlink_to(tmp_path / "real")
+
+    assert parse(record(), content=None)[0] == status("ERROR_OUTPUT_ALTERED")
 
 
 def test_an_altered_output_is_refused(parse: Parse) -> None:
@@ -145,6 +190,10 @@ def test_a_lost_output_is_refused(parse: Parse) -> None:
     [
         ({"exit_code": 3}, "ERROR_COMMAND_FAILED"),
         ({"missing": ["c"]}, "ERROR_OUTPUT_FILEPATHS_MISSING"),
+        ({"too_large": ["c"]}, "ERROR_OUTPUT_TOO_LARGE"),
+        ({"surplus": 1}, "ERROR_TOO_MANY_OUTPUTS"),
+        ({"changing": ["c"]}, "ERROR_OUTPUT_ALTERED"),
+        ({"exit_code": 3, "missing": ["c"], "too_large": ["d"]}, "ERROR_COMMAND_FAILED"),
         (
             {"container_started": False, "exit_code": None, "message": "no such program"},
             "ERROR_CONTAINER_NOT_STARTED",

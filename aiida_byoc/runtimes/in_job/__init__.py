@@ -8,7 +8,8 @@ This package is copied into every job's directory and executed there, outside th
                          its file `owner` holds the Slurm id of the job that made it
     byoc_runtime/        what the runtime needs for itself, closed to others
     work/                the container's only window to the disk
-    outputs/             declared outputs, moved here once verified: the container cannot reach them any more
+    outputs/             declared outputs, moved here and measured: the container cannot reach them any more
+    in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
 
 Exit status: the container's, 125 when its program did not start, 69 (EX_UNAVAILABLE) when the runtime cannot be used on
@@ -25,6 +26,7 @@ OWNER = "owner"
 RUNTIME = "byoc_runtime"
 WORK = "work"
 OUTPUTS = "outputs"
+IN_PLACE = "in_place"
 NOT_STARTED = 125
 UNUSABLE = 69
 FENCED = 75

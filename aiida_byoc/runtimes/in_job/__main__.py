@@ -35,7 +35,7 @@ def main():
     started_at = time.time()
     code, message, usable = container.run()
     ended_at = time.time()
-    outputs, missing = keep_outputs(specification["outputs"])
+    kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
         {
@@ -51,8 +51,7 @@ def main():
             "message": message,
             "started_at": started_at,
             "ended_at": ended_at,
-            "outputs": outputs,
-            "missing": missing,
+            **kept,
             "usage": {
                 "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
                 "peak_rss_mib": round(used.ru_maxrss / 1024, 1),

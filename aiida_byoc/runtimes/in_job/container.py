@@ -10,10 +10,11 @@ import threading
 import time
 
 from . import RUNTIME
-from .ending import Ending, ending
+from .ending import Ending, ask, ending
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, Placeholders, scratch
+from .streams import Streams
 
 _AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 30
@@ -38,24 +39,26 @@ class Container:
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
         count = ProcessCount(self._specification["processes"])
+        streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
                 self._prepare()
-                self._process = self._start([status_fd, waiting_fd])
+                self._process = self._start([status_fd, waiting_fd], streams)
             finally:
                 os.close(status_fd)
                 os.close(waiting_fd)
+                streams.hand_over()
             facts = self._listen(told_fd, gate_fd, count)
             returned = self._process.wait()
-            return ending(
-                self._launch, self._specification["argv"][0], self._words, facts, returned
-            )
+            self._ask(facts, returned)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             return Ending(None, str(error), False)
         finally:
             self._clean_up()
             wait_for_orphans()
+            streams.finish()
             count.close()
+        return ending(self._launch, self._specification["argv"][0], facts, returned)
 
     def signal(self, number):
         """Send a signal to the container's program; one that comes too early is kept for it."""
@@ -102,7 +105,7 @@ class Container:
             lines = [_line(form, *each) for each in self._specification["env"].items()]
             _write_private(self._words.text(ENVIRONMENT), "".join(lines))
 
-    def _start(self, descriptors):
+    def _start(self, descriptors, streams):
         launch = self._launch
         command = [*self._words.words(launch["command"]), *self._specification["argv"]]
         own = launch["env"]
@@ -113,6 +116,8 @@ class Container:
             command,
             env=self._specification["env"] if own is None else self._words.env(own),
             stdin=subprocess.DEVNULL,
+            stdout=streams.out,
+            stderr=streams.err,
             pass_fds=descriptors if launch["started"] == "status" else (),
             preexec_fn=leash(orphaned),  # noqa: PLW1509  (it takes no lock)
         )
@@ -131,6 +136,13 @@ class Container:
                     with contextlib.suppress(OSError):  # nobody waits for it
                         os.write(gate_fd, b".")
         return facts
+
+    def _ask(self, facts, returned):
+        """Have a runtime that wrote the container's pid down tell how it ended, before it forgets."""
+        launch = self._launch
+        if launch["started"] == "pidfile" and os.path.exists(self._words.text(PIDFILE)):
+            command, env = self._words.words(launch["status"]), self._words.env(launch["env"])
+            facts["asked"] = ask(command, env, returned)
 
     def _clean_up(self):
         launch = self._launch

@@ -5,8 +5,6 @@ import os
 import re
 import subprocess
 
-from .placeholders import PIDFILE
-
 Ending = collections.namedtuple("Ending", ["code", "message", "usable"])
 """The program's exit status, or `None` and why it was not started; whether the runtime works here."""
 
@@ -15,18 +13,18 @@ _LAST_BYTES = 4096
 _LONGEST = 300
 
 
-def ending(launch, program, words, facts, returned):
+def ending(launch, program, facts, returned):
     """Say how it ended.
 
-    `facts` were told on the status descriptor; `returned` is how the runtime's process ended, as `subprocess` has it.
+    `facts` were told on the status descriptor, or when asked; `returned` is how the runtime's process ended, as
+    `subprocess` has it.
     """
-    code = 128 - returned if returned < 0 else returned
+    code = status(returned)
     said, started = last_line(), returned < 0
     if launch["started"] == "status":
         code, started = facts.get("exit-code", code), started or "exit-code" in facts
     elif launch["started"] == "pidfile":
-        if os.path.exists(words.text(PIDFILE)):
-            code, started = ask(words.words(launch["status"]), words.env(launch["env"]), code), True
+        code, started = facts.get("asked", code), started or "asked" in facts
     else:
         started = code == 0 or not _matches(launch["unusable"], said)
     if code != 0 and "exit-code" not in facts and _matches(launch["not_started"], said):
@@ -34,7 +32,12 @@ def ending(launch, program, words, facts, returned):
     return Ending(code, None, True) if started else Ending(None, said, False)
 
 
-def ask(command, env, otherwise):
+def status(returned):
+    """The exit status of a process, as a shell says it."""
+    return 128 - returned if returned < 0 else returned
+
+
+def ask(command, env, returned):
     """The exit status that a command of the runtime tells, once the container has ended.
 
     The process that started it may say 0 whatever happened: `podman run` does, rootless, when it gets SIGTERM (measured
@@ -44,7 +47,7 @@ def ask(command, env, otherwise):
         said = subprocess.check_output(command, env=env, stdin=subprocess.DEVNULL)
         return int(said.split()[-1]) & 255
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
-        return otherwise or _UNKNOWN
+        return status(returned) or _UNKNOWN
 
 
 def last_line():

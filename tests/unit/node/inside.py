@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiida_byoc.commands.data import Caps
 from aiida_byoc.runtimes import Launch, in_job
 
 __all__ = ["SLURM", "Job"]
@@ -46,8 +47,9 @@ class Job:
         launch: Launch | None = None,
         rootfs: Path = Path("/"),
         processes: int = 4096,
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
+        **caps: int,
     ) -> None:
         """Put the specification and the program there."""
         specification = {
@@ -59,7 +61,11 @@ class Job:
             "processes": processes,
             "argv": list(argv),
             "env": dict(env or {"PATH": os.defpath}),
-            "outputs": list(outputs),
+            "outputs": [
+                {"required": True, **({"name": each} if isinstance(each, str) else each)}
+                for each in outputs
+            ],
+            "caps": Caps(**caps).model_dump(),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)
