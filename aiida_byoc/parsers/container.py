@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aiida.engine import ExitCode
+from aiida.engine import CalcJob, ExitCode
 from aiida.orm import Dict, FolderData, RemoteData
 from aiida.parsers import Parser
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ __all__ = ["CompletionRecord", "ContainerParser"]
 
 _MOST_RECORD_BYTES = 32 * 2**20
 """More than a record about as many outputs as a policy can allow, with the longest names."""
+_OUT_OF_MEMORY = CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY.status
 
 
 class CompletionRecord(BaseModel):
@@ -35,6 +36,8 @@ class CompletionRecord(BaseModel):
     container_started: bool
     runtime_usable: bool = True
     exit_code: int | None = Field(ge=0, le=255)
+    stopped: bool = False
+    """Slurm asked the program to end (SIGTERM) before it did."""
     message: str | None
     started_at: float
     ended_at: float
@@ -51,10 +54,12 @@ class ContainerParser(Parser):
     """Turn the retrieved files of a `ContainerJob` into outputs or a named exit code."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
-        """Attach `record` and `outputs`; return the exit code of the first thing that is wrong.
+        """Attach `record` and `outputs`; return the exit code of the first thing that is wrong; `None`: Slurm's counts.
 
-        Slurm's own verdict (out of memory, walltime, node failure) is on the node already, and explains a missing
-        record better than its absence does.
+        Slurm's own verdict (out of memory, walltime, node failure) is on the node already. It explains a missing record
+        better than its absence does, and the end of a program that was asked to end. What Slurm does to a job whose
+        program has ended by itself says nothing about it: a controller that forgot the end may begin the job again, or
+        let it be cancelled. Only memory may have run out without the program's noticing.
         """
         slurm = self.node.exit_status
         try:
@@ -69,9 +74,11 @@ class ContainerParser(Parser):
         )
         if altered:
             return self._exit("ERROR_OUTPUT_ALTERED", names=", ".join(altered))
-        return None if slurm else self._fault(record)
+        if slurm and (record.stopped or slurm == _OUT_OF_MEMORY):
+            return None
+        return self._fault(record)
 
-    def _fault(self, record: CompletionRecord) -> ExitCode | None:
+    def _fault(self, record: CompletionRecord) -> ExitCode:
         """The exit code of a true record: what hides the others comes first."""
         if not record.runtime_usable:
             return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
@@ -88,7 +95,7 @@ class ContainerParser(Parser):
         if record.missing:
             names = _told(record, record.missing)
             return self._exit("ERROR_OUTPUT_FILEPATHS_MISSING", missing_filepaths=names)
-        return None
+        return ExitCode(0)
 
     def _keep(self, outputs: list[OutputRecord], retrieved: Path) -> list[str]:
         """Attach what the record tells of, and nothing else; return the names of what is not as it says."""

@@ -26,7 +26,7 @@ class Job:
 
     Attributes:
         expected: how it ends unless it is cancelled, `<state>` or `<state> (<error code>)`.
-        cancel_after: seconds from the acceptance to the request to cancel.
+        cancel_after: seconds from the acceptance to the request to cancel, unless `cancel_now` is set before.
         contradictions: answers to the same key that differ from the first.
     """
 
@@ -39,6 +39,7 @@ class Job:
     submission_id: str | None = None
     cancelled: bool = False
     contradictions: list[Any] = field(default_factory=list)
+    cancel_now: threading.Event = field(default_factory=threading.Event)
 
     @property
     def job_id(self) -> str:
@@ -87,6 +88,8 @@ class Load:
     def stop(self) -> None:
         """Repeat nothing any more."""
         self._stopping.set()
+        for job in self.jobs:
+            job.cancel_now.set()
 
     def _start(
         self, script: str, expected: str, cancel_after: float | None = None, **workload: Any
@@ -128,7 +131,9 @@ class Load:
             if again is not None and again != first:
                 job.contradictions.append(again)
             return
-        self._stopping.wait(job.cancel_after)
+        job.cancel_now.wait(job.cancel_after)
+        if self._stopping.is_set():
+            return
         order = {
             name: job.command[name]
             for name in ("schema_version", "tenant_id", "workspace_id", "job_id")

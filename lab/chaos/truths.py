@@ -21,6 +21,7 @@ Finding = tuple[str, str, str]
 FENCED = "75:0"
 """Exit code in Slurm's words of a second copy that found the fence taken."""
 FORGOTTEN = {"failed (lost)", "failed (node_fail)"}
+"""Ends of a job whose controller forgot it, unless its program came to its own."""
 UNKNOWN = "Slurm does not know"
 """Why a job is held whose controller forgot it while it ran: it may end by its record until its walltime and 10 min."""
 MOST_SHOWN = 100
@@ -212,8 +213,8 @@ def _executions(evidence: Evidence) -> Iterator[Finding]:
         end = _end(evidence.events.get(row["submission_id"], []))
         if row["state"] == "succeeded" and not ended:
             yield "untrue", row["submission_id"], f"succeeded, but the container wrote {logs}"
-        if end == "failed (lost)" and ended:
-            yield "untrue", row["submission_id"], "lost, but the container came to its end"
+        if end in FORGOTTEN and ended:
+            yield "untrue", row["submission_id"], f"{end}, but the container came to its end"
 
 
 def _shown(evidence: Evidence, *, in_time: bool) -> Iterator[Finding]:

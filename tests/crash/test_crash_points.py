@@ -42,6 +42,16 @@ def undispatched_jobs(arena: Arena, load: Load) -> None:
     arena.parts.start_daemon()
 
 
+def stopped_jobs(arena: Arena, load: Load) -> None:
+    """One is in Slurm when it is cancelled."""
+    job = load.cancelled(after=HIT_SECONDS)
+    in_slurm = "job.state IN ('queued', 'running')"
+    eventually(
+        lambda: _edit(arena, load, "SELECT %s", in_slurm), "a job in Slurm", seconds=HIT_SECONDS
+    )
+    job.cancel_now.set()
+
+
 def paused_jobs(arena: Arena, load: Load) -> None:
     """`sbatch` fails until AiiDA pauses the calculation."""
     arena.lie("refuse", 3)
@@ -79,6 +89,7 @@ def old_jobs(arena: Arena, load: Load) -> None:
 PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     **dict.fromkeys(POINTS, some_jobs),
     "launch.dispatched": undispatched_jobs,
+    "stop.confirmed": stopped_jobs,
     "repair.played": paused_jobs,
     "sweep.found": edited_jobs,
     "retention.deleted": old_jobs,

@@ -65,7 +65,9 @@ def parse(computer: Any, tmp_path: Path) -> Parse:
             (tmp_path / "outputs/a/b").write_bytes(content)
         parser = ContainerParser(node)
         exit_code = parser.parse(retrieved_temporary_folder=str(tmp_path))
-        return (exit_code.status if exit_code else 0), parser.outputs
+        # As AiiDA does: an answer outranks what is known from Slurm, none leaves it.
+        told = node.exit_status if exit_code is None else exit_code.status
+        return told or 0, parser.outputs
 
     return run
 
@@ -101,7 +103,31 @@ def test_no_record_is_never_success(parse: Parse) -> None:
 
 def test_slurm_explains_a_missing_record(parse: Parse) -> None:
     """Its verdict (here: out of memory) stands."""
-    assert parse(None, slurm=110)[0] == 0
+    assert parse(None, slurm=110)[0] == 110
+
+
+@pytest.mark.parametrize("slurm", [120, 140, 141, 142])
+@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 400)])
+def test_an_end_that_slurm_did_not_bring_about_is_the_programs(
+    parse: Parse, slurm: int, exit_code: int, expected: int
+) -> None:
+    """What Slurm says of the job afterwards (walltime, node, preemption, cancel) does not undo it."""
+    assert parse(record(exit_code=exit_code), slurm=slurm)[0] == expected
+
+
+@pytest.mark.parametrize("slurm", [120, 140, 141, 142])
+@pytest.mark.parametrize("exit_code", [0, 3, 143])
+def test_an_end_that_slurm_asked_for_is_slurms(parse: Parse, slurm: int, exit_code: int) -> None:
+    """However the program answered."""
+    assert parse(record(exit_code=exit_code, stopped=True), slurm=slurm)[0] == slurm
+
+
+@pytest.mark.parametrize("exit_code", [0, 137])
+def test_memory_that_ran_out_counts_whatever_the_program_noticed(
+    parse: Parse, exit_code: int
+) -> None:
+    """The kernel kills one of its processes, and asks nobody to end."""
+    assert parse(record(exit_code=exit_code), slurm=110)[0] == 110
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,39 @@ def test_a_job_that_vanished_before_it_ran_is_lost_behind_the_fence(
     assert job.runs == 0
 
 
+@pytest.mark.parametrize(("status", "end"), [(0, "succeeded"), (3, "failed")])
+def test_i19_what_becomes_of_a_forgotten_end_in_slurm_says_nothing_about_it(
+    node: Any, paths: LabPaths, scontrol: Callable[..., str], status: int, end: str
+) -> None:
+    """The controller forgot that the job had begun, and an administrator cancels what still seems to wait."""
+    state, kept = paths.root / "slurm" / "state", paths.root / "slurm" / "waiting"
+    scontrol("update", "partitionname=main", "state=down")
+    try:
+        job = Underway(node, node.accept("sh", "-c", f"{RUN_LOG}; exit {status}"))
+        ours = job.until_state("queued")["scheduler"]["job_id"]
+        scontrol("hold", ours)
+        stop_daemons(paths, "slurmctld")  # which saves everything
+        shutil.copytree(state, kept)
+        slurm.start_controller(paths)
+    finally:
+        scontrol("update", "partitionname=main", "state=up")
+    scontrol("release", ours)
+    wait_until(lambda: set(job.jobs.values()) <= {"COMPLETED", "FAILED"}, 60, "the job to end")
+
+    stop_daemons(paths, "slurmctld", first=signal.SIGKILL)
+    shutil.rmtree(state)
+    kept.rename(state)
+    slurm.start_controller(paths)
+    assert job.jobs == {ours: "PENDING"}
+    run("scancel", ours)
+    job.finish()
+
+    assert job.jobs == {ours: "CANCELLED"}
+    assert (job.last["state"], job.last["result"]["exit_code"]) == (end, status)
+    assert job.last.get("error", {}).get("code") == ("container_failed" if status else None)
+    assert job.runs == 1
+
+
 def test_a_controller_that_hangs_is_held_and_resumes(node: Any, paths: LabPaths) -> None:
     """Silence is no end, however long; the job goes on and is seen again."""
     job = Underway(node, node.accept("sh", "-c", f"{RUN_LOG}; sleep 2"))

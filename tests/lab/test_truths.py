@@ -153,13 +153,14 @@ def test_what_the_submitter_was_told_counts() -> None:
     assert compare([contradicted], evidence).violations["doubled"]
 
 
-def test_an_end_must_be_the_programs_or_its_cancellers() -> None:
+@pytest.mark.parametrize("code", ["lost", "node_fail"])
+def test_an_end_must_be_the_programs_or_its_cancellers(code: str) -> None:
     """`cancelled` needs somebody who cancelled, `lost` a controller that forgot and a program that did not end."""
     ended = _evidence()
     ended["events"][SUBMISSION][-1].update(state="cancelled")
     ended["ledger"][0].update(state="cancelled")
     lost = _evidence()
-    lost["events"][SUBMISSION][-1].update(state="failed", error={"code": "lost"})
+    lost["events"][SUBMISSION][-1].update(state="failed", error={"code": code})
     lost["ledger"][0].update(state="failed")
     cancelled = _job()
     cancelled.cancelled = True

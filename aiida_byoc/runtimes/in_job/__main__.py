@@ -31,10 +31,16 @@ def main():
     adopt_orphans()
     container = Container(specification)
     # Slurm says it before it kills: the container may end in order, and what it used outside of the job is removed.
-    signal.signal(signal.SIGTERM, lambda number, _: container.signal(number))
+    asked = []
+
+    def stop(number, _):
+        asked.append(number)
+        container.signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
     started_at = time.time()
     code, message, usable = container.run()
-    ended_at = time.time()
+    stopped, ended_at = bool(asked), time.time()
     kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
@@ -48,6 +54,7 @@ def main():
             "container_started": code is not None,
             "runtime_usable": usable,
             "exit_code": code,
+            "stopped": stopped,
             "message": message,
             "started_at": started_at,
             "ended_at": ended_at,

@@ -133,6 +133,20 @@ def test_i17_of_copies_that_start_together_one_runs(job: Job) -> None:
     assert job.said() == "ran\n"
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_record_says_whether_slurm_asked_it_to_end(job: Job, stopped: bool) -> None:
+    """Else what Slurm says of the job afterwards could not be told from why the program ended."""
+    script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    process = job.start(["/bin/sh", "-c", script if stopped else "exit 3"])
+    if stopped:
+        eventually(lambda: job.said() == "up\n", "the program to run")
+        process.terminate()
+
+    assert process.wait(60) == 3
+    record = CompletionRecord.model_validate(job.record)
+    assert (record.exit_code, record.stopped) == (3, stopped)
+
+
 def test_i19_a_job_that_is_killed_leaves_no_record(job: Job) -> None:
     process = job.start(["/bin/sh", "-c", "echo up; exec sleep 60"])
     eventually(lambda: job.said() == "up\n", "the program to run", logs=[job.directory / "stderr"])
