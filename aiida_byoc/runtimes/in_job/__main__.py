@@ -10,6 +10,8 @@ import time
 
 from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
 from .container import Container
+from .ending import Ending
+from .image import digest_of, objection
 from .limits import no_core_dumps
 from .orphans import adopt_orphans
 from .outputs import keep_outputs
@@ -32,8 +34,10 @@ def main():
     container = Container(specification)
     # Slurm says it before it kills: the container may end in order, and what it used outside of the job is removed.
     signal.signal(signal.SIGTERM, lambda number, _: container.signal(number))
+    image = digest_of(specification["rootfs"])
+    wrong = objection(image, specification["image_digest"])
     started_at = time.time()
-    code, message, usable = container.run()
+    code, message, usable = Ending(None, wrong, True) if wrong else container.run()
     ended_at = time.time()
     kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -41,7 +45,7 @@ def main():
         {
             "submission_id": specification["submission_id"],
             "attempt": specification["attempt"],
-            "image_digest": specification["image_digest"],
+            "image_digest": image,
             "scheduler_job_id": os.environ.get("SLURM_JOB_ID"),
             "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
