@@ -108,6 +108,18 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             invalidates_cache=True,
             message="The runtime cannot be used on the compute node: {reason}.",
         )
+        spec.exit_code(
+            322,
+            "ERROR_IMAGE_MISMATCH",
+            invalidates_cache=True,
+            message="The compute node has another image than was accepted: {reason}.",
+        )
+        spec.exit_code(
+            323,
+            "ERROR_IMAGE_NOT_THERE",
+            invalidates_cache=True,
+            message="The compute node does not have the image: {reason}.",
+        )
 
     @classmethod
     def get_state_classes(cls) -> dict[Hashable, Any]:

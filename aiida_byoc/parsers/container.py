@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiida.engine import CalcJob, ExitCode
 from aiida.orm import Dict, FolderData, RemoteData
@@ -30,7 +30,7 @@ class CompletionRecord(BaseModel):
 
     submission_id: str
     attempt: int
-    image_digest: str
+    image_digest: str | None
     scheduler_job_id: str
     scheduler_job_name: str
     container_started: bool
@@ -69,6 +69,8 @@ class ContainerParser(Parser):
         except ValueError as error:
             return self._exit("ERROR_COMPLETION_RECORD_INVALID", reason=error)
         self.out("record", Dict(record.model_dump(mode="json", exclude_none=True)))
+        if other := self._other_image(record):
+            return other
         altered = self._keep(
             record.outputs, Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
         )
@@ -78,7 +80,15 @@ class ContainerParser(Parser):
             return None
         return self._fault(record)
 
-    def _fault(self, record: CompletionRecord) -> ExitCode:
+    def _other_image(self, record: CompletionRecord) -> ExitCode | None:
+        """Whether another image was there than was accepted; nothing of it was run."""
+        if record.image_digest is None:
+            return self._exit("ERROR_IMAGE_NOT_THERE", reason=record.message)
+        if record.image_digest != self._specification()["image_digest"]:
+            return self._exit("ERROR_IMAGE_MISMATCH", reason=record.message)
+        return None
+
+    def _fault(self, record: CompletionRecord) -> ExitCode | None:
         """The exit code of a true record: what hides the others comes first."""
         if not record.runtime_usable:
             return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
@@ -126,16 +136,18 @@ class ContainerParser(Parser):
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
             raise ValueError(f"{where} is wrong") from error
-        specification = json.loads(
-            self.node.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
-        )
-        for name in ("submission_id", "attempt", "image_digest"):
+        specification = self._specification()
+        for name in ("submission_id", "attempt"):
             if getattr(record, name) != specification[name]:
                 raise ValueError(f"its {name} is not this job's")
         # By name: of two copies that `sbatch` made of one attempt, whichever came first has run it.
         if record.scheduler_job_name != job_name(self.node.get_option("custom_scheduler_commands")):
             raise ValueError("another Slurm job wrote it")
         return record
+
+    def _specification(self) -> dict[str, Any]:
+        content = self.node.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
+        return cast("dict[str, Any]", json.loads(content))
 
     def _exit(self, name: str, **facts: Any) -> ExitCode:
         code: ExitCode = getattr(self.exit_codes, name)

@@ -2,7 +2,7 @@
 
 STORE/layouts/<64 hex>/             the OCI layout of the manifest with this digest, and of nothing else
 STORE/unpacked/<64 hex>/rootfs/     its layers, one over the other: read-only for jobs
-                        manifest    the manifest's bytes: whoever hashes them knows which image this is
+                        manifest    the manifest's bytes: the job hashes them to know which image it runs
                         files       what rootfs consists of (`tree.py`)
 STORE/locks/<64 hex>                held by whoever fills or empties the places above
 
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiida_byoc.runtimes import sources, tree
+from aiida_byoc.runtimes.in_job.image import MANIFEST
 from aiida_byoc.runtimes.intake import check, fill, place_of, settle
 from aiida_byoc.runtimes.layers import apply_layer, remove
 from aiida_byoc.runtimes.oci import (
@@ -35,7 +36,6 @@ from aiida_byoc.runtimes.sources import Source
 __all__ = [
     "DRAFT",
     "FILES",
-    "MANIFEST",
     "OLD",
     "ROOTFS",
     "ImageError",
@@ -43,7 +43,7 @@ __all__ = [
     "ImageStore",
 ]
 
-ROOTFS, MANIFEST, FILES = "rootfs", "manifest", "files"
+ROOTFS, FILES = "rootfs", "files"
 DRAFT, OLD = ".draft-", ".old-"
 _MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "work")
 _FILES_TO_MOUNT = ("etc/hosts", "etc/resolv.conf")

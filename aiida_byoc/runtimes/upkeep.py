@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Set
@@ -10,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiida_byoc.runtimes import tree
-from aiida_byoc.runtimes.images import DRAFT, FILES, MANIFEST, OLD, ROOTFS, ImageStore
+from aiida_byoc.runtimes.images import DRAFT, FILES, OLD, ROOTFS, ImageStore
+from aiida_byoc.runtimes.in_job.image import MANIFEST, digest_of
 from aiida_byoc.runtimes.oci import ImageError, ImageMissing, hex_of
 
 __all__ = ["Condition", "condition", "dispensable", "remove", "retire"]
@@ -118,9 +118,8 @@ def _digest_of(place: Path) -> str | None:
 
 def _differences(place: Path, digest: str) -> list[str]:
     try:
-        with (place / MANIFEST).open("rb") as manifest:
-            same = hashlib.file_digest(manifest, "sha256").hexdigest() == place.name
-        found = [] if same else ["its manifest is another image's"]
+        same = digest_of(str(place / ROOTFS)) == digest
+        found = [] if same else [f"'{MANIFEST}' is missing, or another image's"]
         return [*found, *tree.differences(place / ROOTFS, place / FILES)]
     except (OSError, ValueError) as error:
         return [f"what was unpacked of {digest} cannot be read: {error}"]

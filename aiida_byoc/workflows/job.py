@@ -23,7 +23,7 @@ from aiida.orm import CalcJobNode, Int
 from aiida_byoc import crashpoints
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.runtimes.images import ImageError, ImageStore
+from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore
 from aiida_byoc.workflows.accepted import AcceptedWork
 from aiida_byoc.workflows.attempt import attempt_inputs
 
@@ -65,8 +65,10 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         )
         spec.expose_outputs(ContainerJob)
         spec.outputs["remote_folder"].required = False  # a job does not fail for want of a link
+        spec.exit_code(500, "ERROR_IMAGE_MISSING", message="The image is missing: {reason}.")
+        spec.exit_code(502, "ERROR_IMAGE_DAMAGED", message="The image is damaged: {reason}.")
         spec.exit_code(
-            500, "ERROR_IMAGE_UNAVAILABLE", message="The image cannot be used: {reason}."
+            503, "ERROR_IMAGE_UNAVAILABLE", message="The node's image store fails: {reason}."
         )
 
     def setup(self) -> None:
@@ -83,8 +85,12 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         try:
             self.ctx.rootfs = str(store.rootfs(digest))
             self.ctx.image_env = store.environment(digest)
-        except (ImageError, OSError) as error:
-            return self.exit_codes.ERROR_IMAGE_UNAVAILABLE.format(reason=error)
+        except ImageMissing as error:
+            return self.exit_codes.ERROR_IMAGE_MISSING.format(reason=error)
+        except ImageError as error:
+            return self.exit_codes.ERROR_IMAGE_DAMAGED.format(reason=error)
+        except OSError as error:
+            return self.exit_codes.ERROR_IMAGE_UNAVAILABLE.format(reason=error.strerror)
         return None
 
     def run_process(self) -> ToContext | ExitCode:

@@ -49,8 +49,12 @@ ERRORS: dict[int, tuple[str, bool]] = {
     308: ("too_many_outputs", False),
     320: ("container_not_started", False),
     321: ("runtime_unusable", True),
+    322: ("image_mismatch", True),
+    323: ("image_missing", True),
     400: ("container_failed", False),
-    500: ("image_unavailable", True),
+    500: ("image_missing", True),
+    502: ("image_damaged", True),
+    503: ("image_unavailable", True),
     510: ("inputs_invalid", False),
     511: ("workchain_unavailable", True),
     512: ("workchain_failed", False),
@@ -129,7 +133,7 @@ def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
     if record.get("exit_code") is not None:
         facts["result"] = {
             "exit_code": record["exit_code"],
-            "image_digest": record["image_digest"],
+            "image_digest": record.get("image_digest"),
             "outputs": record["outputs"][:MAX_OUTPUTS],
             "outputs_omitted": len(record["outputs"][MAX_OUTPUTS:]) or None,
             "usage": record["usage"],

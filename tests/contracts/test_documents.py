@@ -202,6 +202,7 @@ def test_the_codes_of_failed_jobs_are_the_nodes():
         "execution_failed": True,
         "deadline_exceeded": False,
         "launch_failed": True,
+        "image_pull_failed": True,
     }
     assert all(f'"{code}"' in SOURCES for code in elsewhere)
 

@@ -37,7 +37,10 @@ class Site:
     rootfs: Path
 
     def submit(self, runtime: str, *argv: str, slurm: Sequence[str] = (), **options: Any) -> Batch:
-        """Submit a job; `slurm` are options of sbatch, `files` scripts in its `/work`."""
+        """Submit a job; `slurm` are options of sbatch, `files` scripts in its `/work`.
+
+        `rootfs` is where the runtime looks for the image, if it is to find none.
+        """
         directory = Path(tempfile.mkdtemp(dir=self.place))
         account = pwd.getpwnam(self.user)
         granted = {name: options.pop(name) for name in ("network", "gpus") if name in options}
@@ -51,7 +54,7 @@ class Site:
         )
         options.setdefault("env", {"PATH": "/usr/bin", "HOME": "/work"})
         job = Job(directory)
-        job.prepare(argv, launch=launch, rootfs=rootfs, **options)
+        job.prepare(argv, launch=launch, rootfs=self.rootfs, **options)
         for name in ("stdout", "stderr"):
             (directory / name).touch()
         (directory / "script").write_text(SCRIPT)

@@ -139,7 +139,7 @@ def test_memory_that_ran_out_counts_whatever_the_program_noticed(
         b"\xff\xfe",
         record(attempt=2),
         record(submission_id="00000000-0000-0000-0000-000000000000"),
-        record(image_digest="sha256:" + "b" * 64),
+        record(image_digest=1),
         record(scheduler_job_name="b-2"),
         record(scheduler_job_name=None),
         record(exit_code="0"),
@@ -154,7 +154,7 @@ def test_memory_that_ran_out_counts_whatever_the_program_noticed(
     ],
 )
 def test_a_record_that_is_not_this_jobs_is_refused(parse: Parse, forged: bytes) -> None:
-    """Another job's, another attempt's, another image's, junk."""
+    """Another job's, another attempt's, junk."""
     assert parse(forged)[0] == status("ERROR_COMPLETION_RECORD_INVALID")
 
 
@@ -224,6 +224,8 @@ def test_a_lost_output_is_refused(parse: Parse) -> None:
             {"container_started": False, "exit_code": None, "message": "no such program"},
             "ERROR_CONTAINER_NOT_STARTED",
         ),
+        ({"image_digest": "sha256:" + "b" * 64}, "ERROR_IMAGE_MISMATCH"),
+        ({"image_digest": None}, "ERROR_IMAGE_NOT_THERE"),
     ],
 )
 def test_what_went_wrong_has_a_name(parse: Parse, changes: dict[str, Any], name: str) -> None:

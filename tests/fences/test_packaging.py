@@ -159,7 +159,7 @@ def test_the_wheel_says_where_it_came_from(distribution):
     ("group", "name", "words"),
     [
         ("aiida.calculations", "byoc.container", ["Run one container", "submission_id", "container"]),
-        ("aiida.workflows", "byoc.job", ["command", "placement", "The image cannot be used"]),
+        ("aiida.workflows", "byoc.job", ["command", "placement", "The image is missing"]),
     ],
 )  # fmt: skip
 def test_verdi_describes_the_process(group, name, words, installed, tmp_path):

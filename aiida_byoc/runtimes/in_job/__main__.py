@@ -10,6 +10,8 @@ import time
 
 from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
 from .container import Container
+from .ending import Ending
+from .image import digest_of, objection
 from .limits import no_core_dumps
 from .orphans import adopt_orphans
 from .outputs import keep_outputs
@@ -38,8 +40,10 @@ def main():
         container.signal(number)
 
     signal.signal(signal.SIGTERM, stop)
+    image = digest_of(specification["rootfs"])
+    wrong = objection(image, specification["image_digest"])
     started_at = time.time()
-    code, message, usable = container.run()
+    code, message, usable = Ending(None, wrong, True) if wrong else container.run()
     stopped, ended_at = bool(asked), time.time()
     kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -47,7 +51,7 @@ def main():
         {
             "submission_id": specification["submission_id"],
             "attempt": specification["attempt"],
-            "image_digest": specification["image_digest"],
+            "image_digest": image,
             "scheduler_job_id": os.environ.get("SLURM_JOB_ID"),
             "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),

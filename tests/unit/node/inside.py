@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any
 from aiida_byoc.commands.data import Caps
 from aiida_byoc.runtimes import Launch, in_job
 
-__all__ = ["SLURM", "Job"]
+__all__ = ["EMPTY", "SLURM", "Job"]
+
+EMPTY = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
+"""The digest of an image of these tests that has no manifest of its own."""
 
 SLURM = {
     "SLURM_JOB_ID": "17",
@@ -45,17 +49,28 @@ class Job:
         argv: Sequence[str],
         *,
         launch: Launch | None = None,
-        rootfs: Path = Path("/"),
+        rootfs: Path | None = None,
+        image_digest: str | None = None,
         processes: int = 4096,
         outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
         **caps: int,
     ) -> None:
-        """Put the specification and the program there."""
+        """Put the specification and the program there.
+
+        Without `launch` there is no container, without `rootfs` nothing in it; by default the image is the right one.
+        """
+        if rootfs is None:
+            rootfs = self.directory.parent / "empty" / "rootfs"
+            rootfs.mkdir(parents=True, exist_ok=True)
+        manifest = rootfs.with_name("manifest")
+        if not manifest.exists():
+            manifest.write_text("{}")
+        here = hashlib.sha256(manifest.read_bytes()).hexdigest()
         specification = {
             "submission_id": "11111111-1111-4111-8111-111111111111",
             "attempt": 2,
-            "image_digest": "sha256:" + "d" * 64,
+            "image_digest": image_digest or f"sha256:{here}",
             "runtime": (launch or Launch(programs=[], command=[])).to_json(),
             "rootfs": str(rootfs),
             "processes": processes,
@@ -72,9 +87,13 @@ class Job:
         for module in Path(in_job.__file__).parent.glob("*.py"):
             self._put(f"{in_job.PROGRAM}/{module.name}", module.read_text())
 
-    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Start the program, with its output in two files; without a `launch` there is no container."""
+    def start(
+        self, argv: Sequence[str], *, before: Callable[[], object] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start the program, with its output in two files; `before` is called last."""
         self.prepare(argv, **options)
+        if before is not None:
+            before()
         with ExitStack() as stack:
             # Something to read, which the program must not get.
             words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))

@@ -17,7 +17,7 @@ from aiida_byoc.parsers.container import CompletionRecord
 from aiida_byoc.runtimes import Container, Launch, bubblewrap, in_job
 from aiida_byoc.runtimes.in_job.record import write_record
 from tests.eventually import eventually
-from tests.unit.node.inside import Job
+from tests.unit.node.inside import EMPTY, Job
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
 
@@ -41,7 +41,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert status == 0
     record = CompletionRecord.model_validate(job.record)
     assert record.submission_id == "11111111-1111-4111-8111-111111111111"
-    assert (record.attempt, record.image_digest) == (2, "sha256:" + "d" * 64)
+    assert (record.attempt, record.image_digest) == (2, EMPTY)
     assert (record.scheduler_job_id, job.record["scheduler_job_name"]) == ("17", "b-1")
     assert job.record["node"] == "c1"
     assert (record.container_started, record.exit_code, record.message) == (True, 0, None)
@@ -80,6 +80,39 @@ def test_a_runtime_that_is_not_there_is_named(job: Job) -> None:
     assert (record.runtime_usable, record.container_started) == (False, False)
     assert record.exit_code is None
     assert record.message == "no-such-runtime is not on the compute node's PATH"
+
+
+@pytest.mark.parametrize(
+    ("place", "found", "words"),
+    [
+        ("another image", EMPTY, f"{EMPTY} is unpacked in the place of sha256:dddd"),
+        ("no store", None, "the node's image store is not there, or lacks the image"),
+        ("no root", None, "the node's image store is not there, or lacks the image"),
+    ],
+)
+def test_another_image_than_was_sent_is_not_run(
+    job: Job, tmp_path: Path, place: str, found: str | None, words: str
+) -> None:
+    """What is unpacked at the compute node says which it is, whatever its place is called."""
+    rootfs = tmp_path / "store" / "rootfs"
+    rootfs.mkdir(parents=True)
+    (rootfs.parent / "manifest").write_text("{}")
+    gone = {"no store": rootfs.parent, "no root": rootfs}.get(place)
+    process = job.start(
+        ["/bin/sh", "-c", "echo ran"],
+        rootfs=rootfs,
+        image_digest="sha256:" + "d" * 64,
+        before=lambda: shutil.rmtree(gone) if gone else None,
+    )
+
+    assert process.wait(60) == in_job.NOT_STARTED
+
+    record = CompletionRecord.model_validate(job.record)
+    assert record.image_digest == found
+    assert (record.container_started, record.runtime_usable) == (False, True)
+    assert words in str(record.message)
+    assert str(tmp_path) not in str(record.message)
+    assert job.said() == ""
 
 
 def test_output_streams_belong_to_the_program(job: Job) -> None:
@@ -231,19 +264,25 @@ def test_a_container_that_fails(job: Job, rootfs: Path, script: str, code: int) 
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize(
-    ("program", "place", "status"),
-    [("no-such-program", "", in_job.NOT_STARTED), ("sh", "nowhere", in_job.UNUSABLE)],
-)
-def test_a_container_that_does_not_start(
-    job: Job, rootfs: Path, program: str, place: str, status: int
-) -> None:
-    """Whose fault it is tells whether another compute node can help."""
-    assert job.run(program, **contained(rootfs / place)) == status
+def test_a_program_that_is_not_there_is_named(job: Job, rootfs: Path) -> None:
+    """Another compute node does not have it either."""
+    assert job.run("no-such-program", **contained(rootfs)) == in_job.NOT_STARTED
 
     assert (job.record["container_started"], job.record["exit_code"]) == (False, None)
-    assert job.record["runtime_usable"] == (status == in_job.NOT_STARTED)
-    assert (place or program) in job.record["message"]
+    assert job.record["runtime_usable"]
+    assert "no-such-program" in job.record["message"]
+
+
+@needs_bubblewrap
+def test_a_runtime_that_cannot_be_used_says_why(job: Job, tmp_path: Path) -> None:
+    """Here because the root has no place for `/proc`; another compute node may do."""
+    (tmp_path / "image" / "rootfs").mkdir(parents=True)
+
+    assert job.run("sh", **contained(tmp_path / "image" / "rootfs")) == in_job.UNUSABLE
+
+    assert (job.record["container_started"], job.record["exit_code"]) == (False, None)
+    assert not job.record["runtime_usable"]
+    assert "bwrap: " in job.record["message"]
 
 
 @needs_bubblewrap
