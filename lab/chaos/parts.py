@@ -14,12 +14,13 @@ from lab import convex, postgres, process, rabbitmq
 from lab.paths import LabPaths
 from lab.proctable import Process, belonging
 
-__all__ = ["Parts"]
+__all__ = ["LAUNCHER", "READER", "WORKER", "Parts"]
 
 COMMAND_SECONDS = 120.0
 READY_SECONDS = 60.0
 WORKER = ("daemon", "worker")
 LAUNCHER = ("agent", "launch")
+READER = ("agent", "read")
 CIRCUS = ("daemon", "start-circus")
 
 
@@ -67,12 +68,16 @@ class Parts:
 
     def freeze_worker(self) -> Process | None:
         """SIGSTOP one of AiiDA's workers; `thaw` lets it go on."""
-        found = self._find(WORKER)
+        found = self.find(WORKER)
         if not found:
             return None
         frozen = self._chance.choice(found)
-        _signal(frozen.pid, frozen.started, signal.SIGSTOP)
+        self.freeze(frozen)
         return frozen
+
+    def freeze(self, one: Process) -> None:
+        """SIGSTOP, if it still lives."""
+        _signal(one.pid, one.started, signal.SIGSTOP)
 
     def thaw(self, frozen: Process) -> None:
         """SIGCONT, if it still lives."""
@@ -80,10 +85,10 @@ class Parts:
 
     def kill_daemon(self) -> None:
         """SIGKILL AiiDA's daemon and its children at once, as the end of a service does."""
-        circus = self._find(CIRCUS)
+        circus = self.find(CIRCUS)
         of_circus = {each.pid for each in circus}
         children = [each for each in belonging(self._paths).values() if each.parent in of_circus]
-        for each in (*circus, *children, *self._find(WORKER)):
+        for each in (*circus, *children, *self.find(WORKER)):
             _signal(each.pid, each.started, signal.SIGKILL)
 
     def start_daemon(self) -> None:
@@ -123,13 +128,13 @@ class Parts:
         self.verdi("data", "byoc", "events", "replay", "--all")
 
     def _kill_one(self, words: Sequence[str]) -> bool:
-        found = self._find(words)
+        found = self.find(words)
         if found:
             one = self._chance.choice(found)
             _signal(one.pid, one.started, signal.SIGKILL)
         return bool(found)
 
-    def _find(self, words: Sequence[str]) -> list[Process]:
+    def find(self, words: Sequence[str]) -> list[Process]:
         """The lab's processes whose command line ends with these words, or has only numbers after them."""
         living = belonging(self._paths).values()
         return sorted(
