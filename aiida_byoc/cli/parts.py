@@ -72,7 +72,8 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         "agent": lambda: (
             None if has_agent(connection) else "not running; start `verdi data byoc agent run`"
         ),
-        "launcher": lambda: _launcher(connection),
+        "launcher": lambda: _process_of_agent(connection, "launcher"),
+        "reader": lambda: _process_of_agent(connection, "reader"),
         "workers": lambda: _workers(connection, broker),
         "adapter": of_adapter,
         "relay": lambda: _relay(connection),
@@ -91,8 +92,8 @@ def _has_session(connection: psycopg.Connection, application: str) -> bool:
     return connection.execute(_SESSION, (application,)).fetchone() is not None
 
 
-def _launcher(connection: psycopg.Connection) -> str | None:
-    if _has_session(connection, "byoc-launcher"):
+def _process_of_agent(connection: psycopg.Connection, name: str) -> str | None:
+    if _has_session(connection, f"byoc-{name}"):
         return None
     return "not running; the agent starts it anew, and its log says why it ended"
 

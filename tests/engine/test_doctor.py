@@ -41,6 +41,7 @@ def test_a_node_of_which_half_is_down_is_examined_all_the_same(run: Callable[...
     for name, helps in {
         "agent": "agent run",
         "launcher": "its log",
+        "reader": "its log",
         "workers": "verdi daemon start",
         "adapter": "cannot be reached",
         "profile": "init",
