@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import shlex
 from pathlib import Path
 
 import pytest
 
+from aiida_byoc.schedulers import witnesses
 from aiida_byoc.schedulers.slurm import ByocSlurmScheduler
 from aiida_byoc.schedulers.witnesses import (
     NODE,
@@ -113,6 +115,19 @@ def test_the_fence_of_a_job_stays_its_own(slurm: FakeSlurm, place: Path) -> None
 
     assert slurm.run(close_command(str(place))).returncode != 0
     assert look(slurm, place).fence == "17"
+
+
+def test_the_fence_is_not_taken_behind_the_back_of_a_submission(
+    slurm: FakeSlurm, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job would wait in Slurm's queue, and nobody know of it."""
+    monkeypatch.setattr(witnesses, "PATIENCE", 0)
+    with (place / "byoc_submit.lock").open("w") as submitting:
+        fcntl.flock(submitting, fcntl.LOCK_EX)
+        assert slurm.run(close_command(str(place))).returncode != 0
+        assert look(slurm, place).fence is None
+
+    assert slurm.run(close_command(str(place))).returncode == 0
 
 
 def test_i18_details_are_those_of_our_job(slurm: FakeSlurm) -> None:
