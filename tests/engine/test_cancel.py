@@ -21,7 +21,7 @@ from aiida_byoc.contracts.validation import validated
 from lab.process import wait_until
 from tests.engine.driving import RUN_LOG, Underway
 
-SECONDS = 5.0
+SECONDS = 10.0
 """A look, a `scancel`, and a look a second later; the rest is for a slow machine."""
 AGAIN = {"max_attempts": 3, "on": ["oom", "timeout", "node_fail", "preempted"]}
 KILLED = ["killed", "killed"]
