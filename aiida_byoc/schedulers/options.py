@@ -60,8 +60,8 @@ GRAMMAR = "#SBATCH --({})".format(
 )
 """One line of a header, whole; both bash (with `LC_ALL=C`) and Python read it."""
 
-_UNNAMED = re.compile(r'#SBATCH --job-name="(aiida-[0-9]+)"')
-"""AiiDA's name of a job: may be another profile's as well, so it identifies nothing by itself."""
+_UNNAMED = re.compile(r'#SBATCH --job-name="(aiida-(?:[0-9]+|None))"')
+"""AiiDA's name of a job: may be another profile's as well, so it identifies nothing by itself. `None` in a dry run."""
 
 _RAW = (
     "queue_name",
