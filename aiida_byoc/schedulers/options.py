@@ -89,12 +89,19 @@ class NotAskedError(ValueError):
     """A part of a job that Slurm, or the shell, is not to be asked for; the message is the part's name."""
 
 
-def job_directives(name: str, *, gpus: int | None = None) -> str:
-    """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for."""
-    lines = [f"#SBATCH --job-name={name}", "#SBATCH --dependency=singleton"]
-    if gpus:
-        lines.append(f"#SBATCH --gres=gpu:{gpus}")
-    return "\n".join(lines)
+def job_directives(
+    name: str | None = None, *, gres: str | None = None, scratch_mib: int | None = None
+) -> str:
+    """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for.
+
+    Args:
+        name: `None` for another plugin's job, which has none.
+        gres: generic resources on each node, as sbatch(1) wants them.
+        scratch_mib: disk space on each node, MiB.
+    """
+    singleton = "singleton" if name else None
+    asked = {"job-name": name, "dependency": singleton, "gres": gres, "tmp": scratch_mib}
+    return "\n".join(f"#SBATCH --{option}={value}" for option, value in asked.items() if value)
 
 
 def job_name(directives: str) -> str:
