@@ -61,19 +61,24 @@ def _container(
     command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the in-job program is told."""
-    workload = command.container
+    workload, shape = command.container, command.resource_shape
     container = Container(
         rootfs=rootfs,
-        memory_mib=command.resource_shape.memory_mib,
+        memory_mib=shape.memory_mib,
         processes=placement.processes,
         network=workload.network == "host",
-        gpus=command.resource_shape.gpus or 0,
+        gpus=shape.gpus or 0,
+        scratch=shape.scratch_mib is not None,
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     return {
         "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
         "rootfs": rootfs,
         "processes": container.processes,
+        "gpus": container.gpus,
+        "scratch": {"mib": shape.scratch_mib, "place": placement.scratch}
+        if shape.scratch_mib
+        else None,
         "argv": workload.argv,
         "env": env,
         "outputs": [each.model_dump() for each in workload.outputs],
