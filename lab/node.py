@@ -51,6 +51,9 @@ runtime = "bubblewrap"
 cpu = 4
 memory_mib = 4096
 walltime_seconds = 3600
+gpus = 2
+nodes = 2
+scratch_mib = 1024
 attempts = 3
 
 [queues.{queue}]

@@ -26,6 +26,12 @@ DRAIN_SECONDS = 10.0
 # CgroupPlugin: slurmd initialises one even if nothing uses it, and finds none on some machines.
 CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
+# Nobody looks into the files: to Slurm a GPU is the device file that a job may open.
+GPUS = 2
+GRES_CONF = "Name=gpu Type=a100 File={home}/gpu[0-{last}]\n"
+
+SCRATCH_MIB = 65536
+
 # cred_expire: a requeued job waits that long. The scheduler's intervals make a short job start
 # within a second. config_overrides: the nodes may claim more than the machine has.
 SLURM_CONF = """\
@@ -73,7 +79,8 @@ CompleteWait=0
 MinJobAge=300
 MaxJobCount=20000
 PropagateResourceLimits=NONE
-NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} State=UNKNOWN
+GresTypes=gpu
+NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} TmpDisk={scratch_mib} Gres=gpu:a100:{gpus} State=UNKNOWN
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}]
 PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=100
 PartitionName=main Default=YES PriorityTier=1
@@ -181,6 +188,9 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
     ports = paths.ports("slurm", 1 + nodes)
     (_run(paths) / "slurmd").mkdir(exist_ok=True)
     (home / "cgroup.conf").write_text(CGROUP_CONF)
+    for number in range(GPUS):
+        (home / f"gpu{number}").touch()
+    (home / "gres.conf").write_text(GRES_CONF.format(home=home, last=GPUS - 1))
     _install_epilog(home / "epilog.sh")
     if (
         os.geteuid() == 0
@@ -202,6 +212,8 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
             last_port=ports[-1],
             nodes=nodes,
             cpus=cpus,
+            gpus=GPUS,
+            scratch_mib=SCRATCH_MIB,
             memory_mib=memory_mib,
         )
     )

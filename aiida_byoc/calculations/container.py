@@ -26,6 +26,18 @@ from aiida_byoc.schedulers.slurm import CANCELLED, PREEMPTED, REFUSED
 
 __all__ = ["ContainerJob"]
 
+_NO_OPTIONS = (
+    "additional_retrieve",
+    "additional_retrieve_list",
+    "append_text",
+    "environment_variables",
+    "environment_variables_double_quotes",
+    "filename_stdin",
+    "mpirun_extra_params",
+    "prepend_text",
+)
+"""AiiDA's options that put text into the script, or fetch files from anywhere: nobody needs them here."""
+
 
 class ContainerJob(EmitsExecutionEvents, ShellJob):
     """Run one container through Slurm and keep what it declared."""
@@ -51,6 +63,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"
         for name in ("arguments", "outputs", "parser"):
             del spec.inputs[name]
+        for name in _NO_OPTIONS:
+            del spec.inputs["metadata"]["options"][name]
         spec.output(
             "record", valid_type=Dict, required=False, help="The completion record of the job."
         )

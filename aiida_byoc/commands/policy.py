@@ -10,12 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AfterValidator, Field, ValidationError
 
 from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
@@ -25,6 +20,7 @@ from aiida_byoc.commands.image_policy import (
     check_repositories,
     resolved_image,
 )
+from aiida_byoc.commands.queues import Ceilings, Queue, RuntimeName, over_the_ceilings
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
     ContainerWorkload,
@@ -35,52 +31,12 @@ from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
-from aiida_byoc.runtimes import RUNTIMES
 
 __all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement"]
-
-SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""A partition, account or QOS: goes into the job script, so nothing that a shell could read otherwise."""
 
 
 class PolicyError(Exception):
     """The policy file is missing or wrong; the message is for the node's owner."""
-
-
-class Ceilings(Table):
-    """The most that one job may ask for."""
-
-    cpu: int = Field(ge=1)
-    memory_mib: int = Field(ge=1)
-    walltime_seconds: int = Field(ge=1)
-    gpus: int = Field(ge=0, default=0)
-    nodes: int = Field(ge=1, default=1)
-    attempts: int = Field(ge=1, default=1)
-    processes: int = Field(ge=1, default=4096)
-    """Processes and threads in one container; not asked for, every container gets so many."""
-
-
-def _known_runtime(name: str) -> str:
-    if name not in RUNTIMES:
-        raise ValueError(f"{name!r} is unknown; use one of {', '.join(RUNTIMES)}")
-    return name
-
-
-RuntimeName = Annotated[str, AfterValidator(_known_runtime)]
-
-
-class Queue(Table):
-    """One queue of the policy: a partition, the accounts and QOS that may be named with it, and what its jobs get."""
-
-    partition: SlurmWord
-    runtime: RuntimeName | None = None
-    """`None`: the policy's."""
-    network: bool = False
-    """Whether a job may ask for the machine's network."""
-    accounts: dict[Name, SlurmWord] = {}
-    qos: dict[Name, SlurmWord] = {}
-    default_account: SlurmWord | None = None
-    default_qos: SlurmWord | None = None
 
 
 class Placement(Table):
@@ -92,10 +48,12 @@ class Placement(Table):
     partition: str
     account: str | None = None
     qos: str | None = None
+    gres: str = "gpu"
     image_digest: str
     pull: PullFrom | None = None
     runtime: str
     processes: int = 4096
+    scratch: str | None = None
     data: Caps = Caps()
 
 
@@ -105,6 +63,7 @@ class WorkchainPlacement(Table):
     partition: str
     account: str | None = None
     qos: str | None = None
+    gres: str = "gpu"
     codes: list[str]
     defaults: dict[str, Any]
     options: list[str]
@@ -155,7 +114,7 @@ class Policy(Table):
         """Decide where the command runs; raise a problem that names each field at fault."""
         self.serve(command.tenant_id)
         errors = [
-            *self._over_the_ceilings(command),
+            *over_the_ceilings(command, self._ceilings(command)),
             *self._unknown_entries(command),
             *self._unfit_work_chain(command),
             *self._ungranted(command),
@@ -174,6 +133,7 @@ class Policy(Table):
             if profile.account
             else queue.default_account,
             "qos": queue.qos[profile.qos] if profile.qos else queue.default_qos,
+            "gres": queue.gres,
         }
         if isinstance(workload, WorkchainWorkload):
             approved = self.workchains[workload.entry_point]
@@ -184,35 +144,14 @@ class Policy(Table):
             image_digest=digest,
             pull=pull,
             runtime=queue.runtime or self.runtime,
-            processes=self.ceilings.processes,
+            processes=self._ceilings(command).processes,
+            scratch=queue.scratch,
             data=self.data.caps(),
         )
 
-    def _over_the_ceilings(self, command: SubmitJobCommand) -> list[FieldError]:
-        shape = command.resource_shape
-        asked = {
-            "resource_shape.cpu": (shape.cpu, self.ceilings.cpu),
-            "resource_shape.memory_mib": (shape.memory_mib, self.ceilings.memory_mib),
-            "resource_shape.walltime_seconds": (
-                shape.walltime_seconds,
-                self.ceilings.walltime_seconds,
-            ),
-            "resource_shape.gpus": (shape.gpus or 0, self.ceilings.gpus),
-            "resource_shape.nodes": (shape.nodes, self.ceilings.nodes),
-            "retry_policy.max_attempts": (
-                command.retry_policy.max_attempts,
-                self.ceilings.attempts,
-            ),
-        }
-        return [
-            FieldError(
-                field=field,
-                message=f"exceeds the node's ceiling of {ceiling}",
-                remedy=f"ask for at most {ceiling}",
-            )
-            for field, (value, ceiling) in asked.items()
-            if value > ceiling
-        ]
+    def _ceilings(self, command: SubmitJobCommand) -> Ceilings:
+        queue = self.queues.get(command.execution_profile.queue_name)
+        return queue.most(self.ceilings) if queue else self.ceilings
 
     def _unknown_entries(self, command: SubmitJobCommand) -> list[FieldError]:
         profile = command.execution_profile

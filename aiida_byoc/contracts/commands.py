@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
 
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
 from aiida_byoc.contracts.files import (
@@ -70,6 +70,12 @@ class ExecutionProfile(Order):
     account: Name | None = None
 
 
+def _divides_cpu(tasks: int, others: ValidationInfo) -> int:
+    if others.data.get("cpu", tasks) % tasks:
+        raise ValueError("must divide cpu: every task gets as many processors")
+    return tasks
+
+
 class ResourceShape(Order):
     """What one attempt may use. Positive integers; the node's policy sets the ceilings."""
 
@@ -78,6 +84,15 @@ class ResourceShape(Order):
     walltime_seconds: Annotated[int, Field(ge=1, le=31_536_000, description="limit per attempt, s")]
     gpus: Annotated[int, Field(ge=1, le=64, description="GPUs per node")] | None = None
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    tasks_per_node: Annotated[
+        int,
+        Field(ge=1, le=4096, description="containers on each node, which share `cpu` evenly"),
+        AfterValidator(_divides_cpu),
+    ] = 1
+    scratch_mib: (
+        Annotated[int, Field(ge=1, le=2**30, description="space on each node's own disk, MiB")]
+        | None
+    ) = None
 
 
 _IMAGE = (

@@ -8,6 +8,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     GATE_FD,
     GID,
     GPU_DEVICE,
+    LOCAL_SCRATCH,
     RESOLVER_FILE,
     SLURM_JOB,
     STATUS_FD,
@@ -36,6 +37,8 @@ def launch(container: Container) -> Launch:
         granted.append("--unshare-net")
     if container.gpus:
         granted += [["--dev-bind", GPU_DEVICE, GPU_DEVICE], "--ro-bind", "/sys", "/sys"]
+    if container.scratch:
+        granted += ["--bind", LOCAL_SCRATCH, "/scratch"]
     return Launch(
         programs=PROGRAMS,
         command=[

@@ -22,6 +22,7 @@ class Container:
         processes: how many processes and threads there may be at a time.
         network: the machine's network instead of none.
         gpus: how many GPUs Slurm has given to the job.
+        scratch: whether the job has scratch space, at `/scratch`.
     """
 
     rootfs: str
@@ -29,6 +30,7 @@ class Container:
     processes: int = 4096
     network: bool = False
     gpus: int = 0
+    scratch: bool = False
 
     @property
     def tmp_bytes(self) -> int:

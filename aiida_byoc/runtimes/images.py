@@ -45,7 +45,7 @@ __all__ = [
 
 ROOTFS, FILES = "rootfs", "files"
 DRAFT, OLD = ".draft-", ".old-"
-_MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "work")
+_MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "work", "scratch")
 _FILES_TO_MOUNT = ("etc/hosts", "etc/resolv.conf")
 """What the machine's network is found by, for a job that gets it."""
 

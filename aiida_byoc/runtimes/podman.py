@@ -14,6 +14,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     DIRECTORY,
     ENVIRONMENT,
     GID,
+    LOCAL_SCRATCH,
     OPEN_FILES,
     PATH,
     PIDFILE,
@@ -71,6 +72,8 @@ def launch(container: Container) -> Launch:
     )
     if container.gpus:
         granted.append("--device=nvidia.com/gpu=all")
+    if container.scratch:
+        granted.append(f"--volume={LOCAL_SCRATCH}:/scratch")
     return Launch(
         programs=PROGRAMS,
         command=[

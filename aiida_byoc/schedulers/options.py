@@ -60,8 +60,8 @@ GRAMMAR = "#SBATCH --({})".format(
 )
 """One line of a header, whole; both bash (with `LC_ALL=C`) and Python read it."""
 
-_UNNAMED = re.compile(r'#SBATCH --job-name="(aiida-[0-9]+)"')
-"""AiiDA's name of a job: may be another profile's as well, so it identifies nothing by itself."""
+_UNNAMED = re.compile(r'#SBATCH --job-name="(aiida-(?:[0-9]+|None))"')
+"""AiiDA's name of a job: may be another profile's as well, so it identifies nothing by itself. `None` in a dry run."""
 
 _RAW = (
     "queue_name",
@@ -89,12 +89,19 @@ class NotAskedError(ValueError):
     """A part of a job that Slurm, or the shell, is not to be asked for; the message is the part's name."""
 
 
-def job_directives(name: str, *, gpus: int | None = None) -> str:
-    """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for."""
-    lines = [f"#SBATCH --job-name={name}", "#SBATCH --dependency=singleton"]
-    if gpus:
-        lines.append(f"#SBATCH --gres=gpu:{gpus}")
-    return "\n".join(lines)
+def job_directives(
+    name: str | None = None, *, gres: str | None = None, scratch_mib: int | None = None
+) -> str:
+    """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for.
+
+    Args:
+        name: `None` for another plugin's job, which has none.
+        gres: generic resources on each node, as sbatch(1) wants them.
+        scratch_mib: disk space on each node, MiB.
+    """
+    singleton = "singleton" if name else None
+    asked = {"job-name": name, "dependency": singleton, "gres": gres, "tmp": scratch_mib}
+    return "\n".join(f"#SBATCH --{option}={value}" for option, value in asked.items() if value)
 
 
 def job_name(directives: str) -> str:

@@ -23,6 +23,7 @@ from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.workflows.accepted import AcceptedWork
 from aiida_byoc.workflows.ports import PortError, inputs_of_json, put
+from aiida_byoc.workflows.resources import scheduler_options
 
 __all__ = ["ApprovedWorkChain"]
 
@@ -125,7 +126,7 @@ def _inputs(
         put(values, place, value)
     inputs = inputs_of_json(process.spec().inputs, values, codes=placement.codes)
     for place in placement.options:
-        put(inputs, place, _options(command, placement), wins=True)
+        put(inputs, place, scheduler_options(command.resource_shape, placement), wins=True)
     return inputs
 
 
@@ -133,23 +134,6 @@ def _workload(command: SubmitJobCommand) -> WorkchainWorkload:
     if not isinstance(command.workload, WorkchainWorkload):
         raise TypeError(f"the workload is a {command.workload.kind}")
     return command.workload
-
-
-def _options(command: SubmitJobCommand, placement: WorkchainPlacement) -> dict[str, Any]:
-    """The command's shape and place in the words of a calculation's `metadata.options`."""
-    shape = command.resource_shape
-    options: dict[str, Any] = {
-        "resources": {
-            "num_machines": shape.nodes,
-            "num_mpiprocs_per_machine": 1,
-            "num_cores_per_mpiproc": shape.cpu,
-        },
-        "max_memory_kb": shape.memory_mib * 1024,
-        "max_wallclock_seconds": shape.walltime_seconds,
-        "queue_name": placement.partition,
-    }
-    named = {"account": placement.account, "qos": placement.qos}
-    return options | {name: value for name, value in named.items() if value}
 
 
 def _copied(value: Any) -> Any:

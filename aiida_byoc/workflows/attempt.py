@@ -13,7 +13,7 @@ from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
 from aiida_byoc.runtimes.in_job import WORK
-from aiida_byoc.schedulers.options import job_directives
+from aiida_byoc.workflows.resources import scheduler_options
 
 __all__ = ["attempt_inputs"]
 
@@ -46,7 +46,13 @@ def attempt_inputs(
         "submission_id": submission_id,
         "attempt": number,
         "job_name": name,
-        "metadata": {"options": _options(command, placement, name)},
+        "metadata": {
+            "options": {
+                **scheduler_options(command.resource_shape, placement, name=name),
+                "import_sys_environment": False,
+                "withmpi": False,
+            }
+        },
         **_input_files(workload.inputs),
     }
 
@@ -55,19 +61,24 @@ def _container(
     command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the in-job program is told."""
-    workload = command.container
+    workload, shape = command.container, command.resource_shape
     container = Container(
         rootfs=rootfs,
-        memory_mib=command.resource_shape.memory_mib,
+        memory_mib=shape.memory_mib,
         processes=placement.processes,
         network=workload.network == "host",
-        gpus=command.resource_shape.gpus or 0,
+        gpus=shape.gpus or 0,
+        scratch=shape.scratch_mib is not None,
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     return {
         "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
         "rootfs": rootfs,
         "processes": container.processes,
+        "gpus": container.gpus,
+        "scratch": {"mib": shape.scratch_mib, "place": placement.scratch}
+        if shape.scratch_mib
+        else None,
         "argv": workload.argv,
         "env": env,
         "outputs": [each.model_dump() for each in workload.outputs],
@@ -75,28 +86,6 @@ def _container(
         "image_digest": placement.image_digest,
         "caps": placement.data.model_dump(mode="json"),
     }
-
-
-def _options(command: SubmitJobCommand, placement: Placement, name: str) -> dict[str, Any]:
-    """What Slurm is asked for."""
-    shape = command.resource_shape
-    options: dict[str, Any] = {
-        "resources": {
-            "num_machines": shape.nodes,
-            "num_mpiprocs_per_machine": 1,
-            "num_cores_per_mpiproc": shape.cpu,
-        },
-        "max_memory_kb": shape.memory_mib * 1024,
-        "max_wallclock_seconds": shape.walltime_seconds,
-        "queue_name": placement.partition,
-        "import_sys_environment": False,
-        "withmpi": False,
-        "custom_scheduler_commands": job_directives(name, gpus=shape.gpus),
-    }
-    for option in ("account", "qos"):
-        if getattr(placement, option):
-            options[option] = getattr(placement, option)
-    return options
 
 
 def _input_files(inputs: Sequence[InputFile]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class Node:
 
     def accept(self, *argv: str, **changes: Any) -> str:
         """Put a job into the ledger; return its submission id."""
+        placed = changes.pop("placed", {})
         command: dict[str, Any] = {
             "schema_version": "1",
             "tenant_id": "acme",
@@ -117,10 +118,13 @@ class Node:
             },
         }
         placement = Placement(
-            partition="main",
-            image_digest=changes.get("placement", self.digest),
-            runtime="bubblewrap",
-            data=Caps(**changes.pop("caps", {})),
+            **{
+                "partition": "main",
+                "image_digest": changes.get("placement", self.digest),
+                "runtime": "bubblewrap",
+                "data": Caps(**changes.pop("caps", {})),
+                **placed,
+            }
         )
         acceptance, _ = ledger.accept(
             self.connection,

@@ -13,6 +13,7 @@ from aiida.common.datastructures import CalcJobState
 from aiida.engine.utils import instantiate_process
 
 from aiida_byoc.calculations.container import ContainerJob
+from aiida_byoc.workflows.attempt import attempt_inputs
 from tests.engine.driving import RUN_LOG, Underway
 
 RUN_ONCE = ("sh", "-c", f"{RUN_LOG}; sleep 1")
@@ -135,7 +136,16 @@ def test_a_worker_that_dies_after_the_upload_loses_no_output(node: Any) -> None:
     chain = node.load(node.launch(node.accept("true")))
     chain.setup()
     chain.unpack_image()
-    attempt = instantiate_process(node.runner, ContainerJob, **chain._attempt(1))
+    inputs = attempt_inputs(
+        chain.command,
+        chain._placement(),
+        submission_id=chain.submission_id,
+        number=1,
+        rootfs=chain.ctx.rootfs,
+        image_env=chain.ctx.image_env,
+        code=chain.inputs["code"],
+    )
+    attempt = instantiate_process(node.runner, ContainerJob, **inputs)
     node.runner.persister.save_checkpoint(attempt)
     attempt.node.set_remote_workdir("/somewhere")
 

@@ -11,9 +11,11 @@ import time
 
 from . import RUNTIME
 from .ending import Ending, ask, ending
+from .environment import environment
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, Placeholders, scratch
+from .scratch import Scratch
 from .streams import Streams
 
 _AFTERWARDS_SECONDS = 60
@@ -26,7 +28,10 @@ class Container:
     def __init__(self, specification):
         self._specification = specification
         self._launch = specification["runtime"]
+        self._env = environment(specification)
+        self._scratch = Scratch(specification.get("scratch"))
         self._words = Placeholders(specification["rootfs"], specification["processes"])
+        self._words.name(local_scratch=self._scratch.path)
         self._process = None
         self._child = None
 
@@ -57,6 +62,7 @@ class Container:
             self._clean_up()
             wait_for_orphans()
             streams.finish()
+            self._scratch.remove()
             count.close()
         return ending(self._launch, self._specification["argv"][0], facts, returned)
 
@@ -94,6 +100,7 @@ class Container:
 
     def _prepare(self):
         os.makedirs(RUNTIME, mode=0o700, exist_ok=True)
+        self._scratch.make()
         if self._needs_scratch:
             os.makedirs(scratch(), mode=0o700, exist_ok=True)
             if os.lstat(scratch()).st_uid != os.geteuid():
@@ -102,7 +109,7 @@ class Container:
             _write_private(self._words.text(path), self._words.text(text))
         form = self._launch["env_line"]
         if form:
-            lines = [_line(form, *each) for each in self._specification["env"].items()]
+            lines = [_line(form, *each) for each in self._env.items()]
             _write_private(self._words.text(ENVIRONMENT), "".join(lines))
 
     def _start(self, descriptors, streams):
@@ -114,7 +121,7 @@ class Container:
         command[0] = shutil.which(command[0]) or command[0]
         return subprocess.Popen(
             command,
-            env=self._specification["env"] if own is None else self._words.env(own),
+            env=self._env if own is None else self._words.env(own),
             stdin=subprocess.DEVNULL,
             stdout=streams.out,
             stderr=streams.err,

@@ -70,6 +70,7 @@ def test_defaults_stand_in_for_what_is_not_named(tmp_path: Path) -> None:
             3600,
         ),
         ("resource_shape.gpus", {"resource_shape": {**SHAPE, "gpus": 1}}, 0),
+        ("resource_shape.scratch_mib", {"resource_shape": {**SHAPE, "scratch_mib": 1}}, 0),
         ("resource_shape.nodes", {"resource_shape": {**SHAPE, "nodes": 2}}, 1),
         ("retry_policy.max_attempts", {"retry_policy": {"max_attempts": 2, "on": ["oom"]}}, 1),
     ],
@@ -81,7 +82,8 @@ def test_every_ceiling_holds_and_is_told(
 
     assert problem.kind.name == "policy-refused"
     (error,) = problem.errors
-    assert (error.field, error.remedy) == (field, f"ask for at most {ceiling}")
+    remedy = f"ask for at most {ceiling}" if ceiling else "leave it out"
+    assert (error.field, error.remedy) == (field, remedy)
     assert field in problem.detail
 
 
@@ -90,6 +92,7 @@ def test_every_ceiling_holds_and_is_told(
     [
         ("gpus", 2, {"resource_shape": {**SHAPE, "gpus": 2}}),
         ("nodes", 3, {"resource_shape": {**SHAPE, "nodes": 3}}),
+        ("scratch_mib", 9, {"resource_shape": {**SHAPE, "scratch_mib": 9}}),
         ("attempts", 3, {"retry_policy": {"max_attempts": 3, "on": ["oom"]}}),
     ],
 )
@@ -99,6 +102,56 @@ def test_a_ceiling_can_be_raised(
     policy = read(tmp_path, POLICY.replace("cpu = 4\n", f"cpu = 4\n{name} = {value}\n"))
 
     assert policy.place(submit(**changes)).partition == "batch"
+
+
+@pytest.mark.parametrize(("ceiling", "most"), [("cpu = 8", 8), ("cpu = 2", 2), ("nodes = 3", 4)])
+def test_a_queue_may_have_ceilings_of_its_own(tmp_path: Path, ceiling: str, most: int) -> None:
+    """More than the node's, or less; what it does not name stays the node's."""
+    policy = read(tmp_path, f"{POLICY}\n[queues.night.ceilings]\n{ceiling}\n")
+    night = {"execution_profile": {"queue_name": "night"}}
+
+    assert policy.place(submit(**night, resource_shape={**SHAPE, "cpu": most}))
+    (error,) = refusal(policy, **night, resource_shape={**SHAPE, "cpu": most + 1}).errors
+    assert (error.field, error.remedy) == ("resource_shape.cpu", f"ask for at most {most}")
+    (error,) = refusal(policy, resource_shape={**SHAPE, "cpu": 5}).errors
+    assert error.remedy == "ask for at most 4"
+
+
+def test_a_queue_says_how_many_processes_its_containers_get(tmp_path: Path) -> None:
+    policy = read(tmp_path, f"{POLICY}\n[queues.night.ceilings]\nprocesses = 7\n")
+
+    assert policy.place(submit(execution_profile={"queue_name": "night"})).processes == 7
+    assert policy.place(submit()).processes == 4096
+
+
+def test_a_queue_names_its_gpus_and_its_scratch(tmp_path: Path) -> None:
+    own = 'gres = "gpu:a100"\nscratch = "/local/scratch"\n'
+    policy = read(tmp_path, POLICY.replace("[queues.night]\n", f"[queues.night]\n{own}"))
+
+    placed = policy.place(submit(execution_profile={"queue_name": "night"}))
+
+    assert (placed.gres, placed.scratch) == ("gpu:a100", "/local/scratch")
+    assert (policy.place(submit()).gres, policy.place(submit()).scratch) == ("gpu", None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'gres = "gpu:2"\ngres_ = 1',
+        'gres = "gpu:a100:2"',
+        'gres = "license"',
+        'gres = "gpu\\n#SBATCH"',
+        'scratch = "local"',
+        'scratch = "/local/../etc"',
+        'scratch = "/"',
+        'scratch = "/a b"',
+    ],
+)
+def test_a_queue_that_slurm_or_a_shell_could_misread_is_no_policy(
+    tmp_path: Path, line: str
+) -> None:
+    with pytest.raises(PolicyError, match=r"queues\.night\.(gres|scratch)"):
+        read(tmp_path, POLICY.replace("[queues.night]\n", f"[queues.night]\n{line}\n"))
 
 
 def test_a_queue_may_have_a_runtime_of_its_own(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ OPTIONS = [
     "--mem=128",
     "--job-name=b-0123-1",
     "--dependency=singleton",
-    "--gres=gpu:1",
+    "--gres=gpu:a100:1",
+    "--tmp=1024",
 ]
 HEADER = "\n".join(f"#SBATCH {option}" for option in OPTIONS)
 RUN = f"exec /usr/bin/python3 -m {PROGRAM} > stdout 2> stderr"
@@ -70,7 +71,7 @@ def template(**changes: Any) -> JobTemplate:
         num_machines=1, num_mpiprocs_per_machine=1, num_cores_per_mpiproc=2
     )
     job.max_wallclock_seconds, job.max_memory_kb = 86405, 128 * 1024
-    job.custom_scheduler_commands = job_directives("b-0123-1", gpus=1)
+    job.custom_scheduler_commands = job_directives("b-0123-1", gres="gpu:a100:1", scratch_mib=1024)
     job.codes_info, job.codes_run_mode = [code()], CodeRunMode.SERIAL
     for name, change in changes.items():
         job[name] = change

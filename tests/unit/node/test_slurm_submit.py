@@ -199,5 +199,6 @@ def test_directives_name_the_attempt_and_allow_one_of_it() -> None:
         "#SBATCH --job-name=b-1",
         "#SBATCH --dependency=singleton",
     ]
-    assert job_directives("b-1", gpus=2).splitlines()[-1] == "#SBATCH --gres=gpu:2"
-    assert job_name(job_directives("b-1", gpus=2)) == "b-1"
+    asked = job_directives("b-1", gres="gpu:2", scratch_mib=7)
+    assert asked.splitlines()[2:] == ["#SBATCH --gres=gpu:2", "#SBATCH --tmp=7"]
+    assert job_name(asked) == "b-1"

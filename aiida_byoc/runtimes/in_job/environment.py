@@ -1,0 +1,30 @@
+"""The container's environment: what the command and its image say, and the few things that only the job knows."""
+
+import os
+
+SCRATCH_INSIDE = "/scratch"
+"""Where the container finds its scratch space."""
+
+GPU_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ROCR_VISIBLE_DEVICES",
+    "SLURM_JOB_GPUS",
+    "ZE_AFFINITY_MASK",
+)
+"""Which GPUs are the job's, in the words of their makers and of Slurm (gres.conf(5))."""
+
+
+def environment(specification):
+    """The variables of the container; the job's own win over what anybody wrote."""
+    given = dict(specification["env"])
+    if specification.get("gpus"):
+        given.update(_of_the_job(GPU_VARIABLES))
+    if specification.get("scratch"):
+        given["BYOC_SCRATCH"] = SCRATCH_INSIDE
+        given["BYOC_SCRATCH_MIB"] = str(specification["scratch"]["mib"])
+    return given
+
+
+def _of_the_job(names):
+    return {name: os.environ[name] for name in names if name in os.environ}
