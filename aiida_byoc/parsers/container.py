@@ -88,7 +88,7 @@ class ContainerParser(Parser):
             return self._exit("ERROR_IMAGE_MISMATCH", reason=record.message)
         return None
 
-    def _fault(self, record: CompletionRecord) -> ExitCode | None:
+    def _fault(self, record: CompletionRecord) -> ExitCode:
         """The exit code of a true record: what hides the others comes first."""
         if not record.runtime_usable:
             return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
