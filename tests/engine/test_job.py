@@ -165,7 +165,7 @@ def test_an_image_that_is_not_in_the_store_fails_the_job(node: Any) -> None:
     node.run(submission)
 
     events = node.events(submission)
-    assert events[-1]["error"]["code"] == "image_unavailable"
+    assert events[-1]["error"]["code"] == "image_missing"
     assert "scheduler" not in events[-1]
 
 

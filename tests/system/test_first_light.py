@@ -179,7 +179,7 @@ def test_an_approved_image_that_is_not_there_is_told(acme: Any) -> None:
 
     projection = acme.wait(command["job_id"])
 
-    assert projection["error"]["code"] == "image_unavailable"
+    assert projection["error"]["code"] == "image_missing"
 
 
 def test_many_jobs_at_once_all_end_once(acme: Any, database: psycopg.Connection) -> None:
