@@ -18,6 +18,7 @@ from aiida_byoc.runtimes import Launch, in_job
 __all__ = ["SLURM", "Job"]
 
 SLURM = {
+    "SLURM_CLUSTER_NAME": f"unit{os.getpid()}",
     "SLURM_JOB_ID": "17",
     "SLURM_JOB_NAME": "b-1",
     "SLURMD_NODENAME": "c1",
