@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiida_byoc.runtimes import RUNTIMES, Container
+from aiida_byoc import runtimes
+from aiida_byoc.runtimes import Container
 from aiida_byoc.runtimes.images import ImageStore
 from lab import image
 from lab.paths import LabPaths
@@ -21,8 +22,11 @@ from lab.process import wait_until
 from tests.engine.driving import run
 from tests.unit.node.inside import Job
 
-__all__ = ["PYTHON", "Batch", "Site", "left_of", "sites"]
+__all__ = ["MEMORY_MIB", "PYTHON", "RUNTIMES", "USERS", "Batch", "Site", "left_of", "sites"]
 
+RUNTIMES = ("bubblewrap", "charliecloud", "podman")
+"""Those that Debian has."""
+USERS = ("me", "other") if os.geteuid() == 0 else ("me",)
 PYTHON = "/usr/bin/python3"
 MEMORY_MIB = 128
 SCRIPT = f"#!/bin/bash\nexec {PYTHON} -B -m byoc_in_job\n"
@@ -49,7 +53,7 @@ class Site:
         for name, text in options.pop("files", {}).items():
             (directory / "work" / name).write_text(text)
             (directory / "work" / name).chmod(0o755)
-        launch = RUNTIMES[runtime].launch(
+        launch = runtimes.RUNTIMES[runtime].launch(
             Container(rootfs=str(rootfs), memory_mib=MEMORY_MIB, **granted)
         )
         options.setdefault("env", {"PATH": "/usr/bin", "HOME": "/work"})

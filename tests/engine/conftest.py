@@ -35,6 +35,7 @@ from aiida_byoc.node import NodeSettings
 from aiida_byoc.runtimes.images import ImageStore
 from lab import image, postgres, slurm
 from lab.paths import LabPaths
+from tests.engine.batch import RUNTIMES, USERS, Site, sites
 from tests.labs import scratch_lab
 
 NODE_ID = "engine-node"
@@ -248,6 +249,24 @@ def node(profile: Any, computer: Computer, built: image.Image, paths: LabPaths) 
         dispatched=dispatched,
     )
     connection.close()
+
+
+@pytest.fixture(scope="session")
+def users(paths: LabPaths, cluster: slurm.Slurm, built: image.Image) -> dict[str, Site]:
+    """The lab's users: `me`, and with root's help an `other`."""
+    return dict(zip(USERS, sites(paths, built).values(), strict=True))
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each of the runtimes."""
+    return str(request.param)
+
+
+@pytest.fixture(params=USERS)
+def site(request: pytest.FixtureRequest, users: dict[str, Site]) -> Site:
+    """Each of the users."""
+    return users[request.param]
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from aiida_byoc.runtimes import in_job
-from lab import image, slurm
+from lab import slurm
 from lab.paths import LabPaths
 from lab.process import wait_until
-from tests.engine.batch import Site, left_of, sites
+from tests.engine.batch import RUNTIMES, Site, left_of
 
-RUNTIMES = ("bubblewrap", "charliecloud", "podman")
-USERS = ("me", "other") if os.geteuid() == 0 else ("me",)
 ADDED = {"bubblewrap": {"PWD"}, "charliecloud": {"CH_RUNNING"}, "podman": {"HOSTNAME"}}
 """Variables that a runtime adds to those that are asked for."""
 
@@ -39,24 +37,6 @@ sys.exit(5)
 HOSTILE = ["", "a b", "$(id)", "'", '"', "\\", "*", "{status_fd}", "--", "-n", "ä"]
 
 _durations = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def users(paths: LabPaths, cluster: slurm.Slurm, built: image.Image) -> dict[str, Site]:
-    """The lab's users: `me`, and with root's help an `other`."""
-    return dict(zip(USERS, sites(paths, built).values(), strict=True))
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
-    """Each of the runtimes."""
-    return str(request.param)
-
-
-@pytest.fixture(params=USERS)
-def site(request: pytest.FixtureRequest, users: dict[str, Site]) -> Site:
-    """Each of the users."""
-    return users[request.param]
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from .ending import Ending, ask, ending
 from .environment import environment
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
-from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, Placeholders, scratch
+from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, SECCOMP, Placeholders, scratch
 from .scratch import Scratch
+from .seccomp import tightened_profile
 from .streams import Streams
 
 _AFTERWARDS_SECONDS = 60
@@ -107,6 +108,10 @@ class Container:
                 raise PermissionError("{} belongs to another user".format(scratch()))
         for path, text in self._launch["files"].items():
             _write_private(self._words.text(path), self._words.text(text))
+        if SECCOMP in json.dumps(self._launch):
+            profile, path = tightened_profile(), os.path.abspath(os.path.join(RUNTIME, "seccomp"))
+            self._words.name(seccomp=path if profile else None)
+            _write_private(path, profile or "")
         form = self._launch["env_line"]
         if form:
             lines = [_line(form, *each) for each in self._env.items()]

@@ -43,6 +43,8 @@ RESOLVER_FILE = "{resolver_file}"
 """Each of the machine's files that the network's names are found by, as far as the image has a place for it."""
 GPU_DEVICE = "{gpu_device}"
 """Each device file of the machine's GPUs; which of them are the job's, Slurm sees to."""
+SECCOMP = "{seccomp}"
+"""podman's seccomp profile, tightened; not at all where the machine has none."""
 AS_ROOT = "{as_root}"
 """Once if the job's user is root, not at all otherwise; the word itself is dropped."""
 WITH_SUBORDINATES = "{with_subordinates}"
@@ -103,10 +105,10 @@ class Placeholders:
         for name, number in ids.items():
             self._values[name] = [str(number or _NOBODY)]
 
-    def name(self, **descriptors):
-        """Add descriptors that are known now."""
-        for name, number in descriptors.items():
-            self._values["{" + name + "}"] = [str(number)]
+    def name(self, **known):
+        """Add what is known only now: a value, or none at all."""
+        for name, value in known.items():
+            self._values["{" + name + "}"] = [] if value is None else [str(value)]
 
     def text(self, text):
         """A text with its placeholders replaced."""
@@ -134,7 +136,7 @@ class Placeholders:
         return values[0] if values else name
 
 
-_SEVERAL = {AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
+_SEVERAL = {SECCOMP, AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
 
 
 def _is_plain_file(path):

@@ -22,6 +22,7 @@ EMPTY = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
 """The digest of an image of these tests that has no manifest of its own."""
 
 SLURM = {
+    "SLURM_CLUSTER_NAME": f"unit{os.getpid()}",
     "SLURM_JOB_ID": "17",
     "SLURM_JOB_NAME": "b-1",
     "SLURMD_NODENAME": "c1",
