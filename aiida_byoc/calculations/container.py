@@ -156,6 +156,9 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         specification = {
             "submission_id": self.submission_id,
             "attempt": self.inputs["attempt"],
+            "job_name": self.inputs["job_name"],
+            "news": in_job.NEWS,
+            "progress_seconds": 10.0,  # of attempts that an older version made
             **{name: container[name] for name in container if name != "image"},
         }
         with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:
