@@ -116,12 +116,9 @@ class _Watch:
             self._resume()
             self._record(info)
             return Verdict(finding=Finding.WAIT)
-        seen = evidence(
-            await self._execute(
-                look_command(self._process.inputs["job_name"], self._node.get_remote_workdir()),
-                cancellable,
-            )
-        )
+        name = self._process.inputs["job_name"]
+        command = look_command({name: self._node.get_remote_workdir()})
+        seen = evidence(await self._execute(command, cancellable))[name]
         now = time.monotonic()
         verdict = judge(
             seen,
