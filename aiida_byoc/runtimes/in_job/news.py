@@ -17,6 +17,7 @@ class News:
     """What this job tells; of the first three entries there is one at a time, of the reports the newest."""
 
     def __init__(self, directory, job_name):
+        self._job_name = job_name
         self._place = os.path.join(directory, job_name)
         self._said = None
         self._reports = 0
@@ -35,7 +36,7 @@ class News:
         entry = "{}.progress-{}".format(self._place, self._reports + 1)
         with contextlib.suppress(OSError):
             with open(self._place + ".draft", "w", encoding="utf-8") as file:
-                file.write(json.dumps(progress) + "\n")
+                file.write(json.dumps(dict(progress, job_name=self._job_name)) + "\n")
             os.rename(self._place + ".draft", entry)
             if self._reports:
                 os.unlink("{}.progress-{}".format(self._place, self._reports))

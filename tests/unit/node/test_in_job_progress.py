@@ -50,7 +50,7 @@ def test_the_newest_report_is_told_and_recorded(job: Job) -> None:
 
     assert process.wait(60) == 0
     assert first.pop("reported_at") <= job.record["progress"]["reported_at"]
-    assert first == {"step": 2, "steps": 9, "message": "two"}
+    assert first == {"job_name": "b-1", "step": 2, "steps": 9, "message": "two"}
     assert job.record["progress"]["step"] == 9
     assert job.record["progress_skipped"] == 0
     assert Progress.read(job.record["progress"]) is not None
