@@ -44,6 +44,8 @@ class Post:
     """Where the watch over one job waits for what is seen of it.
 
     Attributes:
+        directory: the job's.
+        place: where it leaves its news.
         progress: the newest report of the job's program.
         job_id: as AiiDA stores it.
         state: Slurm's, when last asked.
@@ -62,6 +64,9 @@ class Post:
     sight: asyncio.Future[Sight] | None = None
     evidence: asyncio.Future[Evidence] | None = None
     _heard: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.place = news.directory_of(self.directory)
 
     def hear(self, words: frozenset[str]) -> tuple[bool, str | None]:
         """Return whether there are news that Slurm should confirm, and the newest report that was not read."""
@@ -100,7 +105,7 @@ class Listener:
     async def listen(self, posts: Mapping[str, Post]) -> bool:
         """List the news of all jobs, read new reports; return whether Slurm should be asked."""
         has_news = False
-        for place in {news.directory_of(post.directory) for post in posts.values()}:
+        for place in {post.place for post in posts.values()}:
             if time.monotonic() < self._deaf_until.get(place, 0.0):
                 continue
             try:
@@ -119,11 +124,10 @@ class Listener:
                 self._deaf_until[place] = time.monotonic() + _DEAF_SECONDS
         return has_news
 
-    async def forget(self, over: Mapping[str, str]) -> None:
-        """Take away what jobs said that have ended; given as name → directory of the job."""
-        for place in {news.directory_of(directory) for directory in over.values()} & self._open:
-            names = [name for name, each in over.items() if news.directory_of(each) == place]
-            for some in in_parts(names):
+    async def forget(self, over: Iterable[Post]) -> None:
+        """Take away what jobs said that have ended."""
+        for place in {post.place for post in over} & self._open:
+            for some in in_parts(post.name for post in over if post.place == place):
                 await self._transport.exec_command_wait_async(news.forget_command(place, some))
 
     async def _listed(self, place: str) -> dict[str, frozenset[str]]:

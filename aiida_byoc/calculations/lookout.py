@@ -65,7 +65,7 @@ class Lookout:
         self._transports = transports
         self._authinfo = authinfo
         self._posts: dict[str, Post] = {}
-        self._over: dict[str, str] = {}
+        self._over: list[Post] = []
         self._stirred = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._asked = self._took = self._interval = 0.0
@@ -82,7 +82,7 @@ class Lookout:
             if self._posts.get(name) is post:
                 del self._posts[name]
             if post.is_over:
-                self._over[name] = directory
+                self._over.append(post)
                 self._stir()
 
     def sight(self, post: Post, job_id: str) -> asyncio.Future[Sight]:
@@ -132,7 +132,7 @@ class Lookout:
         while (self._posts or self._over) and time.monotonic() < until:
             self._stirred.clear()
             await self._hear_witnesses(transport)
-            over, self._over = self._over, {}
+            over, self._over = self._over, []
             await listener.forget(over)
             has_news = False
             if time.monotonic() >= listing:
