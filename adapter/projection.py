@@ -27,6 +27,7 @@ def project(event: ExecutionEvent) -> ProjectionUpdate:
         image=data.image,
         scheduler=data.scheduler,
         timings=data.timings,
+        progress=data.progress,
         result=data.result,
         error=data.error,
         occurred_at=data.occurred_at,

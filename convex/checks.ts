@@ -20,7 +20,8 @@ export function isEpoch(text: string): boolean {
 export function fault(update: ProjectionUpdate): RejectionCode | undefined {
   if (JSON.stringify(update).length > MAX_UPDATE_CHARACTERS) return "too_large";
   const names = [update.tenant_id, update.workspace_id, update.job_id, update.node_id];
-  const times = [update.occurred_at, ...Object.values(update.timings ?? {})];
+  const reported = update.progress === undefined ? [] : [update.progress.reported_at];
+  const times = [update.occurred_at, ...reported, ...Object.values(update.timings ?? {})];
   const counts = [update.seq, update.attempt];
   const wellFormed =
     names.every((name) => NAME.test(name)) &&

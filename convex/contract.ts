@@ -73,6 +73,16 @@ export const projectionFields = {
       ended: v.optional(v.string()),
     }),
   ),
+  progress: v.optional(
+    v.object({
+      fraction: v.optional(v.number()),
+      step: v.optional(v.number()),
+      steps: v.optional(v.number()),
+      message: v.optional(v.string()),
+      metrics: v.optional(v.record(v.string(), v.number())),
+      reported_at: v.string(),
+    }),
+  ),
   result: v.optional(
     v.object({
       exit_code: v.number(),

@@ -19,7 +19,7 @@ from aiida.orm import Dict, FolderData, RemoteData
 from aiida_shell.calculations.shell import ShellJob
 from plumpy import ProcessState
 
-from aiida_byoc.calculations.waiting import ChangeOnlyWaiting
+from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.schedulers.slurm import CANCELLED, PREEMPTED, REFUSED
@@ -156,6 +156,9 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         specification = {
             "submission_id": self.submission_id,
             "attempt": self.inputs["attempt"],
+            "job_name": self.inputs["job_name"],
+            "news": in_job.NEWS,
+            "progress_seconds": PROGRESS_SECONDS,  # for attempts that an older version made
             **{name: container[name] for name in container if name != "image"},
         }
         with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:

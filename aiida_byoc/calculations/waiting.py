@@ -21,16 +21,19 @@ from aiida.engine.utils import InterruptableFuture
 from aiida.schedulers.datastructures import JobInfo, JobState
 
 from aiida_byoc import crashpoints
+from aiida_byoc.calculations.listening import Post, Sight
+from aiida_byoc.calculations.lookout import Lookout, lookout
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.contracts.progress import Progress
 from aiida_byoc.events.hooks import EmitsExecutionEvents, transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.standing import HELD, go_on
 from aiida_byoc.schedulers.slurm import identity, slurm_id
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
-from aiida_byoc.schedulers.witnesses import close_command, evidence, look_command
+from aiida_byoc.schedulers.witnesses import Evidence, close_command
 
-__all__ = ["ChangeOnlyWaiting"]
+__all__ = ["PROGRESS_SECONDS", "ChangeOnlyWaiting"]
 
 _TELL_DOUBT_SECONDS = 15.0
 """A doubt that lasts shorter is not worth anybody's attention."""
@@ -38,6 +41,8 @@ _MOST_SECONDS_BETWEEN_LOOKS = 60.0
 _WAIT_REASON_SECONDS = 30.0
 """At least that long between two changes of the wait reason that are told."""
 _KILL_AGAIN_SECONDS = 60.0
+PROGRESS_SECONDS = 10.0
+"""Between two events of progress, for attempts that an older version made."""
 _INTERRUPTS = (plumpy.futures.CancelledError, plumpy.process_states.Interruption)
 
 
@@ -68,6 +73,7 @@ class _Watch:
         self._process = process
         self._node: Any = process.node
         self._job_manager = job_manager
+        self._progress_told: tuple[float, Progress | None] = (0.0, None)
         self._reason_told: tuple[float, str | None] = (0.0, None)
         self._doubt: tuple[float, int] | None = None
         self._unaccounted: float | None = None
@@ -77,24 +83,12 @@ class _Watch:
         """Return once the attempt has ended; the answer is always true, as AiiDA's loop wants it."""
         if self._node.get_state() in {CalcJobState.RETRIEVING, CalcJobState.STASHING}:
             return True
-        while True:
-            try:
-                verdict = await self._look(cancellable)
-            except _INTERRUPTS:
-                raise
-            except Exception as error:
-                reason = (
-                    f"the cluster cannot be asked about the job: {error or type(error).__name__}"
-                )
-                verdict = Verdict(finding=Finding.DOUBT, reason=reason)
-            if verdict.job is not None:
-                self._take_up(verdict.job)
-            if verdict.finding is Finding.ENDED:
-                break
-            if verdict.finding is Finding.DOUBT:
-                await self._doubts(verdict.reason, cancellable)
-            else:
-                self._resume()
+        transports = self._process.runner.transport
+        cluster = lookout(self._job_manager, transports, self._node.get_authinfo())
+        name, directory = self._process.inputs["job_name"], self._node.get_remote_workdir()
+        with cluster.post(name, directory) as post:
+            await self._watch(cluster, post, cancellable)
+            post.is_over = True
         crashpoints.reached("slurm.ended")
         with transaction(self._node.backend):
             self._resume()
@@ -103,25 +97,50 @@ class _Watch:
             self._node.set_state(CalcJobState.STASHING)
         return True
 
-    async def _look(self, cancellable: InterruptableFuture) -> Verdict:
-        """Ask Slurm's queue; once it says that the job has ended, or knows none, ask all witnesses."""
-        authinfo = self._node.get_authinfo()
-        # Of the list itself: the manager's own request cancels its future when a pause interrupts it, and the list
-        # keeps the dead one, so that this job could never be asked about again.
-        jobs = self._job_manager.get_jobs_list(authinfo)
-        with jobs.request_job_info_update(authinfo, self._node.get_job_id()) as update:
-            info: JobInfo | None = await cancellable.with_interrupt(update)
+    async def _watch(self, cluster: Lookout, post: Post, cancellable: InterruptableFuture) -> None:
+        """Return once the attempt has ended."""
+        while True:
+            try:
+                verdict = await self._look(cluster, post, cancellable)
+            except _INTERRUPTS:
+                raise
+            except Exception as error:
+                reason = (
+                    f"the cluster cannot be asked about the job: {error or type(error).__name__}"
+                )
+                verdict = Verdict(finding=Finding.DOUBT, reason=reason)
+            if verdict is None:
+                continue
+            if verdict.job is not None:
+                self._take_up(verdict.job)
+            if verdict.finding is Finding.ENDED:
+                return
+            if verdict.finding is Finding.DOUBT:
+                await self._doubts(verdict.reason, cancellable)
+            else:
+                self._resume()
+
+    async def _look(
+        self, cluster: Lookout, post: Post, cancellable: InterruptableFuture
+    ) -> Verdict | None:
+        """Wait for what is seen next; `None`: Slurm was not asked.
+
+        Once its queue says that the job has ended, or knows none, all witnesses are asked.
+        """
+        sight: Sight = await cancellable.with_interrupt(
+            cluster.sight(post, self._node.get_job_id())
+        )
+        if not sight.asked:
+            self._tell_progress(post.progress)
+            return None
+        info = sight.info
         if info is not None and info.job_state is not JobState.DONE:
             self._unaccounted = None
             self._resume()
             self._record(info)
+            self._tell_progress(post.progress)
             return Verdict(finding=Finding.WAIT)
-        seen = evidence(
-            await self._execute(
-                look_command(self._process.inputs["job_name"], self._node.get_remote_workdir()),
-                cancellable,
-            )
-        )
+        seen: Evidence = await cancellable.with_interrupt(cluster.evidence(post))
         now = time.monotonic()
         verdict = judge(
             seen,
@@ -130,17 +149,17 @@ class _Watch:
         )
         if verdict.finding is Finding.CLOSE:
             # Whoever takes it: the next look sees whose it is.
-            await self._execute(close_command(self._node.get_remote_workdir()), cancellable)
+            await self._execute(close_command(post.directory), cancellable)
+            post.changed = now
         in_doubt = verdict.finding is Finding.DOUBT and seen.controller
         self._unaccounted = (self._unaccounted or now) if in_doubt else None
         return verdict
 
-    async def _execute(self, command: str, cancellable: InterruptableFuture) -> str:
+    async def _execute(self, command: str, cancellable: InterruptableFuture) -> None:
         queue = self._process.runner.transport
         async with queue.request_transport(self._node.get_authinfo()) as request:
             transport = await cancellable.with_interrupt(request)
-            _, output, _ = await transport.exec_command_wait_async(command)
-        return str(output)
+            await transport.exec_command_wait_async(command)
 
     async def _doubts(self, reason: str, cancellable: InterruptableFuture) -> None:
         """Tell of a doubt that lasts, and wait before the next look.
@@ -175,6 +194,7 @@ class _Watch:
             self._node.base.extras.delete(HELD)
             go_on(connection, self._process.submission_id)
         self._held = False
+        self._progress_told = (0.0, None)  # what was reported meanwhile was not told
 
     def _take_up(self, job: str) -> None:
         """Go by another copy's id: `sbatch` reported failure once, and was carried out."""
@@ -201,6 +221,18 @@ class _Watch:
             if info.job_state in {JobState.RUNNING, JobState.SUSPENDED}:
                 nodes = [info.allocated_machines_raw] if info.allocated_machines_raw else []
                 self._tell(ExecutionState.RUNNING, {"scheduler": {"nodes": nodes}})
+
+    def _tell_progress(self, progress: Progress | None) -> None:
+        """Tell what the program reports, if it is new, due, and Slurm says that the job runs."""
+        told_at, told = self._progress_told
+        runs = self._node.get_scheduler_state() in {JobState.RUNNING, JobState.SUSPENDED}
+        pause = self._process.inputs["container"].get("progress_seconds", PROGRESS_SECONDS)
+        is_due = told is None or time.monotonic() - told_at >= pause
+        if progress is None or progress == told or not runs or not is_due:
+            return
+        self._progress_told = time.monotonic(), progress
+        facts = {"progress": progress.model_dump(mode="json", exclude_none=True)}
+        self._tell(ExecutionState.RUNNING, facts)
 
     def _tell_queued(self, wait_reason: str | None) -> None:
         """`queued` is told first, whatever was seen: a short job may have ended before the first poll.

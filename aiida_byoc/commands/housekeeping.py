@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-__all__ = ["Limits", "Repair", "Retention", "Table"]
+__all__ = ["Limits", "Progress", "Repair", "Retention", "Table"]
 
 
 class Table(BaseModel):
@@ -35,6 +35,13 @@ class Repair(Table):
         if most < others.data.get("first_seconds", most):
             raise ValueError("is less than first_seconds")
         return most
+
+
+class Progress(Table):
+    """How often the progress that a running job reports is told."""
+
+    seconds: float = Field(ge=1, le=3600, default=10)
+    """At least that long between two events of a job; the newest report counts."""
 
 
 class Retention(Table):

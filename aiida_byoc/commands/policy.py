@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from aiida_byoc.commands.data import Caps, Data
-from aiida_byoc.commands.housekeeping import Limits, Repair, Retention, Table
+from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Table
 from aiida_byoc.commands.image_policy import (
     ApprovedImage,
     PullFrom,
@@ -55,6 +55,7 @@ class Placement(Table):
     processes: int = 4096
     scratch: str | None = None
     data: Caps = Caps()
+    progress_seconds: float = 10
 
 
 class WorkchainPlacement(Table):
@@ -79,6 +80,7 @@ class Policy(Table):
     repair: Repair = Repair()
     retention: Retention = Retention()
     data: Data = Data()
+    progress: Progress = Progress()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: Annotated[dict[str, ApprovedImage], AfterValidator(check_repositories)]
     workchains: dict[EntryPoint, Workchain] = {}
@@ -147,6 +149,7 @@ class Policy(Table):
             processes=self._ceilings(command).processes,
             scratch=queue.scratch,
             data=self.data.caps(),
+            progress_seconds=self.progress.seconds,
         )
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:

@@ -140,8 +140,8 @@ class Stopper:
             with attempt.get_authinfo().get_transport() as transport:
                 if attempt.computer.scheduler_type != "byoc.slurm":
                     return stopped(attempt, transport)
-                _, output, _ = transport.exec_command_wait(look_command(name, directory))
-                seen = evidence(output)
+                _, output, _ = transport.exec_command_wait(look_command({name: directory}))
+                seen = evidence(output)[name]
                 verdict = self._judge(attempt, seen)
                 if verdict.finding is Finding.WAIT:
                     for job in seen.jobs:

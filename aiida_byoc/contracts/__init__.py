@@ -1,6 +1,6 @@
 """The shared language of product, adapter and node: pure Pydantic, no AiiDA, no SQL, no HTTP.
 
-Read in this order: `base`, `identity`, `lifecycle`, `commands`, `events`, `projection`, `logs`, `delivery`,
+Read in this order: `base`, `identity`, `lifecycle`, `commands`, `progress`, `events`, `projection`, `logs`, `delivery`,
 `problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
 """
 

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from aiida_byoc.contracts.base import Fact, UtcTime
 from aiida_byoc.contracts.identity import Digest, Name
 from aiida_byoc.contracts.lifecycle import ExecutionState
+from aiida_byoc.contracts.progress import Progress
 
 __all__ = [
     "MAX_OUTPUTS",
@@ -24,6 +25,7 @@ __all__ = [
     "JobState",
     "OutputRecord",
     "OutputValue",
+    "Progress",
     "SchedulerRecord",
     "Timings",
     "Usage",
@@ -144,6 +146,7 @@ class JobState(Fact):
     image: ImageRecord | None = None
     scheduler: SchedulerRecord | None = None
     timings: Timings | None = None
+    progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
 

@@ -49,7 +49,7 @@ SUCCESSORS: dict[ExecutionState, frozenset[ExecutionState]] = {
     _S.ACCEPTED: frozenset({_S.LAUNCHED, _S.CANCELLED, _S.FAILED}),
     _S.LAUNCHED: frozenset({_S.QUEUED, _S.HELD, _S.CANCELLED, _S.FAILED}),
     _S.QUEUED: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.QUEUED, _S.HELD, _S.CANCELLED, _S.FAILED}),
-    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.QUEUED, _S.HELD, _S.CANCELLED, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.QUEUED, _S.HELD, _S.CANCELLED, _S.FAILED}),
     _S.HELD: frozenset({_S.LAUNCHED, _S.QUEUED, _S.RUNNING}) | TERMINAL,
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
@@ -75,11 +75,13 @@ def may_follow(
     held_from: ExecutionState | None = None,
     new_attempt: bool = False,
     new_wait_reason: bool = False,
+    new_progress: bool = False,
 ) -> bool:
     """Say whether a job in `current` may be reported in `following`.
 
     `held_from` is the state in which the job was when it became held: it may return only there or end.
-    `queued` after `queued` needs a new attempt or a new wait reason, after `running` a new attempt.
+    `queued` after `queued` needs a new attempt or a new wait reason, after `running` a new attempt; `running` after
+    `running` needs new progress.
     """
     if following not in SUCCESSORS[current]:
         return False
@@ -87,4 +89,4 @@ def may_follow(
         return following is held_from
     if following is _S.QUEUED and current in {_S.QUEUED, _S.RUNNING}:
         return new_attempt or (new_wait_reason and current is _S.QUEUED)
-    return True
+    return new_progress or (current, following) != (_S.RUNNING, _S.RUNNING)

@@ -13,6 +13,7 @@ from aiida_byoc.contracts.events import (
     JobError,
     JobResult,
     Line,
+    Progress,
     SchedulerRecord,
     Timings,
     Uuid,
@@ -49,6 +50,7 @@ class ProjectionUpdate(Fact):
     image: ImageRecord | None = None
     scheduler: SchedulerRecord | None = None
     timings: Timings | None = None
+    progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
     occurred_at: UtcTime

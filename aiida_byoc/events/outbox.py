@@ -32,8 +32,8 @@ class Report:
         occurred_at: when (aware).
         attempt: which attempt it is about; `None` for the job as a whole.
         reason: one sentence, required when `held`.
-        facts: parts of the full state that became known: `execution_id`, `image`, `scheduler`, `timings`, `result`,
-            `error`, in the words of the contract. They stay in every later event.
+        facts: parts of the full state that became known: `execution_id`, `image`, `scheduler`, `timings`, `progress`,
+            `result`, `error`, in the words of the contract. They stay in every later event.
     """
 
     state: ExecutionState
@@ -111,6 +111,7 @@ def _has_place(job: Mapping[str, Any], report: Report, attempt: int) -> bool:
         new_attempt=attempt > job["attempt"],
         new_wait_reason=wait_reason
         not in {None, job["snapshot"].get("scheduler", {}).get("wait_reason")},
+        new_progress=report.facts.get("progress") not in (None, job["snapshot"].get("progress")),
     )
 
 
@@ -119,7 +120,7 @@ def _merged(
 ) -> dict[str, Any]:
     merged = dict(snapshot)
     if new_attempt:
-        for part in ("scheduler", "result", "error"):
+        for part in ("scheduler", "progress", "result", "error"):
             merged.pop(part, None)
         merged["timings"] = {
             name: time for name, time in merged.get("timings", {}).items() if name == "accepted"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from aiida.engine import CalcJob, ExitCode
 from aiida.orm import Dict, FolderData, RemoteData
 from aiida.parsers import Parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from aiida_byoc.contracts.events import OutputRecord, Usage
+from aiida_byoc.contracts.events import OutputRecord, Progress, Usage
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.schedulers.options import job_name
 
@@ -48,6 +48,8 @@ class CompletionRecord(BaseModel):
     surplus: int = Field(ge=0, default=0)
     reasons: dict[str, str] = {}
     usage: Usage
+    progress: Annotated[Progress | None, BeforeValidator(Progress.read)] = None
+    progress_skipped: int = 0
 
 
 class ContainerParser(Parser):

@@ -1,4 +1,4 @@
-"""What Slurm and the job itself say about one attempt, asked in one command on the cluster.
+"""What Slurm and the jobs themselves say about attempts, asked in one command on the cluster.
 
 Slurm answers by the attempt's name, which is unique, so a job that re-uses an id is never taken for ours; the job
 speaks through its directory: the fence that it makes first and the completion record that it writes last.
@@ -35,37 +35,48 @@ SUBMITTING = "byoc_submit.lock"
 """File in the job's directory: who holds its lock (flock(1)) is submitting the attempt."""
 
 FUNCTIONS = f"""\
-queued() {{ timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%i %T' --name="$name"; }}
+queued() {{
+  timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%i %T %j' --name="$name"
+}}
 accounted() {{
   since=$(stat -c %Y {SPECIFICATION}) && since=$(date -d "@$((since - 86400))" +%FT%T) &&
   timeout {PATIENCE} {CLIENT} sacct --noheader --parsable2 --allocations --user="$(id -un)" --name="$name" \
 --starttime="$since" --format=JobIDRaw,State
 }}
 """
-"""Shell: all jobs called `$name`, one `<id> <state>` a line, from the controller; `<id>|<state>` from accounting.
+"""Shell: all jobs called `$name` (or one of `a,b,c`), one a line: `<id> <state> <name>` from the controller,
+`<id>|<state>` from accounting.
 
 The controller forgets a job MinJobAge seconds after its end. Accounting looks back to the day before the attempt's
 directory was made, and only supplements: a site may have none, and what a killed controller has forgotten it shows as
 pending or running for ever (`sacctmgr show runawayjobs`).
 """
 
-# Slurm is asked before the directory is read: a job may end in between, and its record comes before its end.
+# Slurm is asked before a directory is read: a job may end in between, and its record comes before its end.
 # `ls` makes a client of NFS ask the server anew.
 _LOOK = """\
-name={name}
 {functions}
-cd {directory} && ls > /dev/null && found=1
-who=job
+look() (
+  echo "look $1"
+  name=$1
+  cd "$2" && ls > /dev/null && found=1
+  if [ -n "$answers" ] && [[ $'\\n'$jobs$'\\n' != *" $name"$'\\n'* ]]; then
+    while read -r id state rest; do [ -z "$id" ] || echo "account $id $state $name"; done \\
+      <<< "$(accounted 2> /dev/null | tr '|' ' ')"
+  fi
+  if [ -n "$found" ]; then
+    echo directory
+    if [ -d {fence} ]; then echo "fence $(cat {fence}/{owner} 2> /dev/null)"; fi
+    if [ -e {record} ]; then echo record; fi
+  fi
+)
+name={names}
 if jobs=$(queued); then
+  answers=1
   echo controller
-  [ -n "$jobs" ] || {{ who=account jobs=$(accounted 2> /dev/null); }}
+  while read -r job; do [ -z "$job" ] || echo "job $job"; done <<< "$jobs"
 fi
-while read -r id state rest; do [ -z "$id" ] || echo "$who $id $state"; done <<< "${{jobs//|/ }}"
-if [ -n "$found" ]; then
-  echo directory
-  if [ -d {fence} ]; then echo "fence $(cat {fence}/{owner} 2> /dev/null)"; fi
-  if [ -e {record} ]; then echo record; fi
-fi
+{looks}
 echo end
 """
 
@@ -95,12 +106,16 @@ class Evidence:
     record: bool
 
 
-def look_command(name: str, directory: str) -> str:
-    """The command that looks; `evidence` reads its output."""
+def look_command(jobs: Mapping[str, str]) -> str:
+    """The command that looks at jobs, given as name → directory, with one question to Slurm for all.
+
+    `evidence` reads its output.
+    """
+    looks = [f"look {shlex.quote(name)} {shlex.quote(place)}" for name, place in jobs.items()]
     return _LOOK.format(
-        name=shlex.quote(name),
-        directory=shlex.quote(directory),
         functions=FUNCTIONS,
+        names=shlex.quote(",".join(jobs)),
+        looks="\n".join(looks),
         fence=FENCE,
         owner=OWNER,
         record=RECORD,
@@ -116,29 +131,33 @@ def close_command(directory: str) -> str:
     return f"cd {shlex.quote(directory)} && {take} && echo {NODE} > {FENCE}/{OWNER}"
 
 
-def evidence(output: str) -> Evidence:
-    """Read what `look_command` printed.
+def evidence(output: str) -> dict[str, Evidence]:
+    """Read what `look_command` printed, by job name.
 
     Raises:
         ValueError: the output broke off.
     """
-    lines = [line.split(maxsplit=2) for line in output.splitlines() if line.strip()]
+    lines = [line.split() for line in output.splitlines() if line.strip()]
     if not lines or lines[-1] != ["end"]:
         raise ValueError("the answer from the cluster broke off")
-    facts = {words[0]: words[1] if len(words) > 1 else "" for words in lines}
-
-    def known_to(witness: str) -> dict[str, str]:
-        return {
-            words[1]: words[2]
-            for words in lines
-            if words[0] == witness and len(words) == 3 and _ID.fullmatch(words[1])
-        }
-
-    return Evidence(
-        controller="controller" in facts,
-        jobs=known_to("job"),
-        accounts=known_to("account"),
-        directory="directory" in facts,
-        fence=facts.get("fence"),
-        record="record" in facts,
-    )
+    known: dict[str, dict[str, dict[str, str]]] = {"job": {}, "account": {}}
+    seen: dict[str, dict[str, str]] = {}
+    facts: dict[str, str] = {}
+    for word, *rest in lines:
+        if word == "look":
+            facts = seen.setdefault(rest[0], {})
+        elif word in known and len(rest) > 2 and _ID.fullmatch(rest[0]):
+            known[word].setdefault(rest[-1], {})[rest[0]] = rest[1]
+        else:
+            facts[word] = rest[0] if rest else ""
+    return {
+        name: Evidence(
+            controller=["controller"] in lines,
+            jobs=known["job"].get(name, {}),
+            accounts=known["account"].get(name, {}),
+            directory="directory" in facts,
+            fence=facts.get("fence"),
+            record="record" in facts,
+        )
+        for name, facts in seen.items()
+    }

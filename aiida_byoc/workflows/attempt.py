@@ -12,7 +12,7 @@ from aiida.orm import Dict, SinglefileData, load_code
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
-from aiida_byoc.runtimes.in_job import WORK
+from aiida_byoc.runtimes.in_job import PROGRESS, WORK
 from aiida_byoc.workflows.resources import scheduler_options
 
 __all__ = ["attempt_inputs"]
@@ -71,6 +71,7 @@ def _container(
         scratch=shape.scratch_mib is not None,
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
+    env["BYOC_PROGRESS"] = f"/work/{PROGRESS}"
     return {
         "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
         "rootfs": rootfs,
@@ -85,6 +86,7 @@ def _container(
         "image": workload.image,
         "image_digest": placement.image_digest,
         "caps": placement.data.model_dump(mode="json"),
+        "progress_seconds": placement.progress_seconds,
     }
 
 

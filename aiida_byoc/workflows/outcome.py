@@ -130,6 +130,8 @@ def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
             "ended": _instant(record["ended_at"]),
         },
     }
+    if record.get("progress") is not None:
+        facts["progress"] = record["progress"]
     if record.get("exit_code") is not None:
         facts["result"] = {
             "exit_code": record["exit_code"],

@@ -236,6 +236,14 @@ def test_the_largest_event_fits_where_it_has_to_go():
         },
     }
     largest["data"]["result"] |= {"outputs": [output] * 64, "outputs_omitted": 10_000}
+    largest["data"]["progress"] = {
+        "fraction": 1 / 3,
+        "step": 2**53 - 1,
+        "steps": 2**53 - 1,
+        "message": "m" * 500,
+        "metrics": {f"{index:02}{'k' * 62}": -1.7976931348623157e308 for index in range(16)},
+        "reported_at": "2026-03-01T12:00:11.000Z",
+    }
 
     event = validated(ExecutionEvent, largest)
 

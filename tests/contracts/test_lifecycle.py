@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
@@ -26,22 +26,26 @@ MAY_FOLLOW = {
     "failed": set(),
     "cancelled": set(),
 }
-WITH_A_NEW_ATTEMPT = {("queued", "queued"), ("running", "queued")}
+WITH = {
+    # … and what brings something new
+    ("queued", "queued"): {"new_attempt", "new_wait_reason"},
+    ("running", "queued"): {"new_attempt"},
+    ("running", "running"): {"new_progress"},
+}
+NEWS = ("new_attempt", "new_wait_reason", "new_progress")
 BACK_FROM_HELD = {"launched", "queued", "running"}
 PAIRS = list(product(ExecutionState, ExecutionState))
 
 
 @pytest.mark.parametrize(("current", "following"), PAIRS)
-@pytest.mark.parametrize("new_attempt", [False, True])
-@pytest.mark.parametrize("new_wait_reason", [False, True])
+@pytest.mark.parametrize(
+    "news", [set(combination) for size in range(4) for combination in combinations(NEWS, size)]
+)
 @pytest.mark.parametrize("held_from", [None, *ExecutionState])
-def test_every_state_against_every_state(
-    current, following, new_attempt, new_wait_reason, held_from
-):
+def test_every_state_against_every_state(current, following, news, held_from):
     expected = (
         following in MAY_FOLLOW[current]
-        or ((current, following) in WITH_A_NEW_ATTEMPT and new_attempt)
-        or ((current, following) == ("queued", "queued") and new_wait_reason)
+        or bool(news & WITH.get((current, following), set()))
         or (current == "held" and following in BACK_FROM_HELD and following == held_from)
     )
 
@@ -49,8 +53,7 @@ def test_every_state_against_every_state(
         current,
         following,
         held_from=held_from,
-        new_attempt=new_attempt,
-        new_wait_reason=new_wait_reason,
+        **dict.fromkeys(news, True),
     )
 
     assert found is expected

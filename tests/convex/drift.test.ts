@@ -5,7 +5,7 @@ import { applyProjections } from "../../convex/projections";
 import contract from "../../docs/contracts/schemas/projection-update.v1.json";
 
 type Shape = string | Shape[] | { [field: string]: Shape };
-type Validator = { type: string; value: unknown };
+type Validator = { type: string; value: unknown; values?: { fieldType: Validator } };
 type Schema = {
   $ref?: string;
   $defs?: Record<string, Schema>;
@@ -15,13 +15,14 @@ type Schema = {
   anyOf?: Schema[];
   items?: Schema;
   properties?: Record<string, Schema>;
+  patternProperties?: Record<string, Schema>;
   required?: string[];
   default?: unknown;
 };
 
 const oneOf = (values: unknown[]): string => values.map(String).sort().join(" | ");
 
-function shapeOfValidator({ type, value }: Validator): Shape {
+function shapeOfValidator({ type, value, values }: Validator): Shape {
   if (type === "object") {
     const fields = Object.entries(value as Record<string, { fieldType: Validator; optional: boolean }>);
     return Object.fromEntries(
@@ -29,6 +30,7 @@ function shapeOfValidator({ type, value }: Validator): Shape {
     );
   }
   if (type === "array") return [shapeOfValidator(value as Validator)];
+  if (type === "record") return { "[name]": shapeOfValidator(values!.fieldType) };
   if (type === "union") return oneOf((value as Validator[]).map((member) => shapeOfValidator(member)));
   return type === "literal" ? String(value) : type;
 }
@@ -44,6 +46,10 @@ function shapeOfSchema(schema: Schema, root: Schema): Shape {
     return shapeOfSchema(present[0]!, root);
   }
   if (schema.type === "array") return [shapeOfSchema(schema.items!, root)];
+  if (schema.type === "object" && schema.patternProperties !== undefined) {
+    const [values] = Object.values(schema.patternProperties);
+    return { "[name]": shapeOfSchema(values!, root) };
+  }
   if (schema.type === "object") {
     const fields = Object.entries(schema.properties!);
     return Object.fromEntries(
@@ -68,6 +74,8 @@ test("the validators are those of the contract", () => {
   expect(validators()).toEqual(agreed(contract as Schema));
 });
 
+const metrics = (schema: Schema): Schema => schema.$defs!.Progress!.properties!.metrics!.anyOf![0]!;
+
 const seeded: [string, (schema: Schema) => void][] = [
   ["a new field", (schema) => (schema.properties!.color = { type: "string" })],
   ["a field less", (schema) => delete schema.properties!.trace_id],
@@ -75,6 +83,7 @@ const seeded: [string, (schema: Schema) => void][] = [
   ["a new state", (schema) => schema.$defs!.ProductState!.enum!.push("paused")],
   ["a state less", (schema) => schema.$defs!.ExecutionState!.enum!.pop()],
   ["an optional field required", (schema) => delete schema.properties!.message!.default],
+  ["a change within a record", (schema) => (metrics(schema).patternProperties = { "^.*$": { type: "string" } })],
   ["a change within a list", (schema) => (schema.$defs!.OutputRecord!.properties!.size = { type: "string" })],
 ];
 

@@ -69,6 +69,16 @@ describe("the order of arrival", () => {
   });
 });
 
+test("a running job shows the newest progress, and its timeline all that was told", async () => {
+  const { apply, job, rows } = await deployment();
+  const at = (step: number) =>
+    update(4 + step, "running", { progress: { step, metrics: { "energy/eV": -step }, reported_at: LIFE[0]!.occurred_at } });
+  expect(await apply([...LIFE.slice(0, 4), at(1), at(2)])).toEqual(Array(6).fill("applied"));
+  expect((await job())!.progress).toEqual(at(2).progress);
+  expect(await apply([at(1)])).toEqual(["duplicate"]);
+  expect(await rows("jobEvents")).toHaveLength(6);
+});
+
 describe("repetition", () => {
   test("the same content is a duplicate, whatever the order of its fields", async () => {
     const { apply, rows } = await deployment();
@@ -118,6 +128,7 @@ describe("refused by itself, the rest of the batch applied", () => {
     ["a name with a slash", "invalid", update(1, "accepted", { job_id: "a/b" })],
     ["a time with an offset", "invalid", update(1, "accepted", { occurred_at: "2026-03-01T12:00:00+01:00" })],
     ["no such day", "invalid", update(1, "accepted", { timings: { started: "2026-13-01T12:00:00Z" } })],
+    ["progress at no time", "invalid", update(1, "running", { progress: { step: 1, reported_at: "today" } })],
     ["more than an event holds", "too_large", update(1, "accepted", { message: "x".repeat(64 * 1024) })],
     ["succeeded shown as running", "inconsistent", update(1, "succeeded", { state: "running" })],
     ["another node and its tenant", "forbidden", update(1, "accepted", { node_id: "n2", tenant_id: "rival" })],

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aiida_byoc.contracts.events import JobError, JobResult, OutputRecord, SchedulerRecord, Timings
+from aiida_byoc.contracts.events import (
+    JobError,
+    JobResult,
+    OutputRecord,
+    Progress,
+    SchedulerRecord,
+    Timings,
+)
 from aiida_byoc.contracts.lifecycle import PRODUCT_STATE, TERMINAL, ExecutionState
 from aiida_byoc.contracts.projection import ProjectionUpdate
 
@@ -108,6 +115,7 @@ class TestProjections:
                 "message": "as told",
                 "scheduler": SchedulerRecord(job_id="17", nodes=["c1"]),
                 "timings": Timings(accepted=now, started=now),
+                "progress": Progress(step=1, metrics={"energy/eV": -1.5}, reported_at=now),
                 "result": JobResult(
                     exit_code=0, outputs=[OutputRecord(name="out", size=1, sha256="0" * 64)]
                 ),

@@ -91,6 +91,25 @@ def test_a_true_record_gives_record_and_outputs(parse: Parse) -> None:
     assert outputs["outputs"].base.repository.get_object_content("a/b", mode="rb") == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("progress", "kept"),
+    [
+        ({"step": 3, "reported_at": "2026-02-15T10:00:00.000Z"}, True),
+        ({"step": -3, "reported_at": "2026-02-15T10:00:00.000Z"}, False),
+        ("half way", False),
+        (None, False),
+    ],
+)
+def test_progress_is_kept_and_never_a_reason_to_fail(
+    parse: Parse, progress: Any, kept: bool
+) -> None:
+    exit_status, outputs = parse(record(progress=progress, progress_skipped=2))
+
+    assert exit_status == 0
+    assert outputs["record"].get_dict().get("progress") == (progress if kept else None)
+    assert outputs["record"]["progress_skipped"] == 2
+
+
 def test_a_record_by_the_other_copy_of_the_attempt_is_true(parse: Parse) -> None:
     """`sbatch` failed in words and was repeated: whichever came first has run it."""
     assert parse(record(scheduler_job_id="16"))[0] == 0

@@ -28,7 +28,9 @@ UUID = "22222222-2222-4222-8222-222222222222"
 
 
 def possible(current: str, following: str) -> bool:
-    """The life cycle, for reports of the attempt under way."""
+    """The life cycle, for reports of the attempt under way that bring nothing new."""
+    if current == following == "running":
+        return False
     if current == "held":
         return following in {"queued", *TERMINAL}
     if following == "queued":
@@ -105,6 +107,33 @@ def test_a_new_wait_reason_is_told_once(connection: psycopg.Connection) -> None:
         "job_id": "17",
         "wait_reason": "Resources",
     }
+
+
+def test_new_progress_is_told_once(connection: psycopg.Connection) -> None:
+    """While the job runs, and in every event until a new attempt; it takes a job nowhere by itself."""
+    submission = accept(connection)
+
+    def tell(state: str, step: int, attempt: int = 1) -> int | None:
+        facts = {"progress": {"step": step, "reported_at": "2026-02-15T10:00:01.000Z"}}
+        return report(connection, submission, state, attempt=attempt, facts=facts)
+
+    walk(connection, submission, "launched", "queued")
+    assert tell("queued", 1) is None
+    walk(connection, submission, "running")
+    told = [tell("running", step) for step in (1, 1, 2, 2)]
+    walk(connection, submission, "held")
+    assert tell("held", 3) is None
+    walk(connection, submission, "running")
+    report(connection, submission, "queued", attempt=2)
+    assert tell("running", 3, attempt=1) is None
+    report(connection, submission, "running", attempt=2)
+
+    steps = [
+        each.data.progress.step if each.data.progress else 0
+        for each in events(connection, submission)
+    ]
+    assert told == [5, None, 6, None]
+    assert steps == [0, 0, 0, 0, 1, 2, 2, 2, 0, 0]
 
 
 def test_a_new_attempt_forgets_the_last_one(connection: psycopg.Connection) -> None:

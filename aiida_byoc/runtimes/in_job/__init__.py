@@ -12,6 +12,10 @@ This package is copied into every job's directory and executed there, outside th
     in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
 
+and, above the directories of all jobs,
+
+    byoc_news/           hints for the node (news.py)
+
 Exit status: the container's, 125 when its program did not start, 69 (EX_UNAVAILABLE) when the runtime cannot be used on
 this compute node, 75 (EX_TEMPFAIL) when the fence was already taken.
 """
@@ -25,6 +29,10 @@ FENCE = "byoc_fence"
 OWNER = "owner"
 RUNTIME = "byoc_runtime"
 WORK = "work"
+PROGRESS = ".byoc/progress.jsonl"
+"""Below `work/`: where the container may report its progress."""
+NEWS = "../../../byoc_news"
+"""AiiDA makes a job's directory three levels below the computer's work directory."""
 OUTPUTS = "outputs"
 IN_PLACE = "in_place"
 NOT_STARTED = 125

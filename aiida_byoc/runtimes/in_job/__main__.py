@@ -13,8 +13,10 @@ from .container import Container
 from .ending import Ending
 from .image import digest_of, objection
 from .limits import no_core_dumps
+from .news import News
 from .orphans import adopt_orphans
 from .outputs import keep_outputs
+from .progress import Follower
 from .record import write_record
 
 
@@ -30,6 +32,10 @@ def main():
         file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
     os.makedirs(WORK, exist_ok=True)
     no_core_dumps()
+    news = News(specification["news"], specification["job_name"])
+    news.say("started")
+    progress = Follower(news, specification["progress_seconds"])
+    progress.start()
     adopt_orphans()
     container = Container(specification)
     # Slurm says it before it kills: the container may end in order, and what it used outside of the job is removed.
@@ -38,6 +44,7 @@ def main():
     def stop(number, _):
         asked.append(number)
         container.signal(number)
+        news.say("stopping")
 
     signal.signal(signal.SIGTERM, stop)
     image = digest_of(specification["rootfs"])
@@ -45,6 +52,7 @@ def main():
     started_at = time.time()
     code, message, usable = Ending(None, wrong, True) if wrong else container.run()
     stopped, ended_at = bool(asked), time.time()
+    progress.finish()
     kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
@@ -62,6 +70,8 @@ def main():
             "message": message,
             "started_at": started_at,
             "ended_at": ended_at,
+            "progress": progress.newest,
+            "progress_skipped": progress.skipped,
             **kept,
             "usage": {
                 "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
@@ -70,6 +80,7 @@ def main():
             },
         }
     )
+    news.say("ended")
     if code is None:
         return NOT_STARTED if usable else UNUSABLE
     return code

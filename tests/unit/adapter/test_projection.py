@@ -42,6 +42,14 @@ def test_an_update_carries_all_that_the_event_says(make_event):
         "image": {"reference": "registry.example/tool:1", "digest": "sha256:" + "c" * 64},
         "scheduler": {"job_id": "17", "queue": "main", "nodes": ["c1"]},
         "timings": {"accepted": "2026-02-15T09:59:00.000Z"},
+        "progress": {
+            "fraction": 0.5,
+            "step": 5,
+            "steps": 10,
+            "message": "half way",
+            "metrics": {"loss": 0.25},
+            "reported_at": "2026-02-15T09:59:30.000Z",
+        },
         "result": {
             "exit_code": 0,
             "outputs": [{"name": "out.txt", "size": 3, "sha256": "b" * 64}],

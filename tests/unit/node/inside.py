@@ -55,6 +55,7 @@ class Job:
         processes: int = 4096,
         outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
+        progress_seconds: float = 10,
         **caps: int,
     ) -> None:
         """Put the specification and the program there.
@@ -82,6 +83,9 @@ class Job:
                 for each in outputs
             ],
             "caps": Caps(**caps).model_dump(),
+            "job_name": SLURM["SLURM_JOB_NAME"],
+            "news": str(self.news),
+            "progress_seconds": progress_seconds,
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)
@@ -118,6 +122,11 @@ class Job:
     def sh(self, script: str, **options: Any) -> int:
         """Run a script by the simplest of all runtimes, in the container's directory."""
         return self.run("/bin/sh", "-c", f"cd {in_job.WORK} && {{ {script}\n}}", **options)
+
+    @property
+    def news(self) -> Path:
+        """What the node lists; outside of the job's own directory."""
+        return self.directory.with_name(f"{self.directory.name}.news")
 
     @property
     def record(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
         *("byoc_job.json", "byoc_record.json", "stdout", "stderr"),
         "byoc_fence/owner",
         "outputs/a.txt",
+        "work/.byoc/progress.jsonl",
     }
     assert (job.directory / "byoc_fence" / "owner").read_text() == "17\n"
 

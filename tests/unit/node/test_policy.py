@@ -42,6 +42,14 @@ def test_a_command_within_the_policy_is_placed(policy: Policy) -> None:
     )
 
 
+def test_how_often_progress_is_told_is_the_owners_word(tmp_path: Path) -> None:
+    assert read(tmp_path).place(submit()).progress_seconds == 10
+    every = read(tmp_path, f"{POLICY}\n[progress]\nseconds = 60\n").place(submit())
+    assert every.progress_seconds == 60
+    with pytest.raises(PolicyError, match=r"progress\.seconds"):
+        read(tmp_path, f"{POLICY}\n[progress]\nseconds = 0\n")
+
+
 def test_names_become_slurms_words(policy: Policy) -> None:
     profile = {"queue_name": "night", "account": "chemistry", "qos": "low"}
 

@@ -39,19 +39,19 @@ def place(tmp_path: Path) -> Path:
 
 
 def look(slurm: FakeSlurm, place: Path) -> Evidence:
-    return evidence(slurm.run(look_command("b-1", str(place))).stdout)
+    return evidence(slurm.run(look_command({"b-1": str(place)})).stdout)["b-1"]
 
 
 def test_a_job_that_nobody_knows(slurm: FakeSlurm, place: Path) -> None:
     assert look(slurm, place) == Evidence(
         controller=True, jobs={}, accounts={}, directory=True, fence=None, record=False
     )
-    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T --name=b-1"
+    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T %j --name=b-1"
 
 
 def test_jobs_of_the_controller(slurm: FakeSlurm, place: Path) -> None:
     """Accounting is not asked: it is older."""
-    slurm.answer("squeue", "echo '17 RUNNING'; echo '18 PENDING'")
+    slurm.answer("squeue", "echo '17 RUNNING b-1'; echo '18 PENDING b-1'")
 
     found = look(slurm, place)
 
@@ -96,11 +96,36 @@ def test_a_directory_that_is_gone(slurm: FakeSlurm, place: Path) -> None:
 
 
 def test_an_answer_that_broke_off_says_nothing(slurm: FakeSlurm, place: Path) -> None:
-    output = slurm.run(look_command("b-1", str(place))).stdout
+    output = slurm.run(look_command({"b-1": str(place), "b-2": "/gone"})).stdout
 
     for length in range(len(output) - 1):
         with pytest.raises(ValueError, match="broke off"):
             evidence(output[:length])
+
+
+def test_many_jobs_are_one_question_to_slurm(slurm: FakeSlurm, place: Path, tmp_path: Path) -> None:
+    """Each keeps what is its own; accounting is asked about those that the controller does not know."""
+    other = tmp_path / "other"
+    (other / "byoc_fence").mkdir(parents=True)
+    (other / "byoc_fence/owner").write_text("18\n")
+    slurm.answer("squeue", "echo '18 COMPLETING b-12'; echo '19 PENDING b-12'")
+    slurm.answer("sacct", "echo '17|TIMEOUT'")
+
+    command = look_command({"b-1": str(place), "b-12": str(other), "b-3": "/gone"})
+    found = evidence(slurm.run(command).stdout)
+
+    assert [line for line in slurm.asked if line.startswith("squeue")] == [
+        "squeue --noheader --me --states=all --format=%i %T %j --name=b-1,b-12,b-3"
+    ]
+    assert {name: dict(each.jobs) for name, each in found.items()} == {
+        "b-1": {},
+        "b-12": {"18": "COMPLETING", "19": "PENDING"},
+        "b-3": {},
+    }
+    accounts = [dict(each.accounts) for each in found.values()]
+    assert accounts == [{"17": "TIMEOUT"}, {}, {}]
+    assert [each.fence for each in found.values()] == [None, "18", None]
+    assert [each.directory for each in found.values()] == [True, True, False]
 
 
 def test_the_fence_is_taken_once(slurm: FakeSlurm, place: Path) -> None:
