@@ -297,7 +297,7 @@ def test_i24_the_daemons_environment_reaches_no_command_of_slurm(tmp_path: Path,
         "joblist": scheduler._get_joblist_command(jobs=["17/b-1"]),
         "kill": scheduler._get_kill_command("17/b-1"),
         "details": scheduler._get_detailed_job_info_command("17/b-1"),
-        "look": look_command("b-1", str(tmp_path)),
+        "look": look_command({"b-1": str(tmp_path)}),
     }[name]
     kept = {"SLURM_CONF": "/a 'b'/slurm.conf", "HOME": "/home/$(id)", "SLURM_JWT": "x y"}
 
