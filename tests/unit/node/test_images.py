@@ -54,7 +54,8 @@ def test_an_image_is_added_and_unpacked(store: ImageStore, source: Path) -> None
     assert store.digests() == [digest]
     assert store.environment(digest) == {"PATH": "/bin", "MODE": "a=b", "EMPTY": ""}
     assert (root / "etc" / "name").read_text() == "upper"
-    assert {path.name for path in root.iterdir()} == {"etc", "proc", "dev", "sys", "tmp", "work"}
+    mount_points = {"etc", "proc", "dev", "sys", "tmp", "work", "scratch"}
+    assert {path.name for path in root.iterdir()} == mount_points
     assert {path.name for path in (root / "etc").iterdir()} == {"name", "hosts", "resolv.conf"}
     assert root.stat().st_mode & 0o777 == 0o755
 
