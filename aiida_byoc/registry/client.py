@@ -36,6 +36,7 @@ class RegistryClient:
         self._http = httpx.Client(
             # The machine's own authorities (and SSL_CERT_FILE): registries of a campus are signed by those.
             verify=ssl.create_default_context(),
+            trust_env=not reference.is_loopback,  # no proxy leads to this machine
             timeout=httpx.Timeout(30.0, connect=10.0),
             follow_redirects=True,  # to the host that has the blobs; it never sees our token
             max_redirects=_REDIRECTS,

@@ -38,6 +38,10 @@ def test_a_job_succeeds_with_its_outputs(node: Any) -> None:
     last = events[-1]
     assert last["execution_id"] == chain.uuid
     assert last["result"]["exit_code"] == 0
+    assert last["image"] == {
+        "reference": f"localhost/byoc/demo@{node.digest}",
+        "digest": node.digest,
+    }
     assert last["result"]["image_digest"] == node.digest
     assert last["result"]["outputs"][0]["name"] == "deep/result.txt"
     assert last["scheduler"]["name"] == f"byoc-{submission}-1"
@@ -156,17 +160,6 @@ def test_an_output_that_leaves_the_directory_is_missing(node: Any) -> None:
 
     assert node.events(submission)[-1]["error"]["code"] == "output_missing"
     assert "outputs" not in chain.outputs
-
-
-def test_an_image_that_is_not_in_the_store_fails_the_job(node: Any) -> None:
-    """Slurm is not even asked."""
-    submission = node.accept(placement="sha256:" + "0" * 64)
-
-    node.run(submission)
-
-    events = node.events(submission)
-    assert events[-1]["error"]["code"] == "image_missing"
-    assert "scheduler" not in events[-1]
 
 
 def test_a_lost_node_starts_another_attempt_if_asked(

@@ -60,11 +60,6 @@ def pushed(server: registry.Registry, source: Path) -> str:
     return registry.push(server, source, REPOSITORY, digest=digest)
 
 
-@pytest.fixture(autouse=True)
-def nothing_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 class Site:
     """A node, as its agent sees it, beside a registry."""
 

@@ -77,12 +77,6 @@ def pushed(server: registry.Registry, paths: LabPaths) -> dict[str, str]:
     return {**digests, "big": manifest["layers"][0]["digest"]}
 
 
-@pytest.fixture(autouse=True)
-def nothing_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever proxy the machine has, these registries are its own."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
     return ImageStore(tmp_path / "store")

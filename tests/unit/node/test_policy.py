@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aiida_byoc.commands.image_policy import PullFrom
 from aiida_byoc.commands.policy import Placement, Policy, PolicyError
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import DIGEST, POLICY, submit, submit_body
@@ -252,6 +253,27 @@ def test_an_image_that_is_not_approved_is_refused(
     assert DIGEST not in problem.problem().model_dump_json()
 
 
+def test_an_image_is_fetched_only_by_the_owners_word(tmp_path: Path) -> None:
+    """From the repository that was asked for, up to the owner's bound; the decision is part of the placement."""
+    before = '[images."localhost/byoc/demo"]\n'
+    read_ = read(tmp_path, POLICY.replace(before, f"{before}pull = true\nmax_mib = 7\n"))
+
+    placed = read_.place(submit())
+
+    assert read(tmp_path).place(submit()).pull is None
+    assert placed.pull == PullFrom(repository="localhost/byoc/demo", max_mib=7)
+    assert Placement.model_validate(placed.model_dump(mode="json", exclude_none=True)) == placed
+
+
+@pytest.mark.parametrize("repository", ["demo", "acme/demo", "docker.io/demo", "a.example/Demo"])
+def test_what_is_to_be_fetched_has_a_whole_name(tmp_path: Path, repository: str) -> None:
+    changed = POLICY.replace('"localhost/byoc/demo"]', f'"{repository}"]')
+    assert read(tmp_path, changed)
+
+    with pytest.raises(PolicyError, match=r"wrong at images: .*cannot be pulled: "):
+        read(tmp_path, changed.replace(f'"{repository}"]', f'"{repository}"]\npull = true'))
+
+
 def test_i23_a_tenant_whom_the_owner_does_not_know_sees_nothing(policy: Policy) -> None:
     """Not even what the policy would have said about the rest of the command."""
     problem = refusal(policy, tenant_id="stranger", execution_profile={"queue_name": "x"})
@@ -272,6 +294,7 @@ BROKEN = {
     "a name": ("low =", '"low!" =', "queues.night.qos.low!"),
     "a digest": (DIGEST, "sha256:12", "images.localhost/byoc/demo.digests.0"),
     "no job at all": ("[ceilings]", "[limits]\nactive_jobs = 0\n[ceilings]", "limits.active_jobs"),
+    "a size": ("digests = [", "max_mib = 0\ndigests = [", "images.localhost/byoc/demo.max_mib"),
     "an unapproved tag": (f'"1" = "{DIGEST}"', f'"1" = "{OTHER}"', "images.localhost/byoc/demo.tags"),
 }  # fmt: skip
 

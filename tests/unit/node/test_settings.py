@@ -29,9 +29,10 @@ def settings(tmp_path: Path, **changes: Any) -> NodeSettings:
     [
         {},
         {"audience": "other", "poll_seconds": 1, "heartbeat_seconds": 0.25},
+        {"registry_auth_file": Path("/etc/byoc/auth.json")},
         {"code": 'a "quoted" \\ name', "key_file": Path("/a b/ümlaut 'x'/k.pem")},
     ],
-    ids=["defaults", "all", "hard to write"],
+    ids=["defaults", "all", "credentials", "hard to write"],
 )
 def test_what_is_written_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = NodeSettings.path(tmp_path / "config", "main")
