@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from aiida_byoc.node import SettingsError
-from aiida_byoc.runtimes import RUNTIMES, missing_programs
+from aiida_byoc.runtimes import RUNTIMES, missing
 
 if TYPE_CHECKING:
     from aiida.orm import Computer
@@ -38,9 +38,9 @@ def slurm() -> None:
 
 def runtime(name: str) -> None:
     """The runtime is installed."""
-    if missing := missing_programs(name):
+    if lacking := missing(name):
         raise SettingsError(
-            f"the runtime {name} is missing: {', '.join(missing)} not on PATH ({RUNTIMES[name].HELP})"
+            f"the runtime {name} cannot be used: {', '.join(lacking)} missing ({RUNTIMES[name].HELP})"
         )
 
 
