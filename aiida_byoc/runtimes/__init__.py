@@ -36,7 +36,7 @@ RUNTIMES: dict[str, Runtime] = {
 
 def missing(name: str) -> list[str]:
     """What a runtime needs and this machine has not: programs on the PATH, files."""
-    launch = RUNTIMES[name].launch(Container(rootfs="/", memory_mib=1))
+    launch = RUNTIMES[name].launch(Container(rootfs="/image/rootfs", memory_mib=1))
     words = Placeholders({"rootfs": "/", "processes": 1})  # type: ignore[no-untyped-call]
     return [
         *(program for program in launch.programs if not shutil.which(program)),
