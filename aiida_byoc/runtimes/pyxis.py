@@ -16,7 +16,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
 __all__ = ["HELP", "PROGRAMS", "STEP", "UNUSABLE", "launch"]
 
 PROGRAMS = ("srun", "enroot")
-HELP = "https://github.com/NVIDIA/pyxis, version 0.24 or newer, and Enroot"
+HELP = "https://github.com/NVIDIA/pyxis, version 0.24 or newer, Enroot; squashfs-tools here"
 
 STEP = ("srun", "--nodes=1", "--ntasks=1", f"--cpus-per-task={CPUS}", "--input=none")
 """One task with all that the job has."""
