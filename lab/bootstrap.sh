@@ -41,7 +41,7 @@ missing_packages() {
     local pair accounting=()
     [[ "${BYOC_LAB_ACCOUNTING:-}" != slurmdbd ]] || accounting=(slurmdbd:slurmdbd mariadbd:mariadb-server)
     for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge bwrap:bubblewrap \
-        podman:podman runc:runc catatonit:catatonit newuidmap:uidmap ch-run:charliecloud-runtime \
+        podman:podman runc:runc catatonit:catatonit newuidmap:uidmap ch-run:charliecloud-runtime mksquashfs:squashfs-tools \
         docker-registry:docker-registry git:git make:make ps:procps npm:npm "${accounting[@]}"; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done

@@ -11,7 +11,7 @@ import psycopg
 from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.delivery import Heartbeat
 from aiida_byoc.node import NodeSettings
-from aiida_byoc.runtimes import RUNTIMES, missing_programs
+from aiida_byoc.runtimes import RUNTIMES, missing
 
 __all__ = ["heartbeat"]
 
@@ -45,7 +45,7 @@ def heartbeat(connection: psycopg.Connection, settings: NodeSettings) -> Heartbe
             "python": platform.python_version(),
         },
         queues=queues,
-        runtimes=sorted(name for name in RUNTIMES if not missing_programs(name)),
+        runtimes=sorted(name for name in RUNTIMES if not missing(name)),
         jobs_active=int(active),
         events_undelivered=int(undelivered),
         oldest_undelivered_seconds=max(0, int(oldest)),

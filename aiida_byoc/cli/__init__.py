@@ -23,6 +23,7 @@ __all__ = ["byoc"]
         "jobs": "aiida_byoc.cli.jobs:jobs",
         "events": "aiida_byoc.cli.events:events",
         "images": "aiida_byoc.cli.images:images",
+        "node": "aiida_byoc.cli.node:node",
     },
 )
 def byoc() -> None:

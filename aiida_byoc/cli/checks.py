@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aiida_byoc import runtimes
 from aiida_byoc.node import SettingsError
-from aiida_byoc.runtimes import RUNTIMES, missing_programs
+from aiida_byoc.runtimes import RUNTIMES, missing
 
 if TYPE_CHECKING:
     from aiida.orm import Computer
 
-__all__ = ["adapter", "computer", "runtime", "slurm"]
+__all__ = ["EPILOG", "adapter", "computer", "epilog", "runtime", "slurm"]
+
+EPILOG = Path(runtimes.__file__).with_name("epilog.sh")
+"""What Slurm shall call at the end of a job."""
+
+_OUR_NAME, _OUR_TITLE = "aiida-byoc", "aiida-byoc's Epilog"
+_INSTALL = (
+    "write what `verdi data byoc node epilog` prints to the file that slurm.conf names as Epilog"
+)
 
 
 def slurm() -> None:
@@ -38,10 +51,43 @@ def slurm() -> None:
 
 def runtime(name: str) -> None:
     """The runtime is installed."""
-    if missing := missing_programs(name):
+    if lacking := missing(name):
         raise SettingsError(
-            f"the runtime {name} is missing: {', '.join(missing)} not on PATH ({RUNTIMES[name].HELP})"
+            f"the runtime {name} cannot be used: {', '.join(lacking)} missing ({RUNTIMES[name].HELP})"
         )
+
+
+def epilog() -> None:
+    """Slurm removes what a container leaves, by our Epilog."""
+    found = re.findall(r"^Epilog(?:\[\d+\])?\s*=\s*(\S+)", _slurm_configuration(), re.MULTILINE)
+    names = [name for name in found if name != "(null)"]
+    if not names:
+        raise SettingsError(
+            f"Slurm has no Epilog, and podman's containers outlive their jobs; {_INSTALL}"
+        )
+    texts = [
+        Path(path).read_text(encoding="utf-8", errors="replace")
+        for name in names
+        for path in sorted(glob.glob(name))  # noqa: PTH207  (an absolute pattern)
+        if os.access(path, os.R_OK)
+    ]
+    if not texts:
+        raise SettingsError(
+            f"Slurm's Epilog {names[0]} cannot be read on this machine; put it here as well, to have it checked"
+        )
+    ours = [text for text in texts if _OUR_NAME in text]
+    if not ours:
+        raise SettingsError(
+            f"Slurm's Epilog does not call ours, and podman's containers outlive their jobs; {_INSTALL}"
+        )
+    if EPILOG.read_text() not in ours and any(_OUR_TITLE in text for text in ours):
+        raise SettingsError(f"the Epilog in Slurm is of another version; {_INSTALL}")
+
+
+def _slurm_configuration() -> str:
+    return subprocess.run(
+        ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
 
 
 def adapter(url: str) -> None:

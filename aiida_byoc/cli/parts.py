@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from aiida_byoc.cli import checks, profile
+from aiida_byoc.cli.trial import trial
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.events import witness
 from aiida_byoc.node import NodeSettings, SettingsError
@@ -63,6 +64,17 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         profile.check(Policy.load(settings.policy_file).limits)
         return None
 
+    def of_runtime() -> str | None:
+        for name in Policy.load(settings.policy_file).runtimes:
+            if wrong := trial(name, settings.image_store):
+                return f"{name} does not work on this machine: {wrong}"
+        return None
+
+    def of_epilog() -> str | None:
+        if "podman" in Policy.load(settings.policy_file).runtimes:
+            checks.epilog()
+        return None
+
     return {
         "database": lambda: _database(connection),
         "clock": lambda: _clock(connection),
@@ -79,6 +91,8 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         "relay": lambda: _relay(connection),
         "slurm": _slurm,
         "transport": lambda: _transport(settings.code),
+        "runtime": of_runtime,
+        "epilog": of_epilog,
         "work chains": lambda: _work_chains(Policy.load(settings.policy_file)),
     }
 

@@ -7,19 +7,41 @@ and `runtimes/in_job` carries it out on the compute node.
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
-from aiida_byoc.runtimes import bubblewrap, charliecloud, podman
+from aiida_byoc.runtimes import (
+    apptainer,
+    bubblewrap,
+    charliecloud,
+    podman,
+    pyxis,
+    singularity,
+    slurm_oci,
+)
 from aiida_byoc.runtimes.container import Container, Launch, Runtime
+from aiida_byoc.runtimes.in_job.placeholders import Placeholders
 
-__all__ = ["RUNTIMES", "Container", "Launch", "Runtime", "missing_programs"]
+__all__ = ["FROM_SQUASHFS", "RUNTIMES", "Container", "Launch", "Runtime", "missing"]
 
 RUNTIMES: dict[str, Runtime] = {
     "bubblewrap": bubblewrap,
     "charliecloud": charliecloud,
     "podman": podman,
+    "apptainer": apptainer,
+    "singularity": singularity,
+    "pyxis": pyxis,
+    "slurm-oci": slurm_oci,
 }
 
+FROM_SQUASHFS = frozenset({"pyxis"})
+"""Those that want the image in a single file."""
 
-def missing_programs(name: str) -> list[str]:
-    """What of a runtime is not on this machine's PATH."""
-    return [program for program in RUNTIMES[name].PROGRAMS if not shutil.which(program)]
+
+def missing(name: str) -> list[str]:
+    """What a runtime needs and this machine has not: programs on the PATH, files."""
+    launch = RUNTIMES[name].launch(Container(rootfs="/image/rootfs", memory_mib=1))
+    words = Placeholders({"rootfs": "/", "processes": 1})  # type: ignore[no-untyped-call]
+    return [
+        *(program for program in launch.programs if not shutil.which(program)),
+        *(path for path in map(words.text, launch.needs) if not Path(path).exists()),
+    ]

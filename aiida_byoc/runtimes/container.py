@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Container", "Launch", "Runtime", "Word"]
+__all__ = ["SQUASHFS", "Container", "Launch", "Runtime", "Word"]
+
+SQUASHFS = "rootfs.squashfs"
+"""What an image is called in a single file, beside its directory `rootfs`."""
 
 Word = str | list[str]
 """A word of a command line, or a group of words that stands there once for each value of its placeholder."""
@@ -47,17 +50,21 @@ class Launch:
 
     Attributes:
         programs: what must be on the compute node's PATH.
+        needs: files that must be on the compute node.
         command: the runtime's own words; the program's follow, literally.
         env: the runtime's environment; `None`: it is the container's. Values are never on a command line, which every
             user of the compute node can read.
+        env_prefix: stands before the name of each variable of the container in the runtime's environment, all but HOME,
+            which a runtime that works so sets itself; `None`: they are not there.
+        inherited: beginnings of the names of variables that the runtime gets from the job.
         env_line: how a variable of the container is written into the file `{environment}`, a format of `name` and
             `value`; `None`: there is no such file.
         files: text of files that are made first, by their path; closed to others.
         started: what proves that the program was started. `status`: its exit status, told on `{status_fd}`; `pidfile`:
             a pid in `{pidfile}`; `None`: nothing, the last words have to do.
         status: where a pidfile proves the start, the command that waits for the end and prints the exit status.
-        not_started: matches the runtime's last line when it works, but the program cannot be started.
-        unusable: where nothing proves a start, matches its last line when it does not work itself.
+        not_started: matches a line of the runtime's when it works, but the program cannot be started.
+        unusable: where nothing proves a start, matches a line of the runtime's when it does not work itself.
         program: which process gets the signals that are meant for the container's program. `grandchild`: the only
             child of the one told as `child-pid` on `{status_fd}`; `pidfile`: the one in `{pidfile}`; `runtime`: the
             runtime's own. The latter two pass them on.
@@ -67,7 +74,10 @@ class Launch:
 
     programs: Sequence[str]
     command: Sequence[Word]
+    needs: Sequence[str] = ()
     env: Mapping[str, str] | None = None
+    env_prefix: str | None = None
+    inherited: Sequence[str] = ()
     env_line: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     started: Literal["status", "pidfile"] | None = None

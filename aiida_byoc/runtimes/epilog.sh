@@ -10,6 +10,7 @@ export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 job="${SLURM_CLUSTER_NAME:-cluster}-$SLURM_JOB_ID"
 place=/var/tmp
 scratch="$place/byoc-$job"
+spaces="/tmp ${TMPDIR:-}" # and the directories that the policy names as scratch
 count="/sys/fs/cgroup/pids/byoc-$job"
 
 # A command as the job's user, with nothing of ours in its environment.
@@ -21,6 +22,13 @@ as_user() {
         set -- setpriv --reuid="$SLURM_JOB_UID" --regid="$group" --init-groups env -i "$@"
     fi
     (cd / && exec timeout 60 "$@") </dev/null 2>/dev/null
+}
+
+is_jobs() { [ -d "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %u "$1")" = "$SLURM_JOB_UID" ]; }
+
+remove() {
+    as_user rm -rf --one-file-system "$1"
+    [ ! -e "$1" ] || rm -rf --one-file-system "$1" 2>/dev/null
 }
 
 podman_of_job() {
@@ -39,7 +47,7 @@ for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null) \
     fi
 done
 
-if [ -d "$scratch" ] && [ ! -L "$scratch" ] && [ "$(stat -c %u "$scratch")" = "$SLURM_JOB_UID" ]; then
+if is_jobs "$scratch"; then
     if [ -d "$scratch/graph" ]; then
         containers=$(podman_of_job ps --all --quiet "--filter=label=slurm_job=$job")
         # The first time it may fail, when its monitor was killed together with the container.
@@ -50,9 +58,11 @@ if [ -d "$scratch" ] && [ ! -L "$scratch" ] && [ "$(stat -c %u "$scratch")" = "$
         done
         podman_of_job system migrate >/dev/null
     fi
-    as_user rm -rf --one-file-system "$scratch"
-    [ ! -e "$scratch" ] || rm -rf --one-file-system "$scratch" 2>/dev/null
+    remove "$scratch"
 fi
+for place in $spaces; do
+    is_jobs "$place/byoc-$job" && remove "$place/byoc-$job"
+done
 
 [ ! -d "$count" ] || rmdir "$count" 2>/dev/null
 exit 0

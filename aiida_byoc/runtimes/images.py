@@ -4,6 +4,7 @@ STORE/layouts/<64 hex>/             the OCI layout of the manifest with this dig
 STORE/unpacked/<64 hex>/rootfs/     its layers, one over the other: read-only for jobs
                         manifest    the manifest's bytes: the job hashes them to know which image it runs
                         files       what rootfs consists of (`tree.py`)
+                        rootfs.squashfs  the same in a single file, where a runtime wants one
 STORE/locks/<64 hex>                held by whoever fills or empties the places above
 
 A directory is complete as soon as it has its name. What begins with a dot is a draft, or set aside (`upkeep.py`).
@@ -12,13 +13,16 @@ A directory is complete as soon as it has its name. What begins with a dot is a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from aiida_byoc.runtimes import sources, tree
+from aiida_byoc.runtimes.container import SQUASHFS
 from aiida_byoc.runtimes.in_job.image import MANIFEST
 from aiida_byoc.runtimes.intake import check, fill, place_of, settle
 from aiida_byoc.runtimes.layers import apply_layer, remove
@@ -130,6 +134,15 @@ class ImageStore:
                     self._unpack(self.image(digest), target).rename(target)
         return target / ROOTFS
 
+    def squashfs(self, digest: str) -> Path:
+        """The unpacked image in a single file, beside its root, for runtimes that want one; made at first use."""
+        root = self.rootfs(digest)
+        target = root.with_name(SQUASHFS)
+        with self.lock(digest):
+            if not target.exists():
+                _squash(root, target)
+        return target
+
     def unpack_anew(self, digest: str) -> None:
         """Replace the unpacked image; running jobs keep the one that they have."""
         target = self.unpacked(digest)
@@ -208,6 +221,19 @@ class ImageStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         return draft
+
+
+def _squash(root: Path, target: Path) -> None:
+    if shutil.which("mksquashfs") is None:
+        missing = "mksquashfs is not on this machine (Debian: squashfs-tools)"
+        raise FileNotFoundError(errno.ENOENT, missing)
+    draft = target.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    command = ["mksquashfs", str(root), str(draft), "-no-progress", "-quiet", "-all-root"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise OSError(errno.EIO, f"mksquashfs: {made.stderr.strip()[-200:]}")
+    draft.rename(target)
 
 
 def _make_mount_points(root: Path) -> None:

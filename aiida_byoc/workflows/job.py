@@ -23,6 +23,7 @@ from aiida.orm import CalcJobNode, Int
 from aiida_byoc import crashpoints
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
+from aiida_byoc.runtimes import FROM_SQUASHFS
 from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore
 from aiida_byoc.workflows.accepted import AcceptedWork
 from aiida_byoc.workflows.attempt import attempt_inputs
@@ -84,6 +85,8 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         store = ImageStore(Path(self.inputs["image_store"]))
         try:
             self.ctx.rootfs = str(store.rootfs(digest))
+            if self._placement().runtime in FROM_SQUASHFS:
+                store.squashfs(digest)
             self.ctx.image_env = store.environment(digest)
         except ImageMissing as error:
             return self.exit_codes.ERROR_IMAGE_MISSING.format(reason=error)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aiida_byoc.cli import byoc, common, parts
+from aiida_byoc.cli import byoc, checks, common, parts
 from aiida_byoc.cli.common import settings_path
 from aiida_byoc.database.connection import connect
 from tests.builders import POLICY
@@ -37,7 +37,7 @@ def test_a_node_of_which_half_is_down_is_examined_all_the_same(run: Callable[...
     assert result.exit_code == 1
     told = json.loads(result.stdout)["parts"]
     sound = {name for name, wrong in told.items() if wrong is None}
-    assert {"database", "clock", "slurm", "transport", "broker", "relay"} <= sound
+    assert {"database", "clock", "slurm", "transport", "broker", "relay", "runtime"} <= sound
     for name, helps in {
         "agent": "agent run",
         "launcher": "its log",
@@ -115,6 +115,79 @@ def test_a_slurm_that_forgets_soon_is_named(
     wrong = parts.ask(parts.parts(node.connection, node.settings, "byoc.postgres")["slurm"])
 
     assert "forgets ended jobs after 10 s" in (wrong or "")
+
+
+@pytest.fixture
+def podman_node(node: Any, tmp_path: Path) -> Any:
+    """The settings of a node whose policy wants podman."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.replace('runtime = "bubblewrap"', 'runtime = "podman"'))
+    return node.settings.model_copy(update={"policy_file": policy})
+
+
+def asked_of(node: Any, settings: Any, part: str) -> str | None:
+    return parts.ask(parts.parts(node.connection, settings, "byoc.postgres")[part])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_podman_is_tried_and_its_epilog_found(node: Any, podman_node: Any) -> None:
+    assert asked_of(node, podman_node, "runtime") is None
+    assert asked_of(node, podman_node, "epilog") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (None, "has no Epilog"),
+        ("#!/bin/sh\nrm -rf --one-file-system /scratch/$SLURM_JOB_ID\n", "does not call ours"),
+        ("#!/bin/sh\n/etc/slurm/epilog-of-aiida-byoc.sh\n", None),
+        (checks.EPILOG.read_text() + "\n# changed here\n", "of another version"),
+        ("missing", "cannot be read on this machine"),
+    ],
+)
+def test_an_epilog_that_does_not_help_podman_is_named(
+    node: Any,
+    podman_node: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    wrong: str | None,
+) -> None:
+    tmp_path = podman_node.policy_file.parent
+    epilog, name = tmp_path / "epilog", "(null)"
+    if content is not None:
+        name = str(epilog)
+    if content not in {None, "missing"}:
+        epilog.write_text(str(content))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho 'Epilog                  = {name}'\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    told = asked_of(node, podman_node, "epilog")
+
+    assert (told is None) == (wrong is None)
+    assert (wrong or "") in (told or "")
+
+
+def test_a_runtime_that_is_not_there_is_named_with_where_it_comes_from(
+    node: Any, podman_node: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    told = asked_of(node, podman_node, "runtime") or ""
+
+    assert "podman, runc, catatonit missing" in told
+    assert "Debian: podman" in told
+
+
+@pytest.mark.usefixtures("run")
+def test_operators_see_which_runtimes_work_and_get_the_epilog() -> None:
+    shown = CliRunner().invoke(byoc, ["node", "runtimes", "--json"], catch_exceptions=False)
+    printed = CliRunner().invoke(byoc, ["node", "epilog"], catch_exceptions=False)
+
+    states = {row["runtime"]: row["state"] for row in json.loads(shown.stdout)}
+    assert [states[name] for name in ("bubblewrap", "charliecloud", "podman")] == ["works"] * 3
+    assert printed.stdout == checks.EPILOG.read_text()
 
 
 def test_the_other_parts_are_named_too(node: Any) -> None:

@@ -108,13 +108,13 @@ def test_a_program_that_cannot_be_started_is_told_from_one_that_failed(
         assert program in record["message"]
 
 
-def test_a_runtime_that_cannot_do_its_work_is_told_from_both(site: Site, runtime: str) -> None:
-    batch = site.submit(runtime, "true", rootfs=site.place / "nowhere")
+def test_a_runtime_that_is_not_there_is_told_from_both(site: Site, runtime: str) -> None:
+    batch = site.submit(runtime, "true", slurm=["--export=PATH=/nowhere"])
 
     assert batch.ended()["ExitCode"] == f"{in_job.UNUSABLE}:0"
     record = batch.job.record
     assert (record["container_started"], record["runtime_usable"]) == (False, False)
-    assert "nowhere" in record["message"]
+    assert "is not on the compute node's PATH" in record["message"]
 
 
 def test_a_signal_to_the_job_reaches_the_program(site: Site, runtime: str) -> None:

@@ -31,16 +31,20 @@ class Container:
         self._launch = specification["runtime"]
         self._env = environment(specification)
         self._scratch = Scratch(specification.get("scratch"))
-        self._words = Placeholders(specification["rootfs"], specification["processes"])
-        self._words.name(local_scratch=self._scratch.path)
+        self._words = Placeholders(specification)
+        self._words.name(
+            local_scratch=self._scratch.path,
+            env_json=json.dumps(["{}={}".format(*each) for each in self._env.items()]),
+            env_names=",".join(sorted(self._env)),
+        )
         self._process = None
         self._child = None
 
     def run(self):
         """Run it to its end."""
-        missing = [name for name in self._launch["programs"] if not shutil.which(name)]
-        if missing:
-            return Ending(None, "{} is not on the compute node's PATH".format(missing[0]), False)
+        lacking = self._lacking()
+        if lacking:
+            return Ending(None, lacking, False)
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
@@ -71,6 +75,25 @@ class Container:
         """Send a signal to the container's program; one that comes too early is kept for it."""
         if not self._reach(number):
             threading.Thread(target=self._reach_later, args=(number,), daemon=True).start()
+
+    def _lacking(self):
+        for name in self._launch["programs"]:
+            if not shutil.which(name):
+                return "{} is not on the compute node's PATH".format(name)
+        for name in map(self._words.text, self._launch["needs"]):
+            if not os.path.exists(name):
+                return "{} is not on the compute node".format(name)
+        return None
+
+    def _environment(self):
+        """The runtime's own environment."""
+        launch, given = self._launch, self._env
+        env = given if launch["env"] is None else self._words.env(launch["env"])
+        job = {n: v for n, v in os.environ.items() if n.startswith(tuple(launch["inherited"]))}
+        prefix, named = launch["env_prefix"], {}
+        if prefix is not None:
+            named = {prefix + name: value for name, value in given.items() if name != "HOME"}
+        return {**job, **env, **named}
 
     def _reach(self, number):
         program = self._program()
@@ -120,13 +143,12 @@ class Container:
     def _start(self, descriptors, streams):
         launch = self._launch
         command = [*self._words.words(launch["command"]), *self._specification["argv"]]
-        own = launch["env"]
         orphaned = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
         # Found on the machine's PATH: the environment given below may be the container's.
         command[0] = shutil.which(command[0]) or command[0]
         return subprocess.Popen(
             command,
-            env=self._env if own is None else self._words.env(own),
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=streams.out,
             stderr=streams.err,
@@ -153,8 +175,8 @@ class Container:
         """Have a runtime that wrote the container's pid down tell how it ended, before it forgets."""
         launch = self._launch
         if launch["started"] == "pidfile" and os.path.exists(self._words.text(PIDFILE)):
-            command, env = self._words.words(launch["status"]), self._words.env(launch["env"])
-            facts["asked"] = ask(command, env, returned)
+            command = self._words.words(launch["status"])
+            facts["asked"] = ask(command, self._environment(), returned)
 
     def _clean_up(self):
         launch = self._launch
@@ -162,7 +184,7 @@ class Container:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.call(
                     self._words.words(command),
-                    env=self._words.env(launch["env"]),
+                    env=self._environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

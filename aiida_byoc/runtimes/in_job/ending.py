@@ -20,16 +20,18 @@ def ending(launch, program, facts, returned):
     `subprocess` has it.
     """
     code = status(returned)
-    said, started = last_line(), returned < 0
+    said, started = last_words(), returned < 0
+    last = said.rpartition("\n")[2] or "the runtime did not say why"
+    could_not, unusable = (_line(launch[name], said) for name in ("not_started", "unusable"))
     if launch["started"] == "status":
         code, started = facts.get("exit-code", code), started or "exit-code" in facts
     elif launch["started"] == "pidfile":
         code, started = facts.get("asked", code), started or "asked" in facts
     else:
-        started = code == 0 or not _matches(launch["unusable"], said)
-    if code != 0 and "exit-code" not in facts and _matches(launch["not_started"], said):
-        return Ending(None, "{}: {}".format(program[:100], said), True)
-    return Ending(code, None, True) if started else Ending(None, said, False)
+        started, last = code == 0 or unusable is None, unusable
+    if code != 0 and "exit-code" not in facts and could_not:
+        return Ending(None, "{}: {}".format(program[:100], could_not), True)
+    return Ending(code, None, True) if started else Ending(None, last, False)
 
 
 def status(returned):
@@ -50,17 +52,19 @@ def ask(command, env, returned):
         return status(returned) or _UNKNOWN
 
 
-def last_line():
-    """The last thing that was said on the job's stderr: by the runtime, where the program never ran."""
+def last_words():
+    """The last lines of the job's stderr: the runtime's own, where the program never ran."""
     try:
         with open("stderr", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
         lines = []
-    said = [" ".join(line.split()) for line in lines if line.strip()]
-    return said[-1][:_LONGEST].rstrip(".") if said else "the runtime did not say why"
+    said = (" ".join(line.split())[:_LONGEST].rstrip(".") for line in lines)
+    return "\n".join(line for line in said if line)
 
 
-def _matches(pattern, text):
-    return pattern is not None and re.search(pattern, text) is not None
+def _line(pattern, text):
+    """The first line that matches."""
+    found = [line for line in text.split("\n") if pattern and re.search(pattern, line)]
+    return found[0] if found else None

@@ -1,6 +1,7 @@
 """What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
 
 import glob
+import json
 import os
 import pwd
 import re
@@ -15,8 +16,14 @@ GATE_FD = "{gate_fd}"
 """The descriptor on which the runtime waits until the container's limits are set."""
 DIRECTORY = "{directory}"
 """The job's directory."""
+RUNTIME_DIRECTORY = "{runtime}"
+"""A directory in it for the runtime, closed to others."""
 ENVIRONMENT = "{environment}"
 """A file with the container's environment."""
+ENV_JSON = "{env_json}"
+"""The container's environment as a JSON array of NAME=VALUE."""
+ENV_NAMES = "{env_names}"
+"""The names of its variables, with commas."""
 CELL = "{cell}"
 """A directory for `cell.py`."""
 PIDFILE = "{pidfile}"
@@ -30,12 +37,19 @@ SLURM_JOB = "{slurm_job}"
 UID = "{uid}"
 """The uid inside: the job user's, or nobody's where that is root."""
 GID = "{gid}"
+HOST_UID = "{host_uid}"
+"""The job user's uid, also root's."""
+HOST_GID = "{host_gid}"
 PATH = "{path}"
 """The machine's own search path."""
 PYTHON = "{python}"
 USER = "{user}"
 PROCESSES = "{processes}"
 """How many processes the container may have."""
+CPUS = "{cpus}"
+"""How many processors the job has on this node."""
+OCI_CONF = "{oci_conf}"
+"""Where Slurm looks for its oci.conf."""
 OPEN_FILES = "{open_files}"
 """How many open files a process of the job may have, as SOFT:HARD."""
 
@@ -43,6 +57,8 @@ RESOLVER_FILE = "{resolver_file}"
 """Each of the machine's files that the network's names are found by, as far as the image has a place for it."""
 GPU_DEVICE = "{gpu_device}"
 """Each device file of the machine's GPUs; which of them are the job's, Slurm sees to."""
+GPU_MOUNTS = "{gpu_mounts}"
+"""The same as mounts of an OCI bundle, each after a comma."""
 SECCOMP = "{seccomp}"
 """podman's seccomp profile, tightened; not at all where the machine has none."""
 AS_ROOT = "{as_root}"
@@ -72,12 +88,19 @@ def scratch():
 class Placeholders:
     """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
 
-    def __init__(self, rootfs, processes):
-        here = os.getcwd()
+    def __init__(self, specification):
+        here, rootfs = os.getcwd(), specification["rootfs"]
+        processes = specification["processes"]
+        devices = _gpu_devices()
         most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         ids = {UID: os.geteuid(), GID: os.getegid()}
         self._values = {
             DIRECTORY: [here],
+            RUNTIME_DIRECTORY: [os.path.join(here, RUNTIME)],
+            HOST_UID: [str(os.geteuid())],
+            HOST_GID: [str(os.getegid())],
+            CPUS: [_first_of("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "1")],
+            OCI_CONF: [_beside_slurm_conf("oci.conf")],
             ENVIRONMENT: [os.path.join(here, RUNTIME, "environment")],
             CELL: [os.path.join(here, RUNTIME, "cell")],
             PIDFILE: [os.path.join(here, RUNTIME, "pid")],
@@ -95,12 +118,8 @@ class Placeholders:
                 for name in _RESOLVER_FILES
                 if os.path.isfile(name) and _is_plain_file(rootfs + name)
             ],
-            GPU_DEVICE: [
-                name
-                for pattern in GPU_DEVICES
-                for name in sorted(glob.glob(pattern))
-                if not os.path.isdir(name)
-            ],
+            GPU_DEVICE: devices,
+            GPU_MOUNTS: ["".join(", " + json.dumps(_device_mount(name)) for name in devices)],
         }
         for name, number in ids.items():
             self._values[name] = [str(number or _NOBODY)]
@@ -137,6 +156,25 @@ class Placeholders:
 
 
 _SEVERAL = {SECCOMP, AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
+
+
+def _first_of(*names):
+    """The first variable that is set; else the last word itself."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), names[-1])
+
+
+def _beside_slurm_conf(name):
+    return os.path.join(os.path.dirname(_first_of("SLURM_CONF", "/etc/slurm/slurm.conf")), name)
+
+
+def _gpu_devices():
+    found = (name for pattern in GPU_DEVICES for name in sorted(glob.glob(pattern)))
+    return [name for name in found if not os.path.isdir(name)]
+
+
+def _device_mount(name):
+    options = ["bind", "nosuid", "noexec"]
+    return {"destination": name, "type": "none", "source": name, "options": options}
 
 
 def _is_plain_file(path):

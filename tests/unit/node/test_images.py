@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,3 +391,30 @@ def test_a_configuration_without_sense_is_told(
 
     with pytest.raises(ImageError, match="has no sense"):
         store.environment(digest)
+
+
+@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="no mksquashfs on PATH")
+def test_an_image_in_a_single_file_is_made_once(store: ImageStore, source: Path) -> None:
+    digest = layout(source, [layer(file("bin/tool", "works", mode=0o755))])
+    store.add(source, digest)
+
+    made = store.squashfs(digest)
+    first = made.stat()
+    again = store.squashfs(digest)
+
+    assert (made, again.stat()) == (store.rootfs(digest).with_name("rootfs.squashfs"), first)
+    held = subprocess.run(
+        ["unsquashfs", "-cat", str(made), "bin/tool"], capture_output=True, check=True
+    )
+    assert held.stdout == b"works"
+
+
+def test_without_the_program_for_it_there_is_none_and_it_says_so(
+    store: ImageStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = layout(source, [layer(file("a"))])
+    store.add(source, digest)
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(OSError, match="squashfs-tools"):
+        store.squashfs(digest)
