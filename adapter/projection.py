@@ -30,6 +30,7 @@ def project(event: ExecutionEvent) -> ProjectionUpdate:
         progress=data.progress,
         result=data.result,
         error=data.error,
+        recovery=data.recovery,
         occurred_at=data.occurred_at,
         trace_id=data.trace_id,
     )

@@ -106,7 +106,22 @@ export const projectionFields = {
       values: v.optional(v.array(v.object({ name: v.string(), json_text: v.string() }))),
     }),
   ),
-  error: v.optional(v.object({ code: v.string(), message: v.string(), retryable: v.boolean() })),
+  error: v.optional(
+    v.object({
+      code: v.string(),
+      message: v.string(),
+      retryable: v.boolean(),
+      remedy: v.optional(v.string()),
+    }),
+  ),
+  recovery: v.optional(
+    v.object({
+      attempt: v.number(), // the one that ended
+      code: v.string(),
+      message: v.string(),
+      action: v.string(),
+    }),
+  ),
   occurred_at: v.string(),
   trace_id: v.string(),
 };

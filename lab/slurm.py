@@ -15,77 +15,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import accounting, process
+from lab import accounting, cgroups, process
 from lab.paths import LabPaths
+from lab.slurm_conf import GPUS, GRES_CONF, SCRATCH_MIB, SLURM_CONF
 
 EPILOG = Path(__file__).parents[1] / "aiida_byoc" / "runtimes" / "epilog.sh"
 
 START_SECONDS = 60.0
 DRAIN_SECONDS = 10.0
-
-# CgroupPlugin: slurmd initialises one even if nothing uses it, and finds none on some machines.
-CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
-
-# Nobody looks into the files: to Slurm a GPU is the device file that a job may open.
-GPUS = 2
-GRES_CONF = "Name=gpu Type=a100 File={home}/gpu[0-{last}]\n"
-
-SCRATCH_MIB = 65536
-
-# cred_expire: a requeued job waits that long. The scheduler's intervals make a short job start
-# within a second. config_overrides: the nodes may claim more than the machine has.
-SLURM_CONF = """\
-ClusterName={cluster}
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={munge_socket},cred_expire=5
-CredType=cred/munge
-StateSaveLocation={home}/state
-SlurmdSpoolDir={run}/slurmd/%n
-SlurmctldPidFile={run}/slurmctld.pid
-SlurmdPidFile={run}/slurmd.%n.pid
-SlurmctldLogFile={logs}/slurmctld.main.log
-SlurmdLogFile={logs}/slurmd-%n.main.log
-JobCompType=jobcomp/filetxt
-JobCompLoc={home}/jobcomp.log
-{accounting}
-Epilog={home}/epilog.sh
-MailProg=/bin/true
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-SlurmdParameters=config_overrides
-SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1,bf_resolution=1
-PriorityType=priority/basic
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-ReturnToService=1
-SlurmdTimeout=10
-SlurmctldTimeout=10
-MessageTimeout=10
-BatchStartTimeout=10
-KillWait=2
-UnkillableStepTimeout=15
-CompleteWait=0
-MinJobAge=300
-MaxJobCount=20000
-PropagateResourceLimits=NONE
-GresTypes=gpu
-NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} TmpDisk={scratch_mib} Gres=gpu:a100:{gpus} State=UNKNOWN
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}]
-PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=100
-PartitionName=main Default=YES PriorityTier=1
-PartitionName=high PriorityTier=10 PreemptMode=OFF
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +36,32 @@ class Slurm:
     nodes: list[str]
 
 
-def start(paths: LabPaths, nodes: int = 2, cpus: int = 4, memory_mib: int = 16384) -> Slurm:
+def start(
+    paths: LabPaths,
+    nodes: int = 2,
+    cpus: int = 4,
+    memory_mib: int = 16384,
+    *,
+    with_cgroups: bool = False,
+) -> Slurm:
     """Start the cluster, on the state of an earlier run if there is one, and wait for its nodes.
 
     Args:
         cpus: per node, whatever the machine has.
         memory_mib: per node, whatever the machine has.
+        with_cgroups: let the kernel limit memory and track processes, where `cgroups.are_there`; the nodes' names are
+            then the lab's own, since their control groups are the whole machine's.
 
     Raises:
         LabError: a part did not start; the message holds the ends of the logs.
     """
-    conf = _configure(paths, nodes, cpus, memory_mib)
+    node = f"{paths.name}n" if with_cgroups else "n"
+    conf = _configure(paths, node, nodes, cpus, memory_mib, with_cgroups=with_cgroups)
     munged = _start_munge(paths)
     if accounting.is_wanted():
         accounting.start(paths, conf, _munge_socket(paths))
     controller = start_controller(paths)
-    names = [f"n{number}" for number in range(1, nodes + 1)]
+    names = [f"{node}{number}" for number in range(1, nodes + 1)]
     daemons = [_start_node(paths, name) for name in names]
     process.wait_until(
         lambda: _ask(conf, "sinfo", "-hN", "-p", "main", "-o", "%t").split() == ["idle"] * nodes,
@@ -181,13 +128,16 @@ def stop(paths: LabPaths, *, cancel: bool = True) -> None:
     process.stop(paths, "slurmctld")
     accounting.stop(paths)
     process.stop(paths, "munged")
+    cgroups.remove(paths)
 
 
-def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
+def _configure(
+    paths: LabPaths, node: str, nodes: int, cpus: int, memory_mib: int, *, with_cgroups: bool
+) -> Path:
     home, conf = paths.directory("slurm"), _conf(paths)
     ports = paths.ports("slurm", 1 + nodes)
     (_run(paths) / "slurmd").mkdir(exist_ok=True)
-    (home / "cgroup.conf").write_text(CGROUP_CONF)
+    (home / "cgroup.conf").write_text(cgroups.CONF)
     for number in range(GPUS):
         (home / f"gpu{number}").touch()
     (home / "gres.conf").write_text(GRES_CONF.format(home=home, last=GPUS - 1))
@@ -210,6 +160,10 @@ def _configure(paths: LabPaths, nodes: int, cpus: int, memory_mib: int) -> Path:
             controller_port=ports[0],
             first_port=ports[1],
             last_port=ports[-1],
+            tracking="cgroup" if with_cgroups else "linuxproc",
+            limiting="cgroup" if with_cgroups else "none",
+            over_memory="NoOverMemoryKill" if with_cgroups else "OverMemoryKill",
+            node=node,
             nodes=nodes,
             cpus=cpus,
             gpus=GPUS,

@@ -15,14 +15,14 @@ from typing import Any
 from aiida.common.datastructures import CalcInfo, CalcJobState
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
-from aiida.orm import Dict, FolderData, RemoteData
+from aiida.orm import Dict, FolderData, Node, RemoteData
 from aiida_shell.calculations.shell import ShellJob
 from plumpy import ProcessState
 
 from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
 from aiida_byoc.runtimes import in_job
-from aiida_byoc.schedulers.slurm import CANCELLED, PREEMPTED, REFUSED
+from aiida_byoc.schedulers.ends import ENDS
 
 __all__ = ["ContainerJob"]
 
@@ -51,7 +51,15 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "container",
             valid_type=Dict,
             help="What runs: `argv`, `env`, `outputs` (as promised), `image`, `image_digest`; in what: `runtime` "
-            "(how it is started), `rootfs`, `processes` (the most there may be), `caps` (limits of its data).",
+            "(how it is started), `rootfs`, `processes` (the most there may be), `caps` (limits of its data); "
+            "`signal`: what the program hears before its time is over.",
+        )
+        spec.input_namespace(
+            "earlier",
+            valid_type=RemoteData,
+            required=False,
+            dynamic=True,
+            help="Directories of earlier attempts: the program goes on with the files of the newest that began.",
         )
         spec.input(
             "submission_id", valid_type=str, non_db=True, help="The job in the node's ledger."
@@ -61,6 +69,12 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "job_name", valid_type=str, non_db=True, help="Slurm job name, unique to the attempt."
         )
         spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"
+        spec.input(
+            "metadata.options.recovery",
+            valid_type=dict,
+            required=False,
+            help="Why there is this attempt, in the words of the contract.",
+        )
         for name in ("arguments", "outputs", "parser"):
             del spec.inputs[name]
         for name in _NO_OPTIONS:
@@ -75,69 +89,15 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             required=False,
             help="Where those outputs are that were too large to be taken into the repository.",
         )
-        spec.exit_code(
-            REFUSED, "ERROR_SCHEDULER_REFUSED", message="Slurm refused the job: {reason}"
-        )
-        spec.exit_code(PREEMPTED, "ERROR_SCHEDULER_PREEMPTED", message="Slurm preempted the job.")
-        spec.exit_code(
-            CANCELLED, "ERROR_SCHEDULER_CANCELLED", message="The job was cancelled in Slurm."
-        )
-        spec.exit_code(
-            304,
-            "ERROR_NO_COMPLETION_RECORD",
-            invalidates_cache=True,
-            message="The job left no completion record: it was killed, or lost, before its end.",
-        )
-        spec.exit_code(
-            305,
-            "ERROR_COMPLETION_RECORD_INVALID",
-            invalidates_cache=True,
-            message="The completion record cannot be believed: {reason}.",
-        )
-        spec.exit_code(
-            306,
-            "ERROR_OUTPUT_ALTERED",
-            invalidates_cache=True,
-            message="Outputs differ from the completion record: {names}.",
-        )
-        spec.exit_code(
-            307,
-            "ERROR_OUTPUT_TOO_LARGE",
-            message="Outputs are larger than the node's policy allows: {names}.",
-        )
-        spec.exit_code(
-            308,
-            "ERROR_TOO_MANY_OUTPUTS",
-            message="There are {surplus} output files more than the node's policy allows.",
-        )
-        spec.exit_code(
-            400, "ERROR_COMMAND_FAILED", message="The container exited with status {status}."
-        )
-        spec.exit_code(
-            320, "ERROR_CONTAINER_NOT_STARTED", message="The container did not start: {reason}."
-        )
-        spec.exit_code(
-            321,
-            "ERROR_RUNTIME_UNUSABLE",
-            invalidates_cache=True,
-            message="The runtime cannot be used on the compute node: {reason}.",
-        )
-        spec.exit_code(
-            322,
-            "ERROR_IMAGE_MISMATCH",
-            invalidates_cache=True,
-            message="The compute node has another image than was accepted: {reason}.",
-        )
-        spec.exit_code(
-            323,
-            "ERROR_IMAGE_NOT_THERE",
-            invalidates_cache=True,
-            message="The compute node does not have the image: {reason}.",
-        )
+        for end in ENDS.values():
+            spec.exit_code(end.status, end.label, message=end.message, invalidates_cache=True)
 
     @classmethod
     def get_state_classes(cls) -> dict[Hashable, Any]:
         return {**super().get_state_classes(), ProcessState.WAITING: ChangeOnlyWaiting}
+
+    def parse_scheduler_output(self, retrieved: Node) -> None:
+        """Leave Slurm's word to the parser, which has the job's own as well."""
 
     def load_instance_state(self, saved_state: Any, load_context: Any) -> None:
         super().load_instance_state(saved_state, load_context)
@@ -156,6 +116,10 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         specification = {
             "submission_id": self.submission_id,
             "attempt": self.inputs["attempt"],
+            "earlier": [
+                directory.get_remote_path()
+                for _, directory in sorted(self.inputs.get("earlier", {}).items(), reverse=True)
+            ],
             "job_name": self.inputs["job_name"],
             "news": in_job.NEWS,
             "progress_seconds": PROGRESS_SECONDS,  # for attempts that an older version made

@@ -250,6 +250,8 @@ class _Watch:
             facts["scheduler"]["wait_reason"] = wait_reason
         if self._node.get_scheduler_state() is None:
             facts["timings"] = {"queued": utc_now_text(datetime.now(UTC))}
+        if recovery := self._node.get_option("recovery"):
+            facts["recovery"] = recovery
         self._tell(ExecutionState.QUEUED, facts)
 
     def _tell(

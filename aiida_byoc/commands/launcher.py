@@ -28,6 +28,7 @@ from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
+from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 from aiida_byoc.events.hooks import transaction
@@ -206,8 +207,9 @@ def _mark_dispatched(connection: psycopg.Connection, pk: int) -> None:
 
 
 def _fail(connection: psycopg.Connection, job: Mapping[str, Any], code: str, message: str) -> None:
-    error = {"code": code, "message": message, "retryable": code != "deadline_exceeded"}
     report = Report(
-        state=ExecutionState.FAILED, occurred_at=datetime.now(UTC), facts={"error": error}
+        state=ExecutionState.FAILED,
+        occurred_at=datetime.now(UTC),
+        facts={"error": job_error(code, message)},
     )
     outbox.append(connection, str(job["submission_id"]), report)

@@ -21,6 +21,7 @@ from aiida_byoc.commands.image_policy import (
     resolved_image,
 )
 from aiida_byoc.commands.queues import Ceilings, Queue, RuntimeName, over_the_ceilings
+from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
     ContainerWorkload,
@@ -56,6 +57,8 @@ class Placement(Table):
     scratch: str | None = None
     data: Caps = Caps()
     progress_seconds: float = 10
+    recovery: Recovery | None = None
+    """`None`: accepted by an older version; further attempts ask for the same."""
 
 
 class WorkchainPlacement(Table):
@@ -78,6 +81,7 @@ class Policy(Table):
     ceilings: Ceilings
     limits: Limits = Limits()
     repair: Repair = Repair()
+    recovery: Recovery = Recovery()
     retention: Retention = Retention()
     data: Data = Data()
     progress: Progress = Progress()
@@ -150,6 +154,7 @@ class Policy(Table):
             scratch=queue.scratch,
             data=self.data.caps(),
             progress_seconds=self.progress.seconds,
+            recovery=self.recovery.within(self.ceilings.memory_mib),
         )
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.contracts.events import one_line
+from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 
@@ -96,7 +96,7 @@ def postpone(connection: psycopg.Connection, pull: Pull, message: str, seconds: 
 
 def give_up(connection: psycopg.Connection, pull: Pull, message: str) -> int:
     """Fail every job that waits for the image; return how many."""
-    error = {"code": "image_pull_failed", "message": one_line(message), "retryable": True}
+    error = job_error("image_pull_failed", message)
     report = outbox.Report(
         state=ExecutionState.FAILED, occurred_at=datetime.now(UTC), facts={"error": error}
     )

@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
 from aiida_byoc.contracts.files import (
@@ -24,6 +31,7 @@ from aiida_byoc.contracts.workchain import WorkchainWorkload
 __all__ = [
     "MAX_COMMAND_BYTES",
     "CancelJobCommand",
+    "Checkpoint",
     "ContainerWorkload",
     "ExecutionProfile",
     "InputFile",
@@ -116,6 +124,15 @@ Image = Annotated[
 ]
 
 
+class Checkpoint(Order):
+    """The program can be stopped and started anew: when it hears the signal it saves what the next attempt needs."""
+
+    signal: Literal["USR1", "USR2", "TERM", "INT"] = "USR1"
+    seconds_before: Annotated[
+        int, Field(ge=1, le=65_535, description="before the end of the walltime, s")
+    ] = 60
+
+
 class ContainerWorkload(Order):
     """One container, run once per attempt, in `/work`, with nothing else of the machine but what it asks for here."""
 
@@ -135,6 +152,7 @@ class ContainerWorkload(Order):
         Literal["none", "host"],
         Field(description="`host`: the machine's network, if the policy grants it in that queue"),
     ] = "none"
+    checkpoint: Checkpoint | None = None
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> ContainerWorkload:
@@ -185,6 +203,17 @@ class SubmitJobCommand(Order):
     deadline: UtcTime | None = None
     requested_by: Requester
     traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None
+
+    @field_validator("workload")
+    @classmethod
+    def _signal_comes_after_the_start(cls, workload: Workload, others: ValidationInfo) -> Workload:
+        checkpoint = workload.checkpoint if isinstance(workload, ContainerWorkload) else None
+        shape = others.data.get("resource_shape")
+        if checkpoint and shape and checkpoint.seconds_before >= shape.walltime_seconds:
+            raise ValueError(
+                "checkpoint.seconds_before must be less than resource_shape.walltime_seconds"
+            )
+        return workload
 
     @property
     def container(self) -> ContainerWorkload:

@@ -21,6 +21,7 @@ __all__ = [
     "ExecutionEvent",
     "ImageRecord",
     "JobError",
+    "JobRecovery",
     "JobResult",
     "JobState",
     "OutputRecord",
@@ -120,12 +121,25 @@ class JobResult(Fact):
     values: Annotated[list[OutputValue], Field(max_length=64)] | None = None
 
 
+ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
 class JobError(Fact):
     """Why the job failed, and whether submitting it again (as a new job) can help."""
 
-    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    code: ErrorCode
     message: Line
     retryable: bool
+    remedy: Line | None = None
+
+
+class JobRecovery(Fact):
+    """Why there is another attempt: how the one before it ended, and what is different now."""
+
+    attempt: Annotated[int, Field(ge=1, description="the one that ended")]
+    code: ErrorCode
+    message: Line
+    action: Line
 
 
 class JobState(Fact):
@@ -149,6 +163,7 @@ class JobState(Fact):
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
+    recovery: JobRecovery | None = None
 
     @model_validator(mode="after")
     def _terminal_states_have_their_proof(self) -> JobState:

@@ -11,6 +11,7 @@ from aiida_byoc.contracts.events import (
     Epoch,
     ImageRecord,
     JobError,
+    JobRecovery,
     JobResult,
     Line,
     Progress,
@@ -53,6 +54,7 @@ class ProjectionUpdate(Fact):
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
+    recovery: JobRecovery | None = None
     occurred_at: UtcTime
     trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 

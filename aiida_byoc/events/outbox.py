@@ -33,7 +33,7 @@ class Report:
         attempt: which attempt it is about; `None` for the job as a whole.
         reason: one sentence, required when `held`.
         facts: parts of the full state that became known: `execution_id`, `image`, `scheduler`, `timings`, `progress`,
-            `result`, `error`, in the words of the contract. They stay in every later event.
+            `result`, `error`, `recovery`, in the words of the contract. They stay in every later event.
     """
 
     state: ExecutionState
@@ -120,7 +120,7 @@ def _merged(
 ) -> dict[str, Any]:
     merged = dict(snapshot)
     if new_attempt:
-        for part in ("scheduler", "progress", "result", "error"):
+        for part in ("scheduler", "progress", "result", "error", "recovery"):
             merged.pop(part, None)
         merged["timings"] = {
             name: time for name, time in merged.get("timings", {}).items() if name == "accepted"

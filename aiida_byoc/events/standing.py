@@ -45,6 +45,7 @@ SELECT job.submission_id::text, job.state::text, job.held_from::text, job.attemp
        newest.attributes ->> 'job_id' AS slurm_job,
        newest.attributes ->> 'queue_name' AS queue,
        newest.attributes ->> 'custom_scheduler_commands' AS directives,
+       newest.attributes -> 'recovery' AS recovery,
        newest.attributes -> 'last_job_info' ->> 'allocated_machines_raw' AS machines,
        coalesce(chain.process_type = 'aiida.workflows:byoc.workchain', false) AS is_foreign,
        below.id AS paused_below, below.attributes ->> 'process_status' AS below_status
@@ -106,6 +107,7 @@ class Standing:
     slurm_job: str | None
     queue: str | None
     directives: str | None
+    recovery: dict[str, Any] | None
     machines: str | None
     is_foreign: bool
     paused_below: int | None
@@ -159,6 +161,8 @@ class Standing:
                 "queue": self.queue,
             }
         }
+        if self.recovery:
+            facts["recovery"] = self.recovery
         states = {ExecutionState.QUEUED: facts}
         if _IN_SLURM.get(self.slurm_state) == _ORDER["running"]:
             nodes = [self.machines] if self.machines else []

@@ -1,26 +1,31 @@
-"""`byoc.container`: believe the completion record, nothing else; absence is never success."""
+"""`byoc.container`: the completion record and Slurm's word, through the truth table; absence is never success."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from aiida.engine import CalcJob, ExitCode
+from aiida.engine import ExitCode
 from aiida.orm import Dict, FolderData, RemoteData
 from aiida.parsers import Parser
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aiida_byoc.contracts.events import OutputRecord, Progress, Usage
 from aiida_byoc.runtimes import in_job
+from aiida_byoc.schedulers.ending import ending
+from aiida_byoc.schedulers.ends import Record
+from aiida_byoc.schedulers.failures import explain
 from aiida_byoc.schedulers.options import job_name
 
 __all__ = ["CompletionRecord", "ContainerParser"]
 
 _MOST_RECORD_BYTES = 32 * 2**20
 """More than a record about as many outputs as a policy can allow, with the longest names."""
-_OUT_OF_MEMORY = CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY.status
+
+_MOST_STDERR_BYTES = 2**20
 
 
 class CompletionRecord(BaseModel):
@@ -39,6 +44,10 @@ class CompletionRecord(BaseModel):
     stopped: bool = False
     """Slurm asked the program to end (SIGTERM) before it did."""
     message: str | None
+    signals: list[str] = []
+    """What the program was sent from outside before it ended."""
+    carried: dict[str, int] | None = None
+    """What was taken up of an earlier attempt: `files`, their `bytes`, and how many were `left_out`."""
     started_at: float
     ended_at: float
     outputs: list[OutputRecord]
@@ -53,61 +62,56 @@ class CompletionRecord(BaseModel):
 
 
 class ContainerParser(Parser):
-    """Turn the retrieved files of a `ContainerJob` into outputs or a named exit code."""
+    """Turn what a job left, and what Slurm says of it, into outputs or a named exit code."""
 
-    def parse(self, **kwargs: Any) -> ExitCode | None:
-        """Attach `record` and `outputs`; return the exit code of the first thing that is wrong; `None`: Slurm's counts.
+    def parse(self, **kwargs: Any) -> ExitCode:
+        """Attach `record` and `outputs`; return the end that the truth table names."""
+        temporary = Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
+        facts: dict[str, object] = {}
+        said = self._record_says(temporary, facts)
+        seen = ending(str((self.node.get_detailed_job_info() or {}).get("stdout", "")))
+        end = explain(seen, said, stderr=self._stderr())
+        return ExitCode(end.status, end.told(seen, **facts)) if end else ExitCode(0)
 
-        Slurm's own verdict (out of memory, walltime, node failure) is on the node already. It explains a missing record
-        better than its absence does, and the end of a program that was asked to end. What Slurm does to a job whose
-        program has ended by itself says nothing about it: a controller that forgot the end may begin the job again, or
-        let it be cancelled. Only memory may have run out without the program's noticing.
-        """
-        slurm = self.node.exit_status
+    def _record_says(self, retrieved: Path, facts: dict[str, object]) -> Record:
+        """The record in the table's words; what a message may name of it goes into `facts`."""
         try:
             record = self._record()
         except FileNotFoundError:
-            return None if slurm else self._exit("ERROR_NO_COMPLETION_RECORD")
+            return Record.NONE
         except ValueError as error:
-            return self._exit("ERROR_COMPLETION_RECORD_INVALID", reason=error)
+            facts["reason"] = error
+            return Record.INVALID
         self.out("record", Dict(record.model_dump(mode="json", exclude_none=True)))
-        if other := self._other_image(record):
-            return other
-        altered = self._keep(
-            record.outputs, Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
-        )
-        if altered:
-            return self._exit("ERROR_OUTPUT_ALTERED", names=", ".join(altered))
-        if slurm and (record.stopped or slurm == _OUT_OF_MEMORY):
-            return None
-        return self._fault(record)
-
-    def _other_image(self, record: CompletionRecord) -> ExitCode | None:
-        """Whether another image was there than was accepted; nothing of it was run."""
         if record.image_digest is None:
-            return self._exit("ERROR_IMAGE_NOT_THERE", reason=record.message)
-        if record.image_digest != self._specification()["image_digest"]:
-            return self._exit("ERROR_IMAGE_MISMATCH", reason=record.message)
-        return None
+            facts["reason"] = record.message
+            return Record.NO_IMAGE
+        if record.image_digest != self._specification["image_digest"]:
+            facts["reason"] = record.message
+            return Record.OTHER_IMAGE
+        altered = self._keep(record.outputs, retrieved)
+        if altered:
+            facts["names"] = ", ".join(altered)
+            return Record.ALTERED
+        facts |= {"reason": record.message, "status": record.exit_code, "surplus": record.surplus}
+        fault = next((fault for fault, is_there in _faults(record) if is_there), None)
+        if fault in _NAMED:
+            facts["names"] = _told(record, getattr(record, _NAMED[fault]))
+        if fault is None:
+            return Record.TOLD_TO_END if record.stopped else Record.COMPLETE
+        if fault in _UNFINISHED and self._specification.get("signal") in record.signals:
+            return Record.CHECKPOINTED
+        return Record.STOPPED if record.stopped else fault
 
-    def _fault(self, record: CompletionRecord) -> ExitCode:
-        """The exit code of a true record: what hides the others comes first."""
-        if not record.runtime_usable:
-            return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
-        if not record.container_started:
-            return self._exit("ERROR_CONTAINER_NOT_STARTED", reason=record.message)
-        if record.exit_code != 0:
-            return self._exit("ERROR_COMMAND_FAILED", status=record.exit_code)
-        if record.changing:
-            return self._exit("ERROR_OUTPUT_ALTERED", names=_told(record, record.changing))
-        if record.surplus:
-            return self._exit("ERROR_TOO_MANY_OUTPUTS", surplus=record.surplus)
-        if record.too_large:
-            return self._exit("ERROR_OUTPUT_TOO_LARGE", names=_told(record, record.too_large))
-        if record.missing:
-            names = _told(record, record.missing)
-            return self._exit("ERROR_OUTPUT_FILEPATHS_MISSING", missing_filepaths=names)
-        return ExitCode(0)
+    def _stderr(self) -> str:
+        """What Slurm's own daemons wrote about the batch job."""
+        name = self.node.get_option("scheduler_stderr")
+        try:
+            with self.retrieved.base.repository.open(name, mode="rb") as file:
+                text: bytes = file.read(_MOST_STDERR_BYTES)
+        except (FileNotFoundError, TypeError):
+            return ""
+        return text.decode(errors="replace")
 
     def _keep(self, outputs: list[OutputRecord], retrieved: Path) -> list[str]:
         """Attach what the record tells of, and nothing else; return the names of what is not as it says."""
@@ -127,6 +131,13 @@ class ContainerParser(Parser):
             self.out("remote_outputs", RemoteData(computer=self.node.computer, remote_path=place))
         return []
 
+    @functools.cached_property
+    def _specification(self) -> dict[str, Any]:
+        """What the job was told."""
+        text = self.node.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
+        specification: dict[str, Any] = json.loads(text)
+        return specification
+
     def _record(self) -> CompletionRecord:
         """The record, if it is this job's; `FileNotFoundError` without one, `ValueError` when it cannot be believed."""
         with self.retrieved.base.repository.open(in_job.RECORD, mode="rb") as file:
@@ -138,22 +149,37 @@ class ContainerParser(Parser):
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
             raise ValueError(f"{where} is wrong") from error
-        specification = self._specification()
         for name in ("submission_id", "attempt"):
-            if getattr(record, name) != specification[name]:
+            if getattr(record, name) != self._specification[name]:
                 raise ValueError(f"its {name} is not this job's")
         # By name: of two copies that `sbatch` made of one attempt, whichever came first has run it.
         if record.scheduler_job_name != job_name(self.node.get_option("custom_scheduler_commands")):
             raise ValueError("another Slurm job wrote it")
         return record
 
-    def _specification(self) -> dict[str, Any]:
-        content = self.node.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
-        return cast("dict[str, Any]", json.loads(content))
 
-    def _exit(self, name: str, **facts: Any) -> ExitCode:
-        code: ExitCode = getattr(self.exit_codes, name)
-        return code.format(**facts) if facts else code
+_NAMED = {
+    Record.CHANGING: "changing",
+    Record.TOO_LARGE: "too_large",
+    Record.INCOMPLETE: "missing",
+}
+"""What a message names of the record."""
+
+_UNFINISHED = {Record.FAILED, Record.CHANGING, Record.INCOMPLETE}
+"""How a program may look that was told to end."""
+
+
+def _faults(record: CompletionRecord) -> list[tuple[Record, bool]]:
+    """What may be wrong with what a true record tells; what hides the others comes first."""
+    return [
+        (Record.UNUSABLE, not record.runtime_usable),
+        (Record.NOT_STARTED, not record.container_started),
+        (Record.FAILED, record.exit_code != 0),
+        (Record.CHANGING, bool(record.changing)),
+        (Record.TOO_MANY, record.surplus > 0),
+        (Record.TOO_LARGE, bool(record.too_large)),
+        (Record.INCOMPLETE, bool(record.missing)),
+    ]
 
 
 def _told(record: CompletionRecord, names: list[str]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 from aiida.schedulers.datastructures import JobTemplate
 
@@ -49,7 +50,7 @@ _OPTIONS: dict[str, str | None] = {
     "partition": _WORD,
     "qos": _WORD,
     "requeue": None,
-    "signal": f"(B:)?USR[12]@{_NUMBER}",
+    "signal": f"(B:)?(USR1|USR2|TERM|INT)@{_NUMBER}",
     "time": "([0-9]{1,6}-)?[0-9]{2}:[0-9]{2}:[0-9]{2}",
     "tmp": _NUMBER,
 }
@@ -90,7 +91,12 @@ class NotAskedError(ValueError):
 
 
 def job_directives(
-    name: str | None = None, *, gres: str | None = None, scratch_mib: int | None = None
+    name: str | None = None,
+    *,
+    gres: str | None = None,
+    scratch_mib: int | None = None,
+    exclude: Sequence[str] = (),
+    warning: tuple[str, int] | None = None,
 ) -> str:
     """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for.
 
@@ -98,9 +104,17 @@ def job_directives(
         name: `None` for another plugin's job, which has none.
         gres: generic resources on each node, as sbatch(1) wants them.
         scratch_mib: disk space on each node, MiB.
+        exclude: nodes that it must not run on.
+        warning: the signal that the batch script's own process gets, and how many seconds before its time is over.
     """
-    singleton = "singleton" if name else None
-    asked = {"job-name": name, "dependency": singleton, "gres": gres, "tmp": scratch_mib}
+    asked = {
+        "job-name": name,
+        "dependency": "singleton" if name else None,
+        "gres": gres,
+        "tmp": scratch_mib,
+        "exclude": ",".join(exclude),
+        "signal": f"B:{warning[0]}@{warning[1]}" if warning else None,
+    }
     return "\n".join(f"#SBATCH --{option}={value}" for option, value in asked.items() if value)
 
 

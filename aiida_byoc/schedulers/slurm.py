@@ -15,22 +15,22 @@ import re
 import shlex
 
 from aiida.common.datastructures import CodeRunMode
-from aiida.engine import CalcJob, ExitCode
+from aiida.engine import ExitCode
 from aiida.schedulers.datastructures import JobInfo, JobState, JobTemplate, JobTemplateCodeInfo
 from aiida.schedulers.plugins.slurm import SlurmScheduler
 from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
+from aiida_byoc.schedulers.ending import ending, ending_command
+from aiida_byoc.schedulers.ends import Record
+from aiida_byoc.schedulers.failures import explain
 from aiida_byoc.schedulers.options import CLIENT, GRAMMAR, NotAskedError, environment, header
 from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE, SUBMITTING
 
 __all__ = [
-    "CANCELLED",
-    "PREEMPTED",
     "REFUSED",
     "ByocSlurmScheduler",
-    "final_state",
     "identity",
     "scancel_command",
     "slurm_id",
@@ -38,8 +38,6 @@ __all__ = [
 
 REFUSED = 132
 """Exit status of a job that Slurm refused for good (the band of AiiDA's scheduler errors, 1xx)."""
-PREEMPTED = 141
-CANCELLED = 142
 
 _PERMANENT = (
     "Invalid account",
@@ -61,20 +59,6 @@ _PERMANENT = (
 
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
-
-_EXIT_OF_STATE: dict[str, ExitCode] = {
-    "OUT_OF_MEMORY": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_MEMORY,
-    "TIMEOUT": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
-    "DEADLINE": CalcJob.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME,
-    "NODE_FAIL": CalcJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE,
-    "BOOT_FAIL": CalcJob.exit_codes.ERROR_SCHEDULER_NODE_FAILURE,
-    "PREEMPTED": ExitCode(PREEMPTED, "Slurm preempted the job."),
-    "CANCELLED": ExitCode(CANCELLED, "The job was cancelled in Slurm."),
-}
-"""Final states of Slurm (squeue(1), JOB STATE CODES) to exit codes; the first five are AiiDA's own."""
-
-_OUT_OF_MEMORY = "Exceeded job memory limit"
-"""What slurmd writes to the job's stderr where no cgroup reports OUT_OF_MEMORY (the state is FAILED then)."""
 
 _SUBMIT = """\
 LC_ALL=C
@@ -120,10 +104,6 @@ _SUBMIT_WAIT = 60
 
 _NAME = re.compile(r"^byoc job name (\S+)$", re.MULTILINE)
 
-_STATE = re.compile(
-    r"(?:^|\s)JobState=(?P<shown>\w+)|^(?P<accounted>[A-Z_]+)(?: by \d+)?\|", re.MULTILINE
-)
-
 
 def identity(slurm_job: str, name: str) -> str:
     """The job id that AiiDA stores: Slurm's own, which Slurm re-uses, and the attempt's name, which nobody does.
@@ -141,12 +121,6 @@ def slurm_id(job_id: str) -> str:
 def scancel_command(slurm_job: str, name: str) -> str:
     """Cancel that job if it is ours: Slurm combines the filters (measured, 22.05), so another's is left alone."""
     return f'timeout {PATIENCE} {CLIENT} scancel --name={shlex.quote(name)} --user="$(id -un)" {slurm_job}'
-
-
-def final_state(text: str) -> str | None:
-    """The job's final state in the words of Slurm, from `scontrol show job` or `sacct`; `None` when neither says."""
-    match = _STATE.search(text)
-    return (match["shown"] or match["accounted"]) if match else None
 
 
 class ByocSlurmScheduler(SlurmScheduler):
@@ -231,14 +205,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         return scancel_command(job, name)
 
     def _get_detailed_job_info_command(self, job_id: str) -> str:
-        # The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever.
         job, _, name = job_id.partition("/")
-        shown = shlex.quote(f"^JobId={job} JobName={name} UserId=")
-        return (
-            f'timeout {PATIENCE} {CLIENT} scontrol --oneliner show job {job} 2>/dev/null | grep {shown}"$(id -un)(" || '
-            f"timeout {PATIENCE} {CLIENT} sacct --noheader --parsable2 --allocations --format=State,ExitCode "
-            f'--jobs={job} --name={shlex.quote(name)} --user="$(id -un)"'
-        )
+        return ending_command(job, name)
 
     def parse_output(
         self,
@@ -246,9 +214,7 @@ class ByocSlurmScheduler(SlurmScheduler):
         stdout: str | None = None,
         stderr: str | None = None,
     ) -> ExitCode | None:
-        """Turn Slurm's final state into an exit code; `None` where Slurm has nothing against success."""
-        state = final_state(str((detailed_job_info or {}).get("stdout", "")))
-        # The program writes there as well: its words count only where Slurm does not contradict them.
-        if state in {None, "FAILED"} and _OUT_OF_MEMORY in (stderr or ""):
-            return _EXIT_OF_STATE["OUT_OF_MEMORY"]
-        return _EXIT_OF_STATE.get(state or "")
+        """Turn Slurm's word into an exit code; `None` where it has nothing against success."""
+        seen = ending(str((detailed_job_info or {}).get("stdout", "")))
+        end = explain(seen, Record.UNREAD, stderr=stderr or "")
+        return ExitCode(end.status, end.told(seen)) if end else None

@@ -7,64 +7,83 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aiida.orm import Dict, SinglefileData, load_code
+from aiida.orm import CalcJobNode, Dict, RemoteData, SinglefileData, load_code
 
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
 from aiida_byoc.runtimes.in_job import PROGRESS, WORK
+from aiida_byoc.schedulers.ending import ending
+from aiida_byoc.workflows.outcome import CODES
+from aiida_byoc.workflows.recovery import Ask, Ended
 from aiida_byoc.workflows.resources import scheduler_options
 
-__all__ = ["attempt_inputs"]
+__all__ = ["attempt_inputs", "attempt_label", "left"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """For images whose configuration sets none."""
 
 
+def attempt_label(number: int) -> str:
+    """The link label of an attempt, as `BaseRestartWorkChain` gives it."""
+    return f"iteration_{number:02d}"
+
+
+def left(attempt: CalcJobNode) -> Ended:
+    """What an attempt left in provenance that decides about the next one."""
+    seen = ending(str((attempt.get_detailed_job_info() or {}).get("stdout", "")))
+    return Ended(
+        code=CODES.get(attempt.exit_status or 0, "execution_failed"),
+        message=attempt.exit_message or "the attempt broke off",
+        nodes=seen.nodes,
+        usable=seen.usable,
+    )
+
+
 def attempt_inputs(
     command: SubmitJobCommand,
     placement: Placement,
+    ask: Ask,
+    tried: Sequence[CalcJobNode],
     *,
     submission_id: str,
-    number: int,
     rootfs: str,
     image_env: Mapping[str, str],
     code: str,
 ) -> dict[str, Any]:
-    """The inputs of attempt `number` (from 1).
+    """The inputs of an attempt.
 
     Args:
+        tried: the attempts before it.
         rootfs: the unpacked image.
         image_env: what the image's own configuration sets.
         code: label of the code that runs the in-job program.
     """
-    workload = command.container
-    name = f"byoc-{submission_id}-{number}"
+    name = f"byoc-{submission_id}-{ask.number}"
     return {
         "code": load_code(code),
-        "container": Dict(_container(command, placement, rootfs, image_env)),
+        "container": Dict(_container(command, placement, ask, rootfs, image_env)),
         "submission_id": submission_id,
-        "attempt": number,
+        "attempt": ask.number,
         "job_name": name,
-        "metadata": {
-            "options": {
-                **scheduler_options(command.resource_shape, placement, name=name),
-                "import_sys_environment": False,
-                "withmpi": False,
-            }
-        },
-        **_input_files(workload.inputs),
+        "metadata": {"options": _options(command, placement, ask, name)},
+        "earlier": _directories(ask, tried),
+        **_input_files(command.container.inputs),
     }
 
 
 def _container(
-    command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
+    command: SubmitJobCommand,
+    placement: Placement,
+    ask: Ask,
+    rootfs: str,
+    image_env: Mapping[str, str],
 ) -> dict[str, Any]:
     """What the in-job program is told."""
     workload, shape = command.container, command.resource_shape
     container = Container(
         rootfs=rootfs,
-        memory_mib=shape.memory_mib,
+        memory_mib=ask.memory_mib,
         processes=placement.processes,
         network=workload.network == "host",
         gpus=shape.gpus or 0,
@@ -72,6 +91,7 @@ def _container(
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     env["BYOC_PROGRESS"] = f"/work/{PROGRESS}"
+    env["BYOC_ATTEMPT"] = str(ask.number)
     return {
         "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
         "rootfs": rootfs,
@@ -87,7 +107,34 @@ def _container(
         "image_digest": placement.image_digest,
         "caps": placement.data.model_dump(mode="json"),
         "progress_seconds": placement.progress_seconds,
+        **({"signal": workload.checkpoint.signal} if workload.checkpoint else {}),
     }
+
+
+def _options(
+    command: SubmitJobCommand, placement: Placement, ask: Ask, name: str
+) -> dict[str, Any]:
+    """What Slurm is asked for, and why there is this attempt."""
+    checkpoint = command.container.checkpoint
+    shape = command.resource_shape.model_copy(update={"memory_mib": ask.memory_mib})
+    options = scheduler_options(
+        shape,
+        placement,
+        name=name,
+        exclude=ask.exclude,
+        warning=(checkpoint.signal, checkpoint.seconds_before) if checkpoint else None,
+    )
+    options |= {"import_sys_environment": False, "withmpi": False}
+    return options | ({"recovery": ask.recovery} if ask.recovery else {})
+
+
+def _directories(ask: Ask, tried: Sequence[CalcJobNode]) -> dict[str, RemoteData]:
+    """Where the attempts were whose files this one goes on with."""
+    links = {
+        number: tried[number - 1].base.links.get_outgoing(link_label_filter="remote_folder").first()
+        for number in ask.goes_on_from
+    }
+    return {f"attempt_{number:02d}": link.node for number, link in links.items() if link}
 
 
 def _input_files(inputs: Sequence[InputFile]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`byoc.job`: the story of one accepted job, from its image to its outcome.
 
-The outline is the story; recovery is the table of process handlers at the end.
+The outline is the story; the process handlers at the end decide what follows an attempt that failed. What the next one
+asks for is computed from provenance (`recovery.py`), never kept: a worker that dies forgets its context.
 """
 
 from __future__ import annotations
@@ -26,12 +27,10 @@ from aiida_byoc.commands.policy import Placement
 from aiida_byoc.runtimes import FROM_SQUASHFS
 from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore
 from aiida_byoc.workflows.accepted import AcceptedWork
-from aiida_byoc.workflows.attempt import attempt_inputs
+from aiida_byoc.workflows.attempt import attempt_inputs, attempt_label, left
+from aiida_byoc.workflows.recovery import ask, refusal
 
 __all__ = ["JobWorkChain"]
-
-_RECOVERABLE = {110: "oom", 120: "timeout", 140: "node_fail", 141: "preempted"}
-"""Exit status of an attempt → the word by which a retry policy names it."""
 
 
 class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
@@ -52,9 +51,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         spec.input(
             "image_store", valid_type=str, non_db=True, help="Directory of the node's images."
         )
-        spec.inputs["max_iterations"].default = lambda: Int(
-            11
-        )  # above any retry policy: `try_again` decides
+        spec.inputs["max_iterations"].default = lambda: Int(99)  # `try_again` decides
         spec.outline(
             cls.setup,
             cls.unpack_image,
@@ -71,13 +68,6 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         spec.exit_code(
             503, "ERROR_IMAGE_UNAVAILABLE", message="The node's image store fails: {reason}."
         )
-
-    def setup(self) -> None:
-        """Read the command back from provenance."""
-        super().setup()
-        command = self.command
-        self.ctx.retry_on = list(command.retry_policy.on)
-        self.ctx.max_attempts = command.retry_policy.max_attempts
 
     def unpack_image(self) -> ExitCode | None:
         """Have the image's rootfs ready before Slurm is asked for anything."""
@@ -98,17 +88,19 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
 
     def run_process(self) -> ToContext | ExitCode:
         """Submit the next attempt, or take up the one that was submitted before a crash; none once cancelled."""
-        submitted = self.submitted(f"iteration_{self.ctx.iteration + 1:02d}", LinkType.CALL_CALC)
+        submitted = self.submitted(attempt_label(self.ctx.iteration + 1), LinkType.CALL_CALC)
         if submitted is not None:
             self.ctx.iteration += 1
             return ToContext(children=append_(submitted))
         if self.is_cancelled():
             return self.exit_codes.ERROR_CANCELLED
+        tried = self._tried()
         self.ctx.inputs = attempt_inputs(
             self.command,
             self._placement(),
+            ask(self.command, self._placement(), [left(node) for node in tried]),
+            tried,
             submission_id=self.submission_id,
-            number=self.ctx.iteration + 1,
             rootfs=self.ctx.rootfs,
             image_env=self.ctx.image_env,
             code=self.inputs["code"],
@@ -124,21 +116,22 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
 
     @process_handler(priority=100)
     def try_again(self, node: CalcJobNode) -> ProcessHandlerReport | None:
-        """Start another attempt if the command asked for it and has one left."""
-        wanted = _RECOVERABLE.get(node.exit_status or 0) in self.ctx.retry_on
-        if wanted and self.ctx.iteration < self.ctx.max_attempts:
-            self.report(
-                f"attempt {self.ctx.iteration} ended with [{node.exit_status}]: trying again"
-            )
-            return ProcessHandlerReport(do_break=True)
-        return None
-
-    @process_handler(priority=0)
-    def give_up(self, node: CalcJobNode) -> ProcessHandlerReport | None:
-        """A failure that nothing above mended is the job's: same exit code, same message."""
+        """Start another attempt if the command asks for it, and attempts and policy allow it; else say why not."""
         if node.is_finished_ok:
             return None
-        return ProcessHandlerReport(True, ExitCode(node.exit_status or 1, node.exit_message))
+        why = refusal(self.command, self._placement(), [left(each) for each in self._tried()])
+        if why is None:
+            return ProcessHandlerReport(do_break=True)
+        message = node.exit_message or ""
+        if why:
+            message = f"{message.rstrip('.')}; {why}."
+        return ProcessHandlerReport(True, ExitCode(node.exit_status or 1, message or None))
+
+    def _tried(self) -> list[CalcJobNode]:
+        """The attempts so far, in their order."""
+        called = self.node.base.links.get_outgoing(link_type=LinkType.CALL_CALC).all()
+        by_label = {link.link_label: link.node for link in called}
+        return [by_label[attempt_label(number)] for number in range(1, self.ctx.iteration + 1)]
 
     def _placement(self) -> Placement:
         return Placement.model_validate(self.inputs["placement"].get_dict())

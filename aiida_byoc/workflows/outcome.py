@@ -6,6 +6,7 @@ ask here, so they cannot disagree.
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,12 +15,14 @@ from aiida.orm import CalcJobNode, ProcessNode
 from plumpy import ProcessState
 
 from aiida_byoc.contracts.base import utc_now_text
-from aiida_byoc.contracts.events import MAX_OUTPUTS, one_line
+from aiida_byoc.contracts.events import MAX_OUTPUTS
+from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
+from aiida_byoc.schedulers.ends import ENDS
 from aiida_byoc.workflows.results import result_of
 
-__all__ = ["CANCELLED_STATUS", "ERRORS", "FOREIGN", "GONE", "OPEN", "attempts", "gone", "outcome"]
+__all__ = ["CANCELLED_STATUS", "CODES", "FOREIGN", "GONE", "OPEN", "attempts", "gone", "outcome"]
 
 GONE = "byoc_gone"
 """Extra of a calculation that did not reach its own end: when it was shown that nothing of it is left in Slurm, nor
@@ -31,35 +34,20 @@ FOREIGN = "aiida.workflows:byoc.workchain"
 CANCELLED_STATUS = 501
 """Exit status of a work chain that found itself cancelled before it submitted anything more."""
 
-ERRORS: dict[int, tuple[str, bool]] = {
-    100: ("not_retrieved", True),
-    110: ("oom", True),
-    120: ("timeout", True),
-    131: ("scheduler_refused", False),
-    132: ("scheduler_refused", False),
-    140: ("node_fail", True),
-    141: ("preempted", True),
-    142: ("killed", True),
-    302: ("killed", True),
-    303: ("output_missing", False),
-    304: ("lost", True),
-    305: ("record_invalid", True),
-    306: ("output_altered", True),
-    307: ("output_too_large", False),
-    308: ("too_many_outputs", False),
-    320: ("container_not_started", False),
-    321: ("runtime_unusable", True),
-    322: ("image_mismatch", True),
-    323: ("image_missing", True),
-    400: ("container_failed", False),
-    500: ("image_missing", True),
-    502: ("image_damaged", True),
-    503: ("image_unavailable", True),
-    510: ("inputs_invalid", False),
-    511: ("workchain_unavailable", True),
-    512: ("workchain_failed", False),
+CODES: dict[int, str] = {
+    100: "not_retrieved",
+    131: "scheduler_refused",
+    302: "killed",
+    500: "image_missing",
+    502: "image_damaged",
+    503: "image_unavailable",
+    510: "inputs_invalid",
+    511: "workchain_unavailable",
+    512: "workchain_failed",
+    **{end.status: end.code for end in ENDS.values()},
 }
-"""Exit status → (error code, whether submitting the job anew can help). Anything else is `execution_failed`."""
+"""Exit status → error code: where nothing ran or nothing came back, and the truth table's. Anything else is
+`execution_failed`."""
 
 
 def outcome(node: ProcessNode, state: ProcessState, *, is_cancelled: bool) -> Report | None:
@@ -81,22 +69,19 @@ def outcome(node: ProcessNode, state: ProcessState, *, is_cancelled: bool) -> Re
     if node.process_type == FOREIGN:
         facts = result_of(node, now)
     else:
-        facts = _facts_of_record(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
+        facts = _facts_of_attempt(max(tried, key=lambda attempt: attempt.pk or 0, default=None))
+    # An attempt that Slurm refused was never told as `queued`.
+    attempt = facts["recovery"]["attempt"] + 1 if "recovery" in facts else None
+    report = functools.partial(Report, occurred_at=now, attempt=attempt)
     if state is ProcessState.FINISHED and node.exit_status == 0 and "result" in facts:
-        return Report(state=ExecutionState.SUCCEEDED, occurred_at=now, facts=facts)
+        return report(state=ExecutionState.SUCCEEDED, facts=facts)
     if is_cancelled or state is ProcessState.KILLED or node.exit_status == CANCELLED_STATUS:
-        return Report(
-            state=ExecutionState.CANCELLED,
-            occurred_at=now,
-            reason="the job was stopped",
-            facts=facts,
-        )
-    code, retryable = ERRORS.get(node.exit_status or 0, ("execution_failed", True))
+        return report(state=ExecutionState.CANCELLED, reason="the job was stopped", facts=facts)
+    code = CODES.get(node.exit_status or 0, "execution_failed")
     message = (
         node.exit_message or "the execution broke off; its process report on the node says why"
     )
-    error = {"code": code, "message": one_line(message), "retryable": retryable}
-    return Report(state=ExecutionState.FAILED, occurred_at=now, facts={**facts, "error": error})
+    return report(state=ExecutionState.FAILED, facts={**facts, "error": job_error(code, message)})
 
 
 def attempts(node: ProcessNode) -> list[CalcJobNode]:
@@ -115,15 +100,17 @@ def gone(attempt: CalcJobNode) -> bool:
     return attempt.is_terminated and (attempt.is_finished or not reached_slurm)
 
 
-def _facts_of_record(node: CalcJobNode | None) -> dict[str, Any]:
-    """The parts of the full state that the completion record holds; nothing without a record."""
+def _facts_of_attempt(node: CalcJobNode | None) -> dict[str, Any]:
+    """The parts of the full state that the newest attempt holds: why there is one, and what its record says."""
     if node is None:
         return {}
+    recovery = node.get_option("recovery")
+    facts: dict[str, Any] = {"recovery": recovery} if recovery else {}
     try:
         record = node.outputs.record.get_dict()
     except (NotExistent, AttributeError):
-        return {}
-    facts: dict[str, Any] = {
+        return facts
+    facts |= {
         "scheduler": {"job_id": record["scheduler_job_id"]},
         "timings": {
             "started": _instant(record["started_at"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiida_byoc.commands.policy import Placement, WorkchainPlacement
@@ -12,12 +13,18 @@ __all__ = ["scheduler_options"]
 
 
 def scheduler_options(
-    shape: ResourceShape, placement: Placement | WorkchainPlacement, *, name: str | None = None
+    shape: ResourceShape,
+    placement: Placement | WorkchainPlacement,
+    *,
+    name: str | None = None,
+    exclude: Sequence[str] = (),
+    warning: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """The `metadata.options` of a calculation.
 
     Args:
         name: the job's own in Slurm, if it has one.
+        exclude, warning: see `job_directives`.
     """
     gres = f"{placement.gres}:{shape.gpus}" if shape.gpus else None
     options: dict[str, Any] = {
@@ -33,6 +40,8 @@ def scheduler_options(
     named = {
         "account": placement.account,
         "qos": placement.qos,
-        "custom_scheduler_commands": job_directives(name, gres=gres, scratch_mib=shape.scratch_mib),
+        "custom_scheduler_commands": job_directives(
+            name, gres=gres, scratch_mib=shape.scratch_mib, exclude=exclude, warning=warning
+        ),
     }
     return options | {name: value for name, value in named.items() if value}

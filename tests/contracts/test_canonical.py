@@ -179,6 +179,7 @@ OTHER_INTENTS = {
     "workload.inputs.0.text": "3\n1\n2",
     "workload.outputs.0.name": "results/sorted",
     "workload.network": "host",
+    "workload.checkpoint": {},
     "workload.outputs.0.required": False,
     "workload.outputs.0": {"glob": "results/sorted.txt"},
     "retry_policy.max_attempts": 3,
@@ -204,6 +205,7 @@ def test_every_field_of_the_command_is_tried():
     """A field added later must be put on one side or the other."""
     only_one_value = {"schema_version", "workload.kind"}
     below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"}
+    below |= {"workload.checkpoint.signal", "workload.checkpoint.seconds_before"}
     tried = {
         path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
     }
@@ -243,6 +245,24 @@ def test_how_outputs_are_promised_is_intent(path, value):
     name = "submit-job-command.outputs"
 
     assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "is_same"),
+    [
+        ("workload.checkpoint.signal", "USR2", False),
+        ("workload.checkpoint.seconds_before", 300, False),
+        ("workload.checkpoint.seconds_before", ..., False),
+        ("workload.checkpoint.signal", ..., True),
+        ("workload.checkpoint", ..., False),
+    ],
+)
+def test_how_a_program_is_warned_is_intent(path, value, is_same):
+    name = "submit-job-command.checkpoint"
+
+    again = intent_of(changed(golden(name), path, value))
+
+    assert (again == intent_of(golden(name))) == is_same
 
 
 @pytest.mark.parametrize(("path", "value"), OTHER_INTENTS.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 
 from aiida_byoc.contracts import commands, delivery, events, logs, problems, projection
 from aiida_byoc.contracts.base import Fact, Order
+from aiida_byoc.contracts.failures import FAILURES
 from aiida_byoc.contracts.lifecycle import PRODUCT_STATE, SUCCESSORS
 from aiida_byoc.contracts.problems import CATALOGUE
 from aiida_byoc.contracts.schemas import SURFACES
@@ -191,27 +191,16 @@ def test_the_quarantine_codes_are_the_products_and_the_adapters():
     assert codes == rejection_codes() | adapters
 
 
-def test_the_codes_of_failed_jobs_are_the_nodes():
-    tree = ast.parse((ROOT / "aiida_byoc" / "workflows" / "outcome.py").read_text())
-    [errors] = [
-        ast.literal_eval(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ERRORS"
-    ]
-    elsewhere = {
-        "execution_failed": True,
-        "deadline_exceeded": False,
-        "launch_failed": True,
-        "image_pull_failed": True,
-    }
-    assert all(f'"{code}"' in SOURCES for code in elsewhere)
+def test_the_codes_of_failed_jobs_are_the_catalogue():
+    rows = tables("table")["outcome-codes"]
 
-    documented = {
-        plain(row["`error.code`"]): row["`retryable`"] == "yes"
-        for row in tables("table")["outcome-codes"]
-    }
+    assert [
+        (plain(row["`error.code`"]), row["`retryable`"] == "yes", row["`remedy`"]) for row in rows
+    ] == [(failure.code, failure.retryable, failure.remedy) for failure in FAILURES.values()]
 
-    assert documented == dict(errors.values()) | elsewhere
+
+def test_every_code_of_the_catalogue_is_told_by_the_node():
+    assert [code for code in FAILURES if SOURCES.count(f'"{code}"') < 2] == []
 
 
 @PAGE

@@ -27,6 +27,7 @@ from aiida_byoc.commands import ledger
 from aiida_byoc.commands.data import Caps
 from aiida_byoc.commands.launcher import Launcher
 from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.database.connection import connect
@@ -124,6 +125,7 @@ class Node:
                 "image_digest": changes.get("placement", self.digest),
                 "runtime": "bubblewrap",
                 "data": Caps(**changes.pop("caps", {})),
+                "recovery": Recovery(memory_ceiling_mib=1024),
                 **placed,
             }
         )

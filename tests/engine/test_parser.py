@@ -36,6 +36,9 @@ RECORD = {
     "usage": {"cpu_seconds": 0.1, "peak_rss_mib": 3.0, "walltime_seconds": 1.5},
 }
 
+SLURMS = {"TIMEOUT": 120, "NODE_FAIL": 140, "PREEMPTED": 141, "CANCELLED": 142}
+"""What Slurm does to a job, and the exit status that it is."""
+
 Parse = Callable[..., tuple[int, dict[str, Any]]]
 
 
@@ -44,7 +47,7 @@ def parse(computer: Any, tmp_path: Path) -> Parse:
     """Parse what a job left; return the exit status and the outputs."""
 
     def run(
-        record: bytes | None, *, content: bytes | None = CONTENT, slurm: int | None = None
+        record: bytes | None, *, content: bytes | None = CONTENT, slurm: str = ""
     ) -> tuple[int, dict[str, Any]]:
         node = CalcJobNode(computer=computer, process_type=ContainerJob.build_process_type())
         node.set_option("resources", {"num_machines": 1})
@@ -53,8 +56,8 @@ def parse(computer: Any, tmp_path: Path) -> Parse:
             json.dumps(SPECIFICATION).encode(), "byoc_job.json"
         )
         node.store()
-        if slurm:
-            node.set_exit_status(slurm)
+        said = f"JobState={slurm} ExitCode=0:15" if slurm else ""
+        node.set_detailed_job_info({"retval": 0, "stdout": said, "stderr": ""})
         retrieved = FolderData()
         if record is not None:
             retrieved.base.repository.put_object_from_bytes(record, "byoc_record.json")
@@ -65,9 +68,7 @@ def parse(computer: Any, tmp_path: Path) -> Parse:
             (tmp_path / "outputs/a/b").write_bytes(content)
         parser = ContainerParser(node)
         exit_code = parser.parse(retrieved_temporary_folder=str(tmp_path))
-        # As AiiDA does: an answer outranks what is known from Slurm, none leaves it.
-        told = node.exit_status if exit_code is None else exit_code.status
-        return told or 0, parser.outputs
+        return exit_code.status, parser.outputs
 
     return run
 
@@ -122,23 +123,23 @@ def test_no_record_is_never_success(parse: Parse) -> None:
 
 def test_slurm_explains_a_missing_record(parse: Parse) -> None:
     """Its verdict (here: out of memory) stands."""
-    assert parse(None, slurm=110)[0] == 110
+    assert parse(None, slurm="OUT_OF_MEMORY")[0] == 110
 
 
-@pytest.mark.parametrize("slurm", [120, 140, 141, 142])
+@pytest.mark.parametrize("slurm", SLURMS)
 @pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 400)])
 def test_an_end_that_slurm_did_not_bring_about_is_the_programs(
-    parse: Parse, slurm: int, exit_code: int, expected: int
+    parse: Parse, slurm: str, exit_code: int, expected: int
 ) -> None:
     """What Slurm says of the job afterwards (walltime, node, preemption, cancel) does not undo it."""
     assert parse(record(exit_code=exit_code), slurm=slurm)[0] == expected
 
 
-@pytest.mark.parametrize("slurm", [120, 140, 141, 142])
+@pytest.mark.parametrize("slurm", SLURMS)
 @pytest.mark.parametrize("exit_code", [0, 3, 143])
-def test_an_end_that_slurm_asked_for_is_slurms(parse: Parse, slurm: int, exit_code: int) -> None:
+def test_an_end_that_slurm_asked_for_is_slurms(parse: Parse, slurm: str, exit_code: int) -> None:
     """However the program answered."""
-    assert parse(record(exit_code=exit_code, stopped=True), slurm=slurm)[0] == slurm
+    assert parse(record(exit_code=exit_code, stopped=True), slurm=slurm)[0] == SLURMS[slurm]
 
 
 @pytest.mark.parametrize("exit_code", [0, 137])
@@ -146,7 +147,7 @@ def test_memory_that_ran_out_counts_whatever_the_program_noticed(
     parse: Parse, exit_code: int
 ) -> None:
     """The kernel kills one of its processes, and asks nobody to end."""
-    assert parse(record(exit_code=exit_code), slurm=110)[0] == 110
+    assert parse(record(exit_code=exit_code), slurm="OUT_OF_MEMORY")[0] == 110
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,13 @@ def test_a_new_attempt_forgets_the_last_one(connection: psycopg.Connection) -> N
     report(connection, submission, "queued", attempt=1, facts=first)
     report(connection, submission, "running", attempt=1)
 
+    cause = {"attempt": 1, "code": "oom", "message": "out of memory", "action": "starts anew"}
     again = report(
-        connection, submission, "queued", attempt=2, facts={"scheduler": {"job_id": "18"}}
+        connection,
+        submission,
+        "queued",
+        attempt=2,
+        facts={"scheduler": {"job_id": "18"}, "recovery": cause},
     )
 
     assert again == 5
@@ -159,6 +164,20 @@ def test_a_new_attempt_forgets_the_last_one(connection: psycopg.Connection) -> N
     assert data["scheduler"] == {"job_id": "18"}
     assert sorted(data["timings"]) == ["accepted"]
     assert not {"error", "result"} & data.keys()
+    assert data["recovery"] == cause
+
+
+def test_the_cause_of_an_attempt_stays_with_all_its_events(connection: psycopg.Connection) -> None:
+    submission = accept(connection)
+    walk(connection, submission, "launched", "queued")
+    cause = {"attempt": 1, "code": "oom", "message": "out of memory", "action": "starts anew"}
+    report(connection, submission, "queued", attempt=2, facts={"recovery": cause})
+    report(connection, submission, "running", attempt=2)
+    report(connection, submission, "queued", attempt=3)
+
+    told = [each.wire()["data"].get("recovery") for each in events(connection, submission)]
+
+    assert told == [None, None, None, cause, cause, None]
 
 
 def test_late_news_of_an_attempt_that_is_over_are_dropped(connection: psycopg.Connection) -> None:

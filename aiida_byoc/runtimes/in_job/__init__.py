@@ -7,6 +7,7 @@ This package is copied into every job's directory and executed there, outside th
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
                          its file `owner` holds the Slurm id of the job that made it
     byoc_runtime/        what the runtime needs for itself, closed to others
+    byoc_begun           empty, made when everything is there for the program to begin
     work/                the container's only window to the disk
     outputs/             declared outputs, moved here and measured: the container cannot reach them any more
     in_place/            those of them that are too large to be taken elsewhere
@@ -27,6 +28,7 @@ SPECIFICATION = "byoc_job.json"
 RECORD = "byoc_record.json"
 FENCE = "byoc_fence"
 OWNER = "owner"
+BEGUN = "byoc_begun"
 RUNTIME = "byoc_runtime"
 WORK = "work"
 PROGRESS = ".byoc/progress.jsonl"

@@ -8,7 +8,8 @@ import socket
 import sys
 import time
 
-from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
+from . import BEGUN, FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
+from .carry import carry_over
 from .container import Container
 from .ending import Ending
 from .image import digest_of, objection
@@ -37,21 +38,22 @@ def main():
     progress = Follower(news, specification["progress_seconds"])
     progress.start()
     adopt_orphans()
-    container = Container(specification)
+    heard, running = [], []
+
+    def pass_on(number, _):
+        heard.append(number)
+        for container in running:
+            container.signal(number)
+        if number == signal.SIGTERM:
+            news.say("stopping")
+
     # Slurm says it before it kills: the container may end in order, and what it used outside of the job is removed.
-    asked = []
-
-    def stop(number, _):
-        asked.append(number)
-        container.signal(number)
-        news.say("stopping")
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, pass_on)
+    if "signal" in specification:
+        signal.signal(getattr(signal, "SIG" + specification["signal"]), pass_on)
     image = digest_of(specification["rootfs"])
-    wrong = objection(image, specification["image_digest"])
-    started_at = time.time()
-    code, message, usable = Ending(None, wrong, True) if wrong else container.run()
-    stopped, ended_at = bool(asked), time.time()
+    (code, message, usable), carried, started_at = run(specification, image, running, heard)
+    signals, ended_at = [signal.Signals(each).name[len("SIG") :] for each in heard], time.time()
     progress.finish()
     kept = keep_outputs(specification["outputs"], specification["caps"])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,8 +68,10 @@ def main():
             "container_started": code is not None,
             "runtime_usable": usable,
             "exit_code": code,
-            "stopped": stopped,
+            "stopped": "TERM" in signals,
             "message": message,
+            "signals": signals,
+            "carried": carried,
             "started_at": started_at,
             "ended_at": ended_at,
             "progress": progress.newest,
@@ -84,6 +88,31 @@ def main():
     if code is None:
         return NOT_STARTED if usable else UNUSABLE
     return code
+
+
+def run(specification, image, running, heard):
+    """Take up an earlier attempt's files and run the container; return its end, what was taken up, when it began.
+
+    `running` is told of the container, which gets what was `heard` before there was one.
+    """
+    begins = time.time()
+    wrong = objection(image, specification["image_digest"])
+    if wrong:
+        return Ending(None, wrong, True), None, begins
+    try:
+        carried = carry_over(specification.get("earlier", ()))
+    except OSError as error:
+        wrong = "the files of the earlier attempt cannot be taken up: {}".format(error.strerror)
+        return Ending(None, wrong, True), None, begins
+    if carried is not None:
+        specification["env"]["BYOC_RESTART"] = "1"
+    with open(BEGUN, "w"):
+        begins = time.time()
+    container = Container(specification)
+    running.append(container)
+    for number in list(heard):
+        container.signal(number)
+    return container.run(), carried, begins
 
 
 if __name__ == "__main__":

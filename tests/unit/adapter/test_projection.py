@@ -55,6 +55,12 @@ def test_an_update_carries_all_that_the_event_says(make_event):
             "outputs": [{"name": "out.txt", "size": 3, "sha256": "b" * 64}],
             "usage": {"cpu_seconds": 1.5},
         },
+        "recovery": {
+            "attempt": 1,
+            "code": "oom",
+            "message": "The job ran out of memory.",
+            "action": "memory_mib 512 → 1024; starts anew",
+        },
     }
     event = make_event(5, "succeeded", **facts)
 

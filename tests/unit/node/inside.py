@@ -56,6 +56,8 @@ class Job:
         outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
         progress_seconds: float = 10,
+        earlier: Sequence[Path] = (),
+        signal: str | None = None,
         **caps: int,
     ) -> None:
         """Put the specification and the program there.
@@ -86,6 +88,8 @@ class Job:
             "job_name": SLURM["SLURM_JOB_NAME"],
             "news": str(self.news),
             "progress_seconds": progress_seconds,
+            "earlier": [str(each) for each in earlier],
+            **({"signal": signal} if signal else {}),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)

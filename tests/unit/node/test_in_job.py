@@ -55,7 +55,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert record.missing == []
     assert (job.directory / "outputs" / "a.txt").read_text() == "hello"
     assert job.files() == {
-        *("byoc_job.json", "byoc_record.json", "stdout", "stderr"),
+        *("byoc_begun", "byoc_job.json", "byoc_record.json", "stdout", "stderr"),
         "byoc_fence/owner",
         "outputs/a.txt",
         "work/.byoc/progress.jsonl",

@@ -9,6 +9,7 @@ import pytest
 
 from aiida_byoc.commands.image_policy import PullFrom
 from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import DIGEST, POLICY, submit, submit_body
 
@@ -39,7 +40,10 @@ def image(reference: str) -> dict[str, Any]:
 
 def test_a_command_within_the_policy_is_placed(policy: Policy) -> None:
     assert policy.place(submit(resource_shape=SHAPE)) == Placement(
-        partition="batch", image_digest=DIGEST, runtime="bubblewrap"
+        partition="batch",
+        image_digest=DIGEST,
+        runtime="bubblewrap",
+        recovery=Recovery(memory_ceiling_mib=4096),
     )
 
 
@@ -49,6 +53,18 @@ def test_how_often_progress_is_told_is_the_owners_word(tmp_path: Path) -> None:
     assert every.progress_seconds == 60
     with pytest.raises(PolicyError, match=r"progress\.seconds"):
         read(tmp_path, f"{POLICY}\n[progress]\nseconds = 0\n")
+
+
+def test_the_rules_of_recovery_are_stored_with_the_command(tmp_path: Path) -> None:
+    rules = "[recovery]\nmemory_factor = 1.5\nmemory_ceiling_mib = 9000\nrequeues = 0\n\n"
+    policy = read(tmp_path, POLICY.replace("[queues.main]", rules + "[queues.main]"))
+
+    placed = policy.place(submit())
+
+    expected = Recovery(memory_factor=1.5, memory_ceiling_mib=9000, requeues=0)
+    assert isinstance(placed, Placement)
+    assert placed.recovery == expected
+    assert Placement.model_validate(placed.model_dump(mode="json")).recovery == expected
 
 
 def test_names_become_slurms_words(policy: Policy) -> None:
@@ -293,6 +309,7 @@ BROKEN = {
     "a line in an account": ('"chem-42"', '"chem\\n#SBATCH"', "queues.night.accounts.chemistry"),
     "a name": ("low =", '"low!" =', "queues.night.qos.low!"),
     "a digest": (DIGEST, "sha256:12", "images.localhost/byoc/demo.digests.0"),
+    "a shrinking memory": ("[ceilings]", "[recovery]\nmemory_factor = 0.5\n[ceilings]", "recovery.memory_factor"),
     "no job at all": ("[ceilings]", "[limits]\nactive_jobs = 0\n[ceilings]", "limits.active_jobs"),
     "a size": ("digests = [", "max_mib = 0\ndigests = [", "images.localhost/byoc/demo.max_mib"),
     "an unapproved tag": (f'"1" = "{DIGEST}"', f'"1" = "{OTHER}"', "images.localhost/byoc/demo.tags"),

@@ -38,6 +38,8 @@ OPTIONS = [
     "--dependency=singleton",
     "--gres=gpu:a100:1",
     "--tmp=1024",
+    "--exclude=n1,gpu-2.site",
+    "--signal=B:TERM@60",
 ]
 HEADER = "\n".join(f"#SBATCH {option}" for option in OPTIONS)
 RUN = f"exec /usr/bin/python3 -m {PROGRAM} > stdout 2> stderr"
@@ -71,7 +73,13 @@ def template(**changes: Any) -> JobTemplate:
         num_machines=1, num_mpiprocs_per_machine=1, num_cores_per_mpiproc=2
     )
     job.max_wallclock_seconds, job.max_memory_kb = 86405, 128 * 1024
-    job.custom_scheduler_commands = job_directives("b-0123-1", gres="gpu:a100:1", scratch_mib=1024)
+    job.custom_scheduler_commands = job_directives(
+        "b-0123-1",
+        gres="gpu:a100:1",
+        scratch_mib=1024,
+        exclude=["n1", "gpu-2.site"],
+        warning=("TERM", 60),
+    )
     job.codes_info, job.codes_run_mode = [code()], CodeRunMode.SERIAL
     for name, change in changes.items():
         job[name] = change

@@ -11,13 +11,7 @@ from aiida.engine import ExitCode
 from aiida.schedulers.datastructures import JobState
 from aiida.schedulers.scheduler import SchedulerError
 
-from aiida_byoc.schedulers.slurm import (
-    CANCELLED,
-    PREEMPTED,
-    REFUSED,
-    ByocSlurmScheduler,
-    final_state,
-)
+from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler
 from tests.unit.node.fake_slurm import FakeSlurm
 
 SHOWN = (
@@ -34,35 +28,15 @@ def scheduler() -> ByocSlurmScheduler:
 
 
 @pytest.mark.parametrize(
-    ("text", "state"),
-    [
-        (SHOWN.format("COMPLETED"), "COMPLETED"),
-        (SHOWN.format("OUT_OF_MEMORY"), "OUT_OF_MEMORY"),
-        ("JobState=TIMEOUT Reason=TimeLimit", "TIMEOUT"),
-        ("COMPLETED|0:0\n", "COMPLETED"),
-        ("NODE_FAIL|1:0\n", "NODE_FAIL"),
-        ("CANCELLED by 1000|0:0\n", "CANCELLED"),
-        ("slurm_load_jobs error: Invalid job id specified\nTIMEOUT|0:0\n", "TIMEOUT"),
-        ("", None),
-        ("slurm_load_jobs error: Invalid job id specified\n", None),
-        ("JobName=x|y NotJobState=FAILED", None),
-        ("Completed|0:0", None),
-    ],
-)
-def test_the_final_state_is_found(text: str, state: str | None) -> None:
-    assert final_state(text) == state
-
-
-@pytest.mark.parametrize(
     ("state", "status"),
     [
         ("OUT_OF_MEMORY", 110),
         ("TIMEOUT", 120),
-        ("DEADLINE", 120),
+        ("DEADLINE", 144),
         ("NODE_FAIL", 140),
-        ("BOOT_FAIL", 140),
-        ("PREEMPTED", PREEMPTED),
-        ("CANCELLED", CANCELLED),
+        ("BOOT_FAIL", 143),
+        ("PREEMPTED", 141),
+        ("CANCELLED", 142),
         ("COMPLETED", None),
         ("FAILED", None),
         ("RUNNING", None),
