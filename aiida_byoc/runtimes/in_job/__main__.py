@@ -38,7 +38,8 @@ def main():
     progress = Follower(news, specification["progress_seconds"])
     progress.start()
     adopt_orphans()
-    heard, running = [], []
+    heard = []
+    running = []  # type: list[Container]
 
     def pass_on(number, _):
         heard.append(number)
