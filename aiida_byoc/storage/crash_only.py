@@ -1,4 +1,4 @@
-"""Processes that die when their database connection does: their supervisor starts them anew, from what is committed."""
+"""Processes that die with a connection that they live by: a supervisor starts them anew, from what is committed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 __all__ = ["DISCONNECTED", "declare", "die", "role"]
 
 DISCONNECTED = 70
-"""Exit status of a process whose database connection was lost."""
+"""Exit status of a process whose connection to the database, or a worker's to RabbitMQ, was lost."""
 
 _LOGGER = logging.getLogger(__name__)
 _declared: list[str] = []
@@ -28,7 +28,13 @@ def role() -> str | None:
     return "worker" if {"daemon", "worker"} <= set(sys.argv) else None
 
 
-def die(reason: object) -> NoReturn:
-    """End at once, running no handler: each could act on what is no longer so."""
-    _LOGGER.critical("Database lost event=database_lost pid=%s: %s", os.getpid(), reason)
+def die(lost: str, reason: object) -> NoReturn:
+    """End at once, running no handler: each could act on what is no longer so.
+
+    Args:
+        lost: what, in one word.
+    """
+    _LOGGER.critical(
+        "%s lost event=%s_lost pid=%s: %s", lost.capitalize(), lost, os.getpid(), reason
+    )
     os._exit(DISCONNECTED)

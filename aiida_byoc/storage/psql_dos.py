@@ -15,7 +15,7 @@ from aiida.storage.psql_dos.utils import create_sqlalchemy_engine
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from aiida_byoc.brokers import worker
+from aiida_byoc.brokers import rabbitmq, worker
 from aiida_byoc.database.connection import KEEP_ALIVE
 from aiida_byoc.storage import crash_only
 
@@ -34,6 +34,8 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         if crash_only.role() is not None:
             event.listen(engine, "handle_error", _die_with_the_connection)
             event.listen(engine, "connect", _end_if_fenced)
+        if crash_only.role() == "worker":
+            rabbitmq.die_with_the_connection(self._profile)
         self._session_factory = scoped_session(
             sessionmaker(bind=engine, future=True, expire_on_commit=True)
         )
@@ -66,4 +68,4 @@ def _end_if_fenced(connection: psycopg.Connection, _: object) -> None:
 def _die_with_the_connection(context: ExceptionContext) -> None:
     # Without a connection in the context there was none to be had.
     if context.is_disconnect or context.connection is None:
-        crash_only.die(context.original_exception)
+        crash_only.die("database", context.original_exception)

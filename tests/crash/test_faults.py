@@ -13,6 +13,7 @@ import pytest
 from lab import accounting, postgres, process, rabbitmq
 from lab.chaos.arena import Arena
 from lab.chaos.load import Load
+from lab.chaos.parts import WORKER
 from lab.chaos.proxy import Fault, Rule
 from tests.eventually import eventually
 
@@ -69,9 +70,16 @@ def _daemon_dies(arena: Arena, _: Load) -> None:
 
 
 def _broker_dies(arena: Arena, _: Load) -> None:
+    """No worker outlives it: what it had under way RabbitMQ gives to others."""
     if rabbitmq.NAME not in process.recorded(arena.paths):
         pytest.skip("the broker is PostgreSQL")
+
+    def workers() -> set[int]:
+        return {each.pid for each in arena.parts.find(WORKER)}
+
+    before = eventually(workers, "the workers", seconds=SOON_SECONDS)
     arena.parts.kill(rabbitmq.NAME)
+    eventually(lambda: before.isdisjoint(workers()), "the workers to die")
     arena.parts.start(rabbitmq.NAME)
 
 
