@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from typing import Any
 
 from . import BEGUN, FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
 from .carry import carry_over
@@ -38,7 +39,8 @@ def main():
     progress = Follower(news, specification["progress_seconds"])
     progress.start()
     adopt_orphans()
-    heard, running = [], []
+    heard: Any = []
+    running: Any = []
 
     def pass_on(number, _):
         heard.append(number)
