@@ -1,4 +1,4 @@
-"""The ends of an attempt by name, and what a completion record may say: the words of the table in `failures.py`."""
+"""The ends of an attempt by name, and what a completion record may say: the words of the truth table."""
 
 from __future__ import annotations
 
