@@ -60,7 +60,8 @@ __all__ = ["init"]
 @click.option(
     "--job-poll-seconds",
     type=click.FloatRange(0.1),
-    help="Shortest time between two looks at Slurm's queue.  [default: leave the computer's]",
+    help="Longest time between two looks at Slurm's queue; what jobs do themselves is seen at once.  "
+    "[default: leave the computer's, 10 s in AiiDA]",
 )
 @click.option("--offline", is_flag=True, help="Do not ask the adapter whether it is there.")
 @one_sentence
