@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ _MOST_RECORD_BYTES = 32 * 2**20
 """More than a record about as many outputs as a policy can allow, with the longest names."""
 
 _MOST_STDERR_BYTES = 2**20
+_SIGNALLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
 
 
 class CompletionRecord(BaseModel):
@@ -101,6 +103,8 @@ class ContainerParser(Parser):
             return Record.TOLD_TO_END if record.stopped else Record.COMPLETE
         if fault in _UNFINISHED and self._specification.get("signal") in record.signals:
             return Record.CHECKPOINTED
+        if fault is Record.FAILED and record.exit_code in _SIGNALLED and not record.stopped:
+            return Record.SIGNALLED
         return Record.STOPPED if record.stopped else fault
 
     def _stderr(self) -> str:

@@ -28,6 +28,8 @@ class Record(StrEnum):
     TOO_LARGE = "outputs too large"
     INCOMPLETE = "outputs missing"
     CHECKPOINTED = "not success, after the checkpoint signal"
+    SIGNALLED = "ended by SIGTERM or SIGKILL, unheard by the job"
+    """By itself, or by Slurm, which signals the program before the job's own process."""
     STOPPED = "not success, after SIGTERM"
     TOLD_TO_END = "exit code 0, outputs there, after a signal"
     """A program may end in order when Slurm is about to kill it, and be far from done."""

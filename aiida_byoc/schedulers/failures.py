@@ -53,7 +53,7 @@ class Row:
 
 
 _NOT_RUN = (Record.NONE, Record.UNREAD)
-_ANSWERS = (Record.CHECKPOINTED, Record.STOPPED, Record.TOLD_TO_END)
+_ANSWERS = (Record.CHECKPOINTED, Record.SIGNALLED, Record.STOPPED, Record.TOLD_TO_END)
 """How a program may end that heard a signal."""
 
 # A program that ended by itself is believed, whatever Slurm does to the job afterwards; except when one of its
@@ -86,6 +86,7 @@ ROWS = (
         record=(Record.NONE, *_ANSWERS),
         code="requeued",
     ),
+    Row(record=(Record.SIGNALLED,), code="container_failed"),
     Row(record=(Record.CHECKPOINTED,), code="timeout"),
     Row(record=(Record.STOPPED,), code="killed"),
     Row(record=(Record.TOLD_TO_END,), code=None),

@@ -174,3 +174,17 @@ def test_the_nodes_of_a_failed_node_are_read() -> None:
 )  # fmt: skip
 def test_any_answer_can_be_read(text: str, state: str | None) -> None:
     assert ending(text).state == state
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("FAILED", "container_failed"), ("TIMEOUT", "timeout"), ("NODE_FAIL", "node_fail")],
+)
+def test_a_program_that_a_signal_ended_is_explained_by_slurm_if_it_can(
+    state: str, code: str
+) -> None:
+    """slurmd signals the program before the job's own process, which may hear of nothing any more."""
+    end = explain(shown(state, "143:0"), Record.SIGNALLED)
+
+    assert end is not None
+    assert end.code == code
