@@ -47,6 +47,7 @@ ERRORS: dict[int, tuple[str, bool]] = {
     306: ("output_altered", True),
     307: ("output_too_large", False),
     308: ("too_many_outputs", False),
+    330: ("input_unavailable", True),
     320: ("container_not_started", False),
     321: ("runtime_unusable", True),
     322: ("image_mismatch", True),

@@ -203,7 +203,10 @@ def leaves(annotation: Any, prefix: str = "") -> set[str]:
 def test_every_field_of_the_command_is_tried():
     """A field added later must be put on one side or the other."""
     only_one_value = {"schema_version", "workload.kind"}
-    below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"}
+    below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"} | {
+        f"workload.inputs.0.{name}"
+        for name in ("job.job_id", "job.output", "path", "url", "sha256")
+    }
     tried = {
         path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
     }
@@ -241,6 +244,25 @@ def test_the_inputs_of_a_work_chain_are_intent(path, value, is_same):
 )
 def test_how_outputs_are_promised_is_intent(path, value):
     name = "submit-job-command.outputs"
+
+    assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("workload.inputs.1.name", "start/other.bin"),
+        ("workload.inputs.1.job.job_id", "train-0001"),
+        ("workload.inputs.1.job.output", "checkpoints/first.bin"),
+        ("workload.inputs.2.path", "/shared/datasets/images-2025"),
+        ("workload.inputs.2.sha256", "0" * 64),
+        ("workload.inputs.3.sha256", ...),
+        ("workload.inputs.4.url", "https://data.example/vocabulary-1.5.txt"),
+        ("workload.inputs.4.sha256", "0" * 64),
+    ],
+)
+def test_where_inputs_come_from_is_intent(path, value):
+    name = "submit-job-command.inputs"
 
     assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
 
