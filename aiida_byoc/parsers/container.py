@@ -35,6 +35,7 @@ class CompletionRecord(BaseModel):
     scheduler_job_name: str
     container_started: bool
     runtime_usable: bool = True
+    inputs_placed: bool = True
     exit_code: int | None = Field(ge=0, le=255)
     stopped: bool = False
     """Slurm asked the program to end (SIGTERM) before it did."""
@@ -90,6 +91,8 @@ class ContainerParser(Parser):
 
     def _fault(self, record: CompletionRecord) -> ExitCode:
         """The exit code of a true record: what hides the others comes first."""
+        if not record.inputs_placed:
+            return self._exit("ERROR_INPUT_UNAVAILABLE", reason=record.message)
         if not record.runtime_usable:
             return self._exit("ERROR_RUNTIME_UNUSABLE", reason=record.message)
         if not record.container_started:

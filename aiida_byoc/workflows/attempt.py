@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from aiida.orm import Dict, SinglefileData, load_code
+from aiida.orm import Data, Dict, load_code
 
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
+from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
-from aiida_byoc.runtimes.in_job import WORK
+from aiida_byoc.runtimes.fetched import FetchedFiles
+from aiida_byoc.workflows.inputs import input_nodes, what_is_put
 from aiida_byoc.workflows.resources import scheduler_options
 
 __all__ = ["attempt_inputs"]
@@ -29,6 +28,8 @@ def attempt_inputs(
     number: int,
     rootfs: str,
     image_env: Mapping[str, str],
+    earlier: Mapping[str, Data],
+    fetched: FetchedFiles,
     code: str,
 ) -> dict[str, Any]:
     """The inputs of attempt `number` (from 1).
@@ -36,13 +37,15 @@ def attempt_inputs(
     Args:
         rootfs: the unpacked image.
         image_env: what the image's own configuration sets.
+        earlier: nodes of earlier jobs that hold inputs, by the key of the input.
+        fetched: files that the node has fetched.
         code: label of the code that runs the in-job program.
     """
-    workload = command.container
+    inputs = what_is_put(command, earlier, paths=placement.data.paths, fetched=fetched)
     name = f"byoc-{submission_id}-{number}"
     return {
         "code": load_code(code),
-        "container": Dict(_container(command, placement, rootfs, image_env)),
+        "container": Dict(_container(command, placement, inputs, rootfs, image_env)),
         "submission_id": submission_id,
         "attempt": number,
         "job_name": name,
@@ -53,12 +56,16 @@ def attempt_inputs(
                 "withmpi": False,
             }
         },
-        **_input_files(workload.inputs),
+        **input_nodes(command.container, earlier),
     }
 
 
 def _container(
-    command: SubmitJobCommand, placement: Placement, rootfs: str, image_env: Mapping[str, str]
+    command: SubmitJobCommand,
+    placement: Placement,
+    inputs: Sequence[Mapping[str, Any]],
+    rootfs: str,
+    image_env: Mapping[str, str],
 ) -> dict[str, Any]:
     """What the in-job program is told."""
     workload, shape = command.container, command.resource_shape
@@ -69,6 +76,7 @@ def _container(
         network=workload.network == "host",
         gpus=shape.gpus or 0,
         scratch=shape.scratch_mib is not None,
+        inputs=[(each["place"], each["name"]) for each in inputs],
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     return {
@@ -81,21 +89,9 @@ def _container(
         else None,
         "argv": workload.argv,
         "env": env,
+        "inputs": [dict(each) for each in inputs],
         "outputs": [each.model_dump() for each in workload.outputs],
         "image": workload.image,
         "image_digest": placement.image_digest,
         "caps": placement.data.model_dump(mode="json"),
-    }
-
-
-def _input_files(inputs: Sequence[InputFile]) -> dict[str, Any]:
-    if not inputs:
-        return {}
-    files = {f"input_{index:03d}": file for index, file in enumerate(inputs)}
-    return {
-        "nodes": {
-            key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
-            for key, file in files.items()
-        },
-        "filenames": Dict({key: f"{WORK}/{file.name}" for key, file in files.items()}),
     }

@@ -8,6 +8,7 @@ This package is copied into every job's directory and executed there, outside th
                          its file `owner` holds the Slurm id of the job that made it
     byoc_runtime/        what the runtime needs for itself, closed to others
     work/                the container's only window to the disk
+    inputs/              what is mounted into it, read-only
     outputs/             declared outputs, moved here and measured: the container cannot reach them any more
     in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
@@ -25,6 +26,7 @@ FENCE = "byoc_fence"
 OWNER = "owner"
 RUNTIME = "byoc_runtime"
 WORK = "work"
+INPUTS = "inputs"
 OUTPUTS = "outputs"
 IN_PLACE = "in_place"
 NOT_STARTED = 125

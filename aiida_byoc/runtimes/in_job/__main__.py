@@ -12,6 +12,7 @@ from . import FENCE, FENCED, NOT_STARTED, OWNER, SPECIFICATION, UNUSABLE, WORK
 from .container import Container
 from .ending import Ending
 from .image import digest_of, objection
+from .inputs import place_inputs
 from .limits import no_core_dumps
 from .orphans import adopt_orphans
 from .outputs import keep_outputs
@@ -28,6 +29,7 @@ def main():
         return FENCED
     with open(os.path.join(FENCE, OWNER), "w", encoding="utf-8") as file:
         file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
+    os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
     os.makedirs(WORK, exist_ok=True)
     no_core_dumps()
     adopt_orphans()
@@ -43,9 +45,12 @@ def main():
     image = digest_of(specification["rootfs"])
     wrong = objection(image, specification["image_digest"])
     started_at = time.time()
-    code, message, usable = Ending(None, wrong, True) if wrong else container.run()
+    unavailable = None if wrong else place_inputs(specification["inputs"])
+    refused = wrong or unavailable
+    code, message, usable = Ending(None, refused, True) if refused else container.run()
     stopped, ended_at = bool(asked), time.time()
-    kept = keep_outputs(specification["outputs"], specification["caps"])
+    inputs = [each["name"] for each in specification["inputs"]]
+    kept = keep_outputs(specification["outputs"], specification["caps"], inputs)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
         {
@@ -57,6 +62,7 @@ def main():
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
             "runtime_usable": usable,
+            "inputs_placed": unavailable is None,
             "exit_code": code,
             "stopped": stopped,
             "message": message,

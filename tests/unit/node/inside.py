@@ -53,6 +53,7 @@ class Job:
         rootfs: Path | None = None,
         image_digest: str | None = None,
         processes: int = 4096,
+        inputs: Sequence[Mapping[str, Any]] = (),
         outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
         **caps: int,
@@ -76,6 +77,7 @@ class Job:
             "rootfs": str(rootfs),
             "processes": processes,
             "argv": list(argv),
+            "inputs": [dict(each) for each in inputs],
             "env": dict(env or {"PATH": os.defpath}),
             "outputs": [
                 {"required": True, **({"name": each} if isinstance(each, str) else each)}
