@@ -40,6 +40,7 @@ _MASKED = [
     "/sys/firmware",
 ]
 _CLOSED = ["nosuid", "noexec", "nodev"]
+_READ = ["nosuid", "nodev", "rbind", "ro"]
 
 
 def launch(container: Container) -> Launch:
@@ -91,6 +92,10 @@ def _bundle(container: Container) -> dict[str, Any]:
             _mount("/sys", "none", "/sys", *_CLOSED, "rbind", "ro"),
             _mount("/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "mode=1777", size),
             _mount("/work", "none", f"{DIRECTORY}/{WORK}", "nosuid", "nodev", "rbind", "rw"),
+            *(
+                _mount(f"/work/{name}", "none", f"{DIRECTORY}/{place}", *_READ)
+                for place, name in container.inputs
+            ),
             *(
                 [_mount("/scratch", "none", LOCAL_SCRATCH, "rbind", "rw")]
                 if container.scratch

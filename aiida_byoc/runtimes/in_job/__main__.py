@@ -13,6 +13,7 @@ from .carry import carry_over
 from .container import Container
 from .ending import Ending
 from .image import digest_of, objection
+from .inputs import place_inputs
 from .limits import no_core_dumps
 from .news import News
 from .orphans import adopt_orphans
@@ -31,6 +32,7 @@ def main():
         return FENCED
     with open(os.path.join(FENCE, OWNER), "w", encoding="utf-8") as file:
         file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
+    os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
     os.makedirs(WORK, exist_ok=True)
     no_core_dumps()
     news = News(specification["news"], specification["job_name"])
@@ -53,10 +55,11 @@ def main():
     if "signal" in specification:
         signal.signal(getattr(signal, "SIG" + specification["signal"]), pass_on)
     image = digest_of(specification["rootfs"])
-    (code, message, usable), carried, started_at = run(specification, image, running, heard)
+    inputs = Inputs(specification["inputs"])
+    (code, message, usable), carried, started_at = run(specification, image, inputs, running, heard)
     signals, ended_at = [signal.Signals(each).name[len("SIG") :] for each in heard], time.time()
     progress.finish()
-    kept = keep_outputs(specification["outputs"], specification["caps"])
+    kept = keep_outputs(specification["outputs"], specification["caps"], inputs.names)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
         {
@@ -68,6 +71,7 @@ def main():
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
             "runtime_usable": usable,
+            "inputs_placed": inputs.unavailable is None,
             "exit_code": code,
             "stopped": "TERM" in signals,
             "message": message,
@@ -91,7 +95,21 @@ def main():
     return code
 
 
-def run(specification, image, running, heard):
+class Inputs:
+    """The inputs that are mounted: their names, and why one of them cannot be had."""
+
+    def __init__(self, told):
+        self._told = told
+        self.names = [each["name"] for each in told]
+        self.unavailable = None
+
+    def place(self):
+        """Put them where the runtime mounts them from; return why one cannot be had."""
+        self.unavailable = place_inputs(self._told)
+        return self.unavailable
+
+
+def run(specification, image, inputs, running, heard):
     """Take up an earlier attempt's files and run the container; return its end, what was taken up, when it began.
 
     `running` is told of the container, which gets what was `heard` before there was one.
@@ -107,6 +125,9 @@ def run(specification, image, running, heard):
         return Ending(None, wrong, True), None, begins
     if carried is not None:
         specification["env"]["BYOC_RESTART"] = "1"
+    wrong = inputs.place()
+    if wrong:
+        return Ending(None, wrong, True), carried, begins
     with open(BEGUN, "w"):
         begins = time.time()
     container = Container(specification)
