@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from aiida_byoc.commands.data import Caps
 from aiida_byoc.runtimes import RUNTIMES, Container, in_job, missing
@@ -20,7 +18,16 @@ __all__ = ["trial"]
 
 _STATUS = 47
 _SECONDS = 120
-_MANIFEST = b"{}"
+_LONGEST = 300
+_PROGRAM = f"""
+import json
+from {in_job.PROGRAM}.container import Container
+from {in_job.PROGRAM}.orphans import adopt_orphans
+adopt_orphans()
+with open("{in_job.SPECIFICATION}") as file:
+    print(json.dumps(Container(json.load(file)).run()))
+"""
+"""The program of the job without its story: no fence, no record."""
 
 
 def trial(name: str, place: Path) -> str | None:
@@ -37,10 +44,8 @@ def trial(name: str, place: Path) -> str | None:
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=place) as scratch:
         rootfs = _root(Path(scratch))
-        record = _run(name, rootfs, Path(scratch) / "job")
-    if record.get("exit_code") == _STATUS:
-        return None
-    return str(record.get("message") or f"its container ended with {record.get('exit_code')}")
+        code, message = _run(name, rootfs, Path(scratch) / "job")
+    return None if code == _STATUS else message or f"its container ended with {code}"
 
 
 def _root(scratch: Path) -> Path:
@@ -54,42 +59,38 @@ def _root(scratch: Path) -> Path:
     for library in re.findall(r"(/\S+) \(0x", linked):
         (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, root / library[1:])
-    (scratch / "manifest").write_bytes(_MANIFEST)
     return root
 
 
-def _run(name: str, rootfs: Path, directory: Path) -> dict[str, Any]:
+def _run(name: str, rootfs: Path, directory: Path) -> tuple[int | None, str | None]:
+    """The exit status of its program, or `None` and why there was none."""
     directory.mkdir()
     launch = RUNTIMES[name].launch(Container(rootfs=str(rootfs), memory_mib=64))
     specification = {
-        "submission_id": "trial",
-        "attempt": 1,
-        "image_digest": f"sha256:{hashlib.sha256(_MANIFEST).hexdigest()}",
         "runtime": launch.to_json(),
         "rootfs": str(rootfs),
         "processes": 64,
         "argv": ["/bin/sh", "-c", f"exit {_STATUS}"],
         "env": {"PATH": "/bin"},
-        "outputs": [],
         "caps": Caps().model_dump(),
     }
     (directory / in_job.SPECIFICATION).write_text(json.dumps(specification))
-    program = Path(in_job.__file__).parent
+    (directory / in_job.WORK).mkdir()
     cached = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(program, directory / in_job.PROGRAM, ignore=cached)
-    with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
-        subprocess.run(
-            [sys.executable, "-B", "-m", in_job.PROGRAM],
+    shutil.copytree(Path(in_job.__file__).parent, directory / in_job.PROGRAM, ignore=cached)
+    with (directory / "stderr").open("wb") as err:
+        ran = subprocess.run(
+            [sys.executable, "-B", "-c", _PROGRAM],
             cwd=directory,
             env={**os.environ, "SLURM_CLUSTER_NAME": "trial", "SLURM_JOB_ID": str(os.getpid())},
             stdin=subprocess.DEVNULL,
-            stdout=out,
+            stdout=subprocess.PIPE,
             stderr=err,
             timeout=_SECONDS,
             check=False,
         )
     try:
-        record: dict[str, Any] = json.loads((directory / in_job.RECORD).read_text())
-    except OSError:
-        return {"message": (directory / "stderr").read_text()[-300:] or "it left no record"}
-    return record
+        code, message, _ = json.loads(ran.stdout)
+    except ValueError:
+        return None, (directory / "stderr").read_text()[-_LONGEST:] or "it did not say why"
+    return code, message
