@@ -17,6 +17,7 @@ from lab.paths import LabPaths, as_user
 from lab.proctable import MARK, POLL_SECONDS, Process, belonging, end
 
 LOG_TAIL_LINES = 40
+PROCESS_COUNTS = Path("/sys/fs/cgroup/pids")
 
 T = TypeVar("T")
 
@@ -171,6 +172,9 @@ def sweep(paths: LabPaths, patience: float = 5) -> list[str]:
         raise LabError(f"processes of the lab that do not end: {sorted(left)}")
     for record in _records(paths).iterdir():
         record.unlink()
+    for count in PROCESS_COUNTS.glob(f"byoc-{paths.name}-*"):  # of jobs without an Epilog
+        with contextlib.suppress(OSError):
+            count.rmdir()
     return sorted(process.command for process in found.values())
 
 

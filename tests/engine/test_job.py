@@ -48,6 +48,17 @@ def test_a_job_succeeds_with_its_outputs(node: Any) -> None:
     assert last["timings"]["accepted"] <= last["timings"]["started"] <= last["timings"]["ended"]
 
 
+def test_a_job_runs_in_every_runtime_alike(node: Any, runtime: str) -> None:
+    """The policy chooses; inputs, outputs and events do not change."""
+    submission = node.accept("sh", "-c", COMPUTE, workload=RESULT, runtime=runtime)
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    assert chain.outputs.outputs.base.repository.get_object_content("deep/result.txt") == "42\n"
+    assert node.states(submission)[-1] == "succeeded"
+
+
 def test_the_container_sees_nothing_of_the_machine(node: Any) -> None:
     """No network but loopback, no Slurm variables, a read-only root, its own processes, no capabilities."""
     probe = (
