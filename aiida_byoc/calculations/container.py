@@ -71,11 +71,11 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "job_name", valid_type=str, non_db=True, help="Slurm job name, unique to the attempt."
         )
         spec.input_namespace(
-            "sources",
+            "given",
             valid_type=(FolderData, RemoteData),
             dynamic=True,
             required=False,
-            help="Nodes that hold inputs.",
+            help="What earlier jobs left and this one reads, by its inputs.",
         )
         spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"
         spec.input(
@@ -138,9 +138,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             json.dump(specification, file)
         for each in container["inputs"]:
             if "node" in each:
-                self._put(
-                    self.inputs["sources"][each["node"]], each["output"], folder, each["place"]
-                )
+                self._put(self.inputs["given"][each["node"]], each["output"], folder, each["place"])
                 info.provenance_exclude_list.append(each["place"])
         program = folder.get_subfolder(in_job.PROGRAM, create=True)
         for module in Path(in_job.__file__).parent.glob("*.py"):

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from aiida_byoc.commands.inputs import UNAVAILABLE
 from aiida_byoc.contracts.events import one_line
+from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
 
@@ -98,9 +99,10 @@ def postpone(connection: psycopg.Connection, fetch: Fetch, message: str, seconds
 
 def give_up(connection: psycopg.Connection, fetch: Fetch, message: str) -> None:
     """Fail the job."""
-    error = {"code": UNAVAILABLE, "message": one_line(message), "retryable": True}
     report = outbox.Report(
-        state=ExecutionState.FAILED, occurred_at=datetime.now(UTC), facts={"error": error}
+        state=ExecutionState.FAILED,
+        occurred_at=datetime.now(UTC),
+        facts={"error": job_error(UNAVAILABLE, message)},
     )
     with connection.transaction():
         outbox.append(connection, fetch.submission_id, report)

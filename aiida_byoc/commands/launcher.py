@@ -140,7 +140,7 @@ class Launcher:
     ) -> int:
         submission_id = str(job["submission_id"])
         kind = job["command"]["workload"]["kind"]
-        earlier = earlier_outputs(job["command"], earlier_jobs(connection, submission_id))
+        given = earlier_outputs(job["command"], earlier_jobs(connection, submission_id))
         process = instantiate_process(
             self._runner,
             _WORK_CHAINS[kind],
@@ -149,7 +149,7 @@ class Launcher:
             submission_id=submission_id,
             metadata={"label": f"byoc:{submission_id}"},
             **self._inputs[kind],
-            **({"earlier": earlier} if earlier else {}),
+            **({"given": given} if given else {}),
         )
         self._runner.persister.save_checkpoint(process)
         pk: int = process.pid

@@ -53,7 +53,7 @@ _CATALOGUE = (
     Failure(
         code="input_unavailable",
         retryable=True,
-        remedy="Correct the input that the message names, or wait until it is there, and submit a new job.",
+        remedy="Read which input the message names; correct it, or submit a new job once it is there.",
     ),
     Failure(
         code="output_missing",

@@ -49,7 +49,7 @@ def attempt_inputs(
     submission_id: str,
     rootfs: str,
     image_env: Mapping[str, str],
-    earlier: Mapping[str, Data],
+    given: Mapping[str, Data],
     fetched: FetchedFiles,
     code: str,
 ) -> dict[str, Any]:
@@ -59,11 +59,11 @@ def attempt_inputs(
         tried: the attempts before it.
         rootfs: the unpacked image.
         image_env: what the image's own configuration sets.
-        earlier: nodes of earlier jobs that hold inputs, by the key of the input.
+        given: nodes of earlier jobs that hold inputs, by the key of the input.
         fetched: files that the node has fetched.
         code: label of the code that runs the in-job program.
     """
-    inputs = what_is_put(command, earlier, paths=placement.data.paths, fetched=fetched)
+    inputs = what_is_put(command, given, paths=placement.data.paths, fetched=fetched)
     name = f"byoc-{submission_id}-{ask.number}"
     return {
         "code": load_code(code),
@@ -75,7 +75,7 @@ def attempt_inputs(
         "job_name": name,
         "metadata": {"options": _options(command, placement, ask, name)},
         "earlier": _directories(ask, tried),
-        **input_nodes(command.container, earlier),
+        **input_nodes(command.container, given),
     }
 
 

@@ -70,14 +70,14 @@ def _output(job: Earlier, name: str) -> Data:
     raise InputUnavailable(f"the job {job.job_id} left no output {name}")
 
 
-def input_nodes(workload: ContainerWorkload, earlier: Mapping[str, Data]) -> dict[str, Any]:
+def input_nodes(workload: ContainerWorkload, given: Mapping[str, Data]) -> dict[str, Any]:
     """What AiiDA hands over itself: texts, and outputs of earlier jobs."""
     texts = {
         _key(index): file
         for index, file in enumerate(workload.inputs)
         if isinstance(file, TextInput)
     }
-    nodes: dict[str, Any] = {"sources": dict(earlier)} if earlier else {}
+    nodes: dict[str, Any] = {"given": dict(given)} if given else {}
     if texts:
         nodes["nodes"] = {
             key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
@@ -89,7 +89,7 @@ def input_nodes(workload: ContainerWorkload, earlier: Mapping[str, Data]) -> dic
 
 def what_is_put(
     command: SubmitJobCommand,
-    earlier: Mapping[str, Data],
+    given: Mapping[str, Data],
     *,
     paths: Sequence[str],
     fetched: FetchedFiles,
@@ -104,7 +104,7 @@ def what_is_put(
     for index, file in enumerate(command.container.inputs):
         facts: dict[str, Any] = {}
         if isinstance(file, JobInput):
-            facts = _of_node(_key(index), earlier[_key(index)], file.job.output)
+            facts = _of_node(_key(index), given[_key(index)], file.job.output)
         elif isinstance(file, PathInput):
             facts = {"source": file.path, "within": list(paths), "sha256": file.sha256}
         elif isinstance(file, UrlInput):

@@ -59,7 +59,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             help="Directory of the files that the node has fetched.",
         )
         spec.input_namespace(
-            "earlier",
+            "given",
             valid_type=(FolderData, RemoteData),
             dynamic=True,
             required=False,
@@ -117,7 +117,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             submission_id=self.submission_id,
             rootfs=self.ctx.rootfs,
             image_env=self.ctx.image_env,
-            earlier=self.inputs.get("earlier", {}),
+            given=self.inputs.get("given", {}),
             fetched=FetchedFiles(Path(self.inputs["fetched"])),
             code=self.inputs["code"],
         )

@@ -60,7 +60,7 @@ def test_an_earlier_jobs_output_is_read_and_shown_in_provenance(
     (held,) = (
         link.node
         for link in attempt.base.links.get_incoming(link_type=LinkType.INPUT_CALC).all()
-        if link.link_label == "earlier__input_000"
+        if link.link_label == "given__input_000"
     )
     assert isinstance(held, kind)
     assert held.creator.caller.uuid == earlier.uuid

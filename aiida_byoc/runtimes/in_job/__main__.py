@@ -55,11 +55,12 @@ def main():
     if "signal" in specification:
         signal.signal(getattr(signal, "SIG" + specification["signal"]), pass_on)
     image = digest_of(specification["rootfs"])
-    inputs = Inputs(specification["inputs"])
-    (code, message, usable), carried, started_at = run(specification, image, inputs, running, heard)
+    end, carried, started_at, unavailable = run(specification, image, running, heard)
+    code, message, usable = end
     signals, ended_at = [signal.Signals(each).name[len("SIG") :] for each in heard], time.time()
     progress.finish()
-    kept = keep_outputs(specification["outputs"], specification["caps"], inputs.names)
+    inputs = [each["name"] for each in specification["inputs"]]
+    kept = keep_outputs(specification["outputs"], specification["caps"], inputs)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
         {
@@ -71,7 +72,7 @@ def main():
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
             "runtime_usable": usable,
-            "inputs_placed": inputs.unavailable is None,
+            "inputs_placed": unavailable is None,
             "exit_code": code,
             "stopped": "TERM" in signals,
             "message": message,
@@ -95,46 +96,34 @@ def main():
     return code
 
 
-class Inputs:
-    """The inputs that are mounted: their names, and why one of them cannot be had."""
+def run(specification, image, running, heard):
+    """Take up an earlier attempt's files and run the container.
 
-    def __init__(self, told):
-        self._told = told
-        self.names = [each["name"] for each in told]
-        self.unavailable = None
-
-    def place(self):
-        """Put them where the runtime mounts them from; return why one cannot be had."""
-        self.unavailable = place_inputs(self._told)
-        return self.unavailable
-
-
-def run(specification, image, inputs, running, heard):
-    """Take up an earlier attempt's files and run the container; return its end, what was taken up, when it began.
+    Return its end, what was taken up, when it began, and why an input could not be had.
 
     `running` is told of the container, which gets what was `heard` before there was one.
     """
     begins = time.time()
     wrong = objection(image, specification["image_digest"])
     if wrong:
-        return Ending(None, wrong, True), None, begins
+        return Ending(None, wrong, True), None, begins, None
     try:
         carried = carry_over(specification.get("earlier", ()))
     except OSError as error:
         wrong = "the files of the earlier attempt cannot be taken up: {}".format(error.strerror)
-        return Ending(None, wrong, True), None, begins
+        return Ending(None, wrong, True), None, begins, None
+    unavailable = place_inputs(specification["inputs"])
+    if unavailable:
+        return Ending(None, unavailable, True), carried, begins, unavailable
     if carried is not None:
         specification["env"]["BYOC_RESTART"] = "1"
-    wrong = inputs.place()
-    if wrong:
-        return Ending(None, wrong, True), carried, begins
     with open(BEGUN, "w"):
         begins = time.time()
     container = Container(specification)
     running.append(container)
     for number in list(heard):
         container.signal(number)
-    return container.run(), carried, begins
+    return container.run(), carried, begins, None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aiida_byoc.parsers.container import CompletionRecord
-from aiida_byoc.runtimes import RUNTIMES, Container, in_job
+from aiida_byoc.runtimes import RUNTIMES, Container, in_job, missing
 from tests.unit.node.inside import Job
 
 CONTENT = "1,2\n"
@@ -169,6 +169,8 @@ def test_a_container_reads_its_inputs_and_cannot_change_them(
     job: Job, shared: Path, rootfs: Path, runtime: str
 ) -> None:
     """A file that AiiDA has put there, a file and a directory of a shared place."""
+    if missing(runtime):
+        pytest.skip(f"no {runtime} on PATH")
     (job.directory / "inputs").mkdir()
     (job.directory / "inputs" / "002").write_text("put\n")
     inputs = [
@@ -204,16 +206,3 @@ def test_a_container_reads_its_inputs_and_cannot_change_them(
     assert (job.directory / "inputs" / "002").read_text() == "put\n"
     assert sorted(path.name for path in (shared / "set").iterdir()) == ["a b.csv"]
     assert [output["name"] for output in job.record["outputs"]] == ["d/out"]
-
-
-@pytest.mark.parametrize("runtime", ["apptainer", "singularity", "pyxis", "slurm-oci"])
-def test_the_others_are_told_to_mount_it_for_reading(runtime: str) -> None:
-    container = Container(rootfs="/images/x/rootfs", memory_mib=256, inputs=[("inputs/001", "d/a")])
-
-    launch = RUNTIMES[runtime].launch(container)
-
-    told = " ".join(map(str, launch.command)) + " ".join(launch.files.values())
-    assert "{directory}/inputs/001" in told
-    assert "/work/d/a:ro" in told or (
-        '"destination": "/work/d/a"' in told and '"rbind", "ro"]' in told
-    )
