@@ -48,6 +48,7 @@ SUBMIT_PROBLEMS = (
     "command-expired",
     "policy-refused",
     "image-not-allowed",
+    "input-not-found",
 )
 """The last six are the node's to decide, see `aiida_byoc.contracts.problems`."""
 

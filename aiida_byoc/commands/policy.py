@@ -124,6 +124,7 @@ class Policy(Table):
             *self._unknown_entries(command),
             *self._unfit_work_chain(command),
             *self._ungranted(command),
+            *self.data.refusals(command.workload),
         ]
         if errors:
             raise ProblemError(

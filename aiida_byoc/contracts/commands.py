@@ -20,10 +20,15 @@ from pydantic import (
 
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
 from aiida_byoc.contracts.files import (
+    EarlierOutput,
     InputFile,
+    JobInput,
     OutputFile,
     OutputPattern,
+    PathInput,
     PromisedOutput,
+    TextInput,
+    UrlInput,
 )
 from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
 from aiida_byoc.contracts.workchain import WorkchainWorkload
@@ -33,14 +38,18 @@ __all__ = [
     "CancelJobCommand",
     "Checkpoint",
     "ContainerWorkload",
+    "EarlierOutput",
     "ExecutionProfile",
-    "InputFile",
+    "JobInput",
     "OutputFile",
     "OutputPattern",
+    "PathInput",
     "Requester",
     "ResourceShape",
     "RetryPolicy",
     "SubmitJobCommand",
+    "TextInput",
+    "UrlInput",
     "WorkchainWorkload",
 ]
 
@@ -164,6 +173,10 @@ class ContainerWorkload(Order):
             for name in names:
                 if any(other.startswith(name + "/") for other in names):
                     raise ValueError(f"{kind}: {name!r} is both a file and a directory")
+        for file in self.inputs:
+            is_fixed = not isinstance(file, TextInput)
+            if is_fixed and any(f"{name}/".startswith(f"{file.name}/") for name in promised):
+                raise ValueError(f"outputs: {file.name!r} is an input, which the job cannot change")
         return self
 
 

@@ -51,6 +51,11 @@ _CATALOGUE = (
         remedy="Ask the node's owner to mend the runtime on the compute nodes, then submit a new job.",
     ),
     Failure(
+        code="input_unavailable",
+        retryable=True,
+        remedy="Read which input the message names; correct it, or submit a new job once it is there.",
+    ),
+    Failure(
         code="output_missing",
         retryable=False,
         remedy="Declare only files that the program leaves below its working directory.",

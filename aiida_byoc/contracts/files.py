@@ -6,20 +6,30 @@ import re
 import unicodedata
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from aiida_byoc.contracts.base import PLAIN, Order, no_control_characters
+from aiida_byoc.contracts.identity import Name
 
 __all__ = [
+    "EarlierOutput",
     "InputFile",
+    "JobInput",
     "OutputFile",
     "OutputPattern",
+    "PathInput",
     "PromisedOutput",
+    "TextInput",
+    "UrlInput",
 ]
 
 _PATH_PART_BYTES = 255
 _MAGIC = set("*?[]\\")
+_WORDS_OF_RUNTIMES = set(":,{}")
+_LAST_PORT = 65535
 _PART_OF_PATTERN = re.compile(r"(?:[^\[\]\\]|\[!?[^\[\]!\\]+\])+")
+
+_URL = r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?([/?][!$-\[\]-~]*)?$"
 
 
 def _relative(value: str) -> str:
@@ -41,6 +51,12 @@ def _literal(value: str) -> str:
     return value
 
 
+def _mountable(value: str) -> str:
+    if set(value) & _WORDS_OF_RUNTIMES:
+        raise ValueError("must not contain any of : , { }")
+    return value
+
+
 def _pattern(value: str) -> str:
     for part in value.split("/"):
         if "**" in part and part != "**":
@@ -50,17 +66,54 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _absolute(value: str) -> str:
+    root, *parts = value.split("/")
+    if root or not parts or any(part in {"", ".", ".."} for part in parts):
+        raise ValueError("must be an absolute path without empty, '.' or '..' parts")
+    return value
+
+
+def _https_url(value: str) -> str:
+    found = re.fullmatch(_URL[1:-1], value)
+    if found is None or int((found[2] or ":443")[1:]) > _LAST_PORT:
+        raise ValueError(
+            "must be https://host[:port]/…, the host in lower case, all in ASCII, without user and fragment"
+        )
+    return value
+
+
 _INSIDE = (Field(min_length=1, max_length=512), PLAIN, AfterValidator(_relative))
 
 RelativePath = Annotated[str, *_INSIDE, AfterValidator(_literal)]
 """A path below the job's working directory `/work`."""
 
+FixedPath = Annotated[str, *_INSIDE, AfterValidator(_literal), AfterValidator(_mountable)]
+"""A path below `/work` at which something is put that the container cannot change."""
+
 RelativePattern = Annotated[str, *_INSIDE, AfterValidator(_pattern)]
 """Paths below `/work`: `*`, `?` and `[…]` within a part, `**` for any number of parts."""
 
 
-class InputFile(Order):
-    """A text file put below `/work` before the container starts."""
+AbsolutePath = Annotated[
+    str, Field(min_length=2, max_length=4096), PLAIN, AfterValidator(_absolute)
+]
+"""A path of the node's cluster."""
+
+HttpsUrl = Annotated[
+    str,
+    Field(
+        max_length=2048,
+        json_schema_extra={"pattern": _URL},
+        examples=["https://data.example/set/1.csv"],
+    ),
+    AfterValidator(_https_url),
+]
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TextInput(Order):
+    """A text file."""
 
     name: RelativePath
     text: Annotated[
@@ -68,6 +121,36 @@ class InputFile(Order):
         Field(max_length=128 * 1024, description="content, written as UTF-8"),
         AfterValidator(lambda text: no_control_characters(text, allowed="\t\n\r")),
     ]
+
+
+class EarlierOutput(Order):
+    """One file that an earlier job of the same tenant and workspace leaves on the same node."""
+
+    job_id: Name
+    output: RelativePath
+
+
+class JobInput(Order):
+    """What an earlier job left; it must succeed first."""
+
+    name: FixedPath
+    job: EarlierOutput
+
+
+class PathInput(Order):
+    """A file or directory of a shared place that the node's owner lets jobs read."""
+
+    name: FixedPath
+    path: AbsolutePath
+    sha256: Sha256 | None = None
+
+
+class UrlInput(Order):
+    """A file that the node fetches by HTTPS, from a host that its owner allows."""
+
+    name: FixedPath
+    url: HttpsUrl
+    sha256: Sha256
 
 
 class OutputFile(Order):
@@ -100,6 +183,14 @@ def _one_of(*names: str) -> Discriminator:
         custom_error_message=f"must have exactly one of {listed} or {names[-1]}",
     )
 
+
+InputFile = Annotated[
+    Annotated[TextInput, Tag("text")]
+    | Annotated[JobInput, Tag("job")]
+    | Annotated[PathInput, Tag("path")]
+    | Annotated[UrlInput, Tag("url")],
+    _one_of("text", "job", "path", "url"),
+]
 
 PromisedOutput = Annotated[
     Annotated[OutputFile, Tag("name")] | Annotated[OutputPattern, Tag("glob")],

@@ -168,6 +168,13 @@ _TYPES = (
         "Use a repository, tag or digest that the node's owner has approved.",
     ),
     ProblemType(
+        "input-not-found",
+        422,
+        "An input names a job or an output that is not there",
+        False,
+        "Correct the inputs listed in errors; submit an earlier job before the one that reads its output.",
+    ),
+    ProblemType(
         "too-many-requests",
         429,
         "The tenant has too many requests of this kind open",

@@ -23,7 +23,7 @@ _Place: TypeAlias = "tuple[_Place, object] | None"
 _MAX_ERRORS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {"container", "workchain"}
-_SOURCES = {"name", "glob"}
+_SOURCES = {"text", "job", "path", "url", "name", "glob"}
 _OF_KIND = {
     "union_tag_invalid": "must be 'container' or 'workchain'",
     "union_tag_not_found": "Field required",
@@ -78,7 +78,7 @@ def _members(place: tuple[int | str, ...]) -> list[int | str]:
         for at, part in enumerate(place)
         if part != "[key]"
         and not (at and place[at - 1] == "workload" and part in _KINDS)
-        and not (at > 1 and place[at - 2] == "outputs" and part in _SOURCES)
+        and not (at > 1 and place[at - 2] in {"inputs", "outputs"} and part in _SOURCES)
     ]
 
 

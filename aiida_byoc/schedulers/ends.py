@@ -20,6 +20,7 @@ class Record(StrEnum):
     NO_IMAGE = "image not there"
     OTHER_IMAGE = "another image there"
     ALTERED = "outputs altered"
+    NO_INPUT = "input not there"
     UNUSABLE = "runtime unusable"
     NOT_STARTED = "program not started"
     FAILED = "exit code not 0"
@@ -153,6 +154,12 @@ _ENDS = (
         "ERROR_IMAGE_NOT_THERE",
         "image_missing",
         "The compute node does not have the image: {reason}.",
+    ),
+    End(
+        330,
+        "ERROR_INPUT_UNAVAILABLE",
+        "input_unavailable",
+        "An input cannot be had: {reason}.",
     ),
     End(
         400,

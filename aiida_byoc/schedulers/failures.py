@@ -66,6 +66,7 @@ ROWS = (
     Row(state=("OUT_OF_MEMORY",), code="oom"),
     Row(record=(Record.COMPLETE,), code=None),
     Row(state=("FAILED", ""), over_memory=True, code="oom"),
+    Row(record=(Record.NO_INPUT,), code="input_unavailable"),
     Row(record=(Record.UNUSABLE,), code="runtime_unusable"),
     Row(record=(Record.NOT_STARTED,), code="container_not_started"),
     Row(record=(Record.FAILED,), code="container_failed"),

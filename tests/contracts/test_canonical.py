@@ -206,6 +206,10 @@ def test_every_field_of_the_command_is_tried():
     only_one_value = {"schema_version", "workload.kind"}
     below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"}
     below |= {"workload.checkpoint.signal", "workload.checkpoint.seconds_before"}
+    below |= {
+        f"workload.inputs.0.{name}"
+        for name in ("job.job_id", "job.output", "path", "url", "sha256")
+    }
     tried = {
         path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
     }
@@ -263,6 +267,25 @@ def test_how_a_program_is_warned_is_intent(path, value, is_same):
     again = intent_of(changed(golden(name), path, value))
 
     assert (again == intent_of(golden(name))) == is_same
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("workload.inputs.1.name", "start/other.bin"),
+        ("workload.inputs.1.job.job_id", "train-0001"),
+        ("workload.inputs.1.job.output", "checkpoints/first.bin"),
+        ("workload.inputs.2.path", "/shared/datasets/images-2025"),
+        ("workload.inputs.2.sha256", "0" * 64),
+        ("workload.inputs.3.sha256", ...),
+        ("workload.inputs.4.url", "https://data.example/vocabulary-1.5.txt"),
+        ("workload.inputs.4.sha256", "0" * 64),
+    ],
+)
+def test_where_inputs_come_from_is_intent(path, value):
+    name = "submit-job-command.inputs"
+
+    assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
 
 
 @pytest.mark.parametrize(("path", "value"), OTHER_INTENTS.items())

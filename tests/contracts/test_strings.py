@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+import jsonschema
 import pytest
 
 from aiida_byoc.contracts.base import no_control_characters
@@ -44,6 +45,61 @@ def test_a_file_name_must_stay_below_the_working_directory(place, name, words):
 
     assert [error.field for error in problem.errors] == [place]
     assert words in problem.errors[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [*BAD_PATHS, *((f"a{each}b", "must not") for each in ":,{}")]
+)
+def test_a_name_at_which_something_is_mounted_is_plainer_still(name, words):
+    message = changed(golden("submit-job-command.inputs"), "workload.inputs.2.name", name)
+
+    [error] = refused(SubmitJobCommand, message).errors
+    assert error.field == "workload.inputs.2.name"
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "a", "/", "//", "/a/", "/a//b", "/a/./b", "/a/..", "/../a", "a/b", "~/a", "/" + "x" * 4096, "/a\n"],
+)  # fmt: skip
+def test_a_path_is_absolute_and_has_one_spelling(path):
+    message = changed(golden("submit-job-command.inputs"), "workload.inputs.2.path", path)
+
+    assert [error.field for error in refused(SubmitJobCommand, message).errors] == [
+        "workload.inputs.2.path"
+    ]
+
+
+@pytest.mark.parametrize("path", ["/a", "/a/b c", "/é/:,{}*?[]", "/a\\b", "/..."])
+def test_any_other_absolute_path_passes(path):
+    message = changed(golden("submit-job-command.inputs"), "workload.inputs.2.path", path)
+
+    assert validated(SubmitJobCommand, message).workload.inputs[2].path == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a", "https://a/", "https://a.b-c.example:8443/x?y=z&w=%20", "https://1.2.3.4/x", "https://a?b", "https://a:65535/"],
+)  # fmt: skip
+def test_a_url_is_plain_https(url):
+    message = changed(golden("submit-job-command.inputs"), "workload.inputs.4.url", url)
+
+    assert validated(SubmitJobCommand, message).workload.inputs[4].url == url
+    jsonschema.validate(message, SubmitJobCommand.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://a/", "HTTPS://a/", "https:///a", "https://A/", "https://a:0/", "https://a:65536/", "https://a:b/",
+     "https://me@a/", "https://me:pw@a/", "https://a/#b", "https://a b/", "https://a/ b", "https://é/", "https://a/é",
+     "https://[::1]/", "https://-a/", "https://a\\b/", "ftp://a/", "file:///etc/passwd", "//a/b", "https://a/\n"],
+)  # fmt: skip
+def test_anything_else_is_no_url(url):
+    message = changed(golden("submit-job-command.inputs"), "workload.inputs.4.url", url)
+
+    [error] = refused(SubmitJobCommand, message).errors
+    assert error.field == "workload.inputs.4.url"
+    assert url == "" or url not in error.message
 
 
 @pytest.mark.parametrize(
