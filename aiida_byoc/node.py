@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.validation import field_errors
+from aiida_byoc.runtimes.fetched import FetchedFiles
 
 __all__ = ["NodeSettings", "SettingsError"]
 
@@ -29,6 +30,7 @@ class NodeSettings(BaseModel):
         image_store: directory of OCI images, shared with the compute nodes; this node's alone.
         registry_auth_file: credentials for registries, as `docker login` writes them, mode 0600; by default where the
             tools of the agent's user keep theirs.
+        fetched: directory of fetched inputs, shared with the compute nodes; by default `fetched` beside the images.
         code: label of the AiiDA code that runs the in-job program on the cluster.
         poll_seconds: how long one poll for commands may stay open, in seconds.
         heartbeat_seconds: time between heartbeats, in seconds.
@@ -43,9 +45,15 @@ class NodeSettings(BaseModel):
     policy_file: Path
     image_store: Path
     registry_auth_file: Path | None = None
+    fetched: Path | None = None
     code: str
     poll_seconds: int = Field(default=25, ge=1, le=30)
     heartbeat_seconds: float = Field(default=15, gt=0, le=30)
+
+    @property
+    def fetched_files(self) -> FetchedFiles:
+        """What the node has fetched for its jobs."""
+        return FetchedFiles(self.fetched or self.image_store.with_name("fetched"))
 
     @classmethod
     def path(cls, config_directory: Path, profile: str) -> Path:

@@ -8,6 +8,7 @@ parsers (code in the database); here the client's strings travel in a JSON file 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from aiida_byoc.schedulers.ends import ENDS
 
 __all__ = ["ContainerJob"]
 
+_PIECE = 1 << 20
 _NO_OPTIONS = (
     "additional_retrieve",
     "additional_retrieve_list",
@@ -50,8 +52,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.input(
             "container",
             valid_type=Dict,
-            help="What runs: `argv`, `env`, `outputs` (as promised), `image`, `image_digest`; in what: `runtime` "
-            "(how it is started), `rootfs`, `processes` (the most there may be), `caps` (limits of its data); "
+            help="What runs: `argv`, `env`, `inputs`, `outputs` (as promised), `image`, `image_digest`; in what: "
+            "`runtime` (how it is started), `rootfs`, `processes` (at most), `caps` (limits of its data); "
             "`signal`: what the program hears before its time is over.",
         )
         spec.input_namespace(
@@ -67,6 +69,13 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         spec.input("attempt", valid_type=int, non_db=True, help="1 for the first.")
         spec.input(
             "job_name", valid_type=str, non_db=True, help="Slurm job name, unique to the attempt."
+        )
+        spec.input_namespace(
+            "given",
+            valid_type=(FolderData, RemoteData),
+            dynamic=True,
+            required=False,
+            help="What earlier jobs left and this one reads, by its inputs.",
         )
         spec.inputs["metadata"]["options"]["parser_name"].default = "byoc.container"
         spec.input(
@@ -127,6 +136,10 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         }
         with folder.open(in_job.SPECIFICATION, "w", encoding="utf-8") as file:
             json.dump(specification, file)
+        for each in container["inputs"]:
+            if "node" in each:
+                self._put(self.inputs["given"][each["node"]], each["output"], folder, each["place"])
+                info.provenance_exclude_list.append(each["place"])
         program = folder.get_subfolder(in_job.PROGRAM, create=True)
         for module in Path(in_job.__file__).parent.glob("*.py"):
             program.insert_path(str(module), module.name)
@@ -135,3 +148,11 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         info.retrieve_temporary_list = [in_job.OUTPUTS]
         return info
+
+    @staticmethod
+    def _put(node: FolderData, name: str, folder: Folder, place: str) -> None:
+        """Copy one file of a node into the job's directory, in pieces."""
+        target = Path(folder.get_abs_path(place))
+        target.parent.mkdir(exist_ok=True)
+        with node.base.repository.open(name, "rb") as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, _PIECE)

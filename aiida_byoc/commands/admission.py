@@ -24,7 +24,8 @@ SLOTS_OPTION = "daemon.worker_process_slots"
 
 _ONE_AT_A_TIME = 0x62796F65
 
-# The deadline of a job counts whether or not its tenant has room and its image is there.
+# The deadline of a job, and the end of one whose output it reads, count though its tenant has no room, or its image is
+# not there yet.
 _NEXT = """
 WITH active AS (
     SELECT tenant_id, count(*) AS jobs FROM byoc.job
@@ -33,8 +34,13 @@ WITH active AS (
 SELECT job.* FROM byoc.job LEFT JOIN active USING (tenant_id)
 WHERE job.state = 'accepted' AND job.launch_not_before <= now()
   AND (job.deadline <= now()
+       OR EXISTS (SELECT FROM byoc.depends JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+                  WHERE depends.submission_id = job.submission_id AND earlier.state IN ('failed', 'cancelled'))
        OR NOT EXISTS (SELECT FROM byoc.image_pull AS pull WHERE pull.digest = job.placement ->> 'image_digest'
                       AND pull.repository = job.placement #>> '{pull,repository}')
+       AND NOT EXISTS (SELECT FROM byoc.depends JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+                       WHERE depends.submission_id = job.submission_id AND earlier.state <> 'succeeded')
+       AND NOT EXISTS (SELECT FROM byoc.input_fetch WHERE input_fetch.submission_id = job.submission_id)
        AND coalesce(active.jobs, 0) < coalesce(%(active_jobs_per_tenant)s, %(active_jobs)s)
        AND (SELECT coalesce(sum(jobs), 0) FROM active) < %(active_jobs)s)
 ORDER BY job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
@@ -49,7 +55,7 @@ def bounded(limits: Limits, slots: int) -> Limits:
 
 
 def next_job(connection: psycopg.Connection, limits: Limits) -> Mapping[str, Any] | None:
-    """Lock and return the ledger's row of the oldest accepted job that has room and its image, or is past its deadline.
+    """Lock and return the ledger's row of the oldest accepted job that has room and all it needs, or cannot have it.
 
     Counting and launching are one transaction under one lock, so that two launchers together keep the limits;
     `None` also while another launcher holds it.

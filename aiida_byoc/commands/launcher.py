@@ -25,6 +25,7 @@ from aiida.orm import Dict
 from aiida_byoc import crashpoints
 from aiida_byoc.commands.admission import SLOTS_OPTION, bounded, next_job
 from aiida_byoc.commands.housekeeping import Limits
+from aiida_byoc.commands.inputs import UNAVAILABLE, earlier_jobs
 from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
@@ -36,6 +37,7 @@ from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import Sweep
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.workflows.approved import ApprovedWorkChain
+from aiida_byoc.workflows.inputs import InputUnavailable, earlier_outputs
 from aiida_byoc.workflows.job import JobWorkChain
 
 __all__ = ["Launcher"]
@@ -74,7 +76,11 @@ class Launcher:
         self._hand_over = dispatch
         self._transactional = transactional
         self._inputs: dict[str, dict[str, str]] = {
-            "container": {"code": settings.code, "image_store": str(settings.image_store)},
+            "container": {
+                "code": settings.code,
+                "image_store": str(settings.image_store),
+                "fetched": str(settings.fetched_files.directory),
+            },
             "workchain": {},
         }
         self._slots = int(get_manager().get_option(SLOTS_OPTION))
@@ -107,7 +113,11 @@ class Launcher:
                 if job["deadline"] is not None and job["deadline"] <= now:
                     _fail(connection, job, "deadline_exceeded", "the deadline passed before launch")
                     return True
-                pk = self._create_work_chain(connection, job, now)
+                try:
+                    pk = self._create_work_chain(connection, job, now)
+                except InputUnavailable as error:
+                    _fail(connection, job, UNAVAILABLE, str(error))
+                    return True
                 if self._transactional:
                     self._hand_over(pk)
                     _mark_dispatched(connection, pk)
@@ -130,6 +140,7 @@ class Launcher:
     ) -> int:
         submission_id = str(job["submission_id"])
         kind = job["command"]["workload"]["kind"]
+        given = earlier_outputs(job["command"], earlier_jobs(connection, submission_id))
         process = instantiate_process(
             self._runner,
             _WORK_CHAINS[kind],
@@ -138,6 +149,7 @@ class Launcher:
             submission_id=submission_id,
             metadata={"label": f"byoc:{submission_id}"},
             **self._inputs[kind],
+            **({"given": given} if given else {}),
         )
         self._runner.persister.save_checkpoint(process)
         pk: int = process.pid

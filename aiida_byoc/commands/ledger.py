@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
-from aiida_byoc.commands import image_use, pulls
+from aiida_byoc.commands import image_use, inputs, pulls
 from aiida_byoc.commands.policy import Placement, WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
@@ -55,8 +55,8 @@ def accept(
     A replay is answered alike for ever: before the deadline, the policy and everything else that may have changed.
 
     Raises:
-        ProblemError: `idempotency-key-reused`, `job-id-conflict`, `job-cancelled`, `command-expired`, or what
-            `place` refuses. Nothing is written then.
+        ProblemError: `idempotency-key-reused`, `job-id-conflict`, `job-cancelled`, `command-expired`,
+            `input-not-found`, or what `place` refuses. Nothing is written then.
     """
     intent = fingerprint("submit", command)
     with connection.transaction():
@@ -78,6 +78,7 @@ def accept(
             return earlier, True
         if isinstance(placement, Placement):
             pulls.want(connection, placement)
+        inputs.want(connection, submission_id, command)
         outbox.append(
             connection,
             submission_id,

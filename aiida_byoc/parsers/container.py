@@ -42,6 +42,7 @@ class CompletionRecord(BaseModel):
     scheduler_job_name: str
     container_started: bool
     runtime_usable: bool = True
+    inputs_placed: bool = True
     exit_code: int | None = Field(ge=0, le=255)
     stopped: bool = False
     """Slurm asked the program to end (SIGTERM) before it did."""
@@ -176,6 +177,7 @@ _UNFINISHED = {Record.FAILED, Record.CHANGING, Record.INCOMPLETE}
 def _faults(record: CompletionRecord) -> list[tuple[Record, bool]]:
     """What may be wrong with what a true record tells; what hides the others comes first."""
     return [
+        (Record.NO_INPUT, not record.inputs_placed),
         (Record.UNUSABLE, not record.runtime_usable),
         (Record.NOT_STARTED, not record.container_started),
         (Record.FAILED, record.exit_code != 0),

@@ -54,6 +54,7 @@ def launch(container: Container) -> Launch:
             *("--size", size, "--tmpfs", "/tmp"),
             *granted,
             *("--bind", WORK, "/work", "--chdir", "/work"),
+            *(w for place, name in container.inputs for w in ("--ro-bind", place, f"/work/{name}")),
             *("--cap-drop", "ALL", "--new-session", "--die-with-parent"),
             *("--json-status-fd", STATUS_FD, "--block-fd", GATE_FD),
             "--",

@@ -45,6 +45,7 @@ def launch(container: Container) -> Launch:
             *network,
             *("--", PYTHON, "-B", "-m", f"{PROGRAM}.cell", STATUS_FD, GATE_FD, CELL),
             *(str(container.tmp_bytes), SLURM_JOB, ",".join(granted)),
+            ",".join(place for place, _ in container.inputs),
             *("ch-run", "--unset-env=*", f"--set-env={ENVIRONMENT}", "--env-no-expand"),
             *(
                 "--no-passwd",
@@ -54,6 +55,7 @@ def launch(container: Container) -> Launch:
                 "--cd=/work",
             ),
             *([f"--bind={LOCAL_SCRATCH}:/scratch"] if container.scratch else []),
+            *(f"--bind={place}:/work/{name}" for place, name in container.inputs),
             *(f"--uid={UID}", f"--gid={GID}", container.rootfs, "--"),
         ],
         env={"PATH": PATH, "USER": USER},

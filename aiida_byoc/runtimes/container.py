@@ -23,6 +23,7 @@ class Container:
         rootfs: the unpacked image, read-only.
         memory_mib: the job's memory, MiB; half of it is the most that `/tmp` may hold.
         processes: how many processes and threads there may be at a time.
+        inputs: what is mounted, read-only: (place in the job's directory, name below /work).
         network: the machine's network instead of none.
         gpus: how many GPUs Slurm has given to the job.
         scratch: whether the job has scratch space, at `/scratch`.
@@ -31,6 +32,7 @@ class Container:
     rootfs: str
     memory_mib: int
     processes: int = 4096
+    inputs: Sequence[tuple[str, str]] = ()
     network: bool = False
     gpus: int = 0
     scratch: bool = False

@@ -102,6 +102,7 @@ def launch(container: Container) -> Launch:
             [WITH_SUBORDINATES, "--userns=keep-id"],
             as_root,
             *(f"--volume={DIRECTORY}/{WORK}:/work", "--workdir=/work"),
+            *(f"--volume={DIRECTORY}/{place}:/work/{name}:ro" for place, name in container.inputs),
             *("--rootfs", f"{container.rootfs}:O"),
         ],
         env={

@@ -34,6 +34,7 @@ def launch(container: Container) -> Launch:
     """
     namespaces = "ipc,uts" if container.network else "net,ipc,uts"
     mounts = [f"{DIRECTORY}/{WORK}:/work", *[f"{LOCAL_SCRATCH}:/scratch"] * container.scratch]
+    mounts += [f"{DIRECTORY}/{place}:/work/{name}:ro" for place, name in container.inputs]
     image = PurePath(container.rootfs).with_name(SQUASHFS)
     return Launch(
         programs=PROGRAMS,

@@ -92,6 +92,18 @@ def _bundle(container: Container) -> dict[str, Any]:
             _mount("/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "mode=1777", size),
             _mount("/work", "none", f"{DIRECTORY}/{WORK}", "nosuid", "nodev", "rbind", "rw"),
             *(
+                _mount(
+                    f"/work/{name}",
+                    "none",
+                    f"{DIRECTORY}/{place}",
+                    "nosuid",
+                    "nodev",
+                    "rbind",
+                    "ro",
+                )
+                for place, name in container.inputs
+            ),
+            *(
                 [_mount("/scratch", "none", LOCAL_SCRATCH, "rbind", "rw")]
                 if container.scratch
                 else []

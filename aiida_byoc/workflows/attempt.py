@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from aiida.orm import CalcJobNode, Dict, RemoteData, SinglefileData, load_code
+from aiida.orm import CalcJobNode, Data, Dict, RemoteData, load_code
 
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.contracts.commands import InputFile, SubmitJobCommand
+from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.runtimes import RUNTIMES, Container
-from aiida_byoc.runtimes.in_job import PROGRESS, WORK
+from aiida_byoc.runtimes.fetched import FetchedFiles
+from aiida_byoc.runtimes.in_job import PROGRESS
 from aiida_byoc.schedulers.ending import ending
+from aiida_byoc.workflows.inputs import input_nodes, what_is_put
 from aiida_byoc.workflows.outcome import CODES
 from aiida_byoc.workflows.recovery import Ask, Ended
 from aiida_byoc.workflows.resources import scheduler_options
@@ -49,6 +49,8 @@ def attempt_inputs(
     submission_id: str,
     rootfs: str,
     image_env: Mapping[str, str],
+    given: Mapping[str, Data],
+    fetched: FetchedFiles,
     code: str,
 ) -> dict[str, Any]:
     """The inputs of an attempt.
@@ -57,18 +59,23 @@ def attempt_inputs(
         tried: the attempts before it.
         rootfs: the unpacked image.
         image_env: what the image's own configuration sets.
+        given: nodes of earlier jobs that hold inputs, by the key of the input.
+        fetched: files that the node has fetched.
         code: label of the code that runs the in-job program.
     """
+    inputs = what_is_put(command, given, paths=placement.data.paths, fetched=fetched)
     name = f"byoc-{submission_id}-{ask.number}"
     return {
         "code": load_code(code),
-        "container": Dict(_container(command, placement, ask, rootfs, image_env)),
+        "container": Dict(
+            _container(command, placement, ask, inputs=inputs, rootfs=rootfs, image_env=image_env)
+        ),
         "submission_id": submission_id,
         "attempt": ask.number,
         "job_name": name,
         "metadata": {"options": _options(command, placement, ask, name)},
         "earlier": _directories(ask, tried),
-        **_input_files(command.container.inputs),
+        **input_nodes(command.container, given),
     }
 
 
@@ -76,6 +83,8 @@ def _container(
     command: SubmitJobCommand,
     placement: Placement,
     ask: Ask,
+    *,
+    inputs: Sequence[Mapping[str, Any]],
     rootfs: str,
     image_env: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -88,6 +97,7 @@ def _container(
         network=workload.network == "host",
         gpus=shape.gpus or 0,
         scratch=shape.scratch_mib is not None,
+        inputs=[(each["place"], each["name"]) for each in inputs],
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     env["BYOC_PROGRESS"] = f"/work/{PROGRESS}"
@@ -102,6 +112,7 @@ def _container(
         else None,
         "argv": workload.argv,
         "env": env,
+        "inputs": [dict(each) for each in inputs],
         "outputs": [each.model_dump() for each in workload.outputs],
         "image": workload.image,
         "image_digest": placement.image_digest,
@@ -135,16 +146,3 @@ def _directories(ask: Ask, tried: Sequence[CalcJobNode]) -> dict[str, RemoteData
         for number in ask.goes_on_from
     }
     return {f"attempt_{number:02d}": link.node for number, link in links.items() if link}
-
-
-def _input_files(inputs: Sequence[InputFile]) -> dict[str, Any]:
-    if not inputs:
-        return {}
-    files = {f"input_{index:03d}": file for index, file in enumerate(inputs)}
-    return {
-        "nodes": {
-            key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
-            for key, file in files.items()
-        },
-        "filenames": Dict({key: f"{WORK}/{file.name}" for key, file in files.items()}),
-    }

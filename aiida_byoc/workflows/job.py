@@ -19,12 +19,13 @@ from aiida.engine import (
     process_handler,
     while_,
 )
-from aiida.orm import CalcJobNode, Int
+from aiida.orm import CalcJobNode, FolderData, Int, RemoteData
 
 from aiida_byoc import crashpoints
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.runtimes import FROM_SQUASHFS
+from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore
 from aiida_byoc.workflows.accepted import AcceptedWork
 from aiida_byoc.workflows.attempt import attempt_inputs, attempt_label, left
@@ -50,6 +51,19 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         )
         spec.input(
             "image_store", valid_type=str, non_db=True, help="Directory of the node's images."
+        )
+        spec.input(
+            "fetched",
+            valid_type=str,
+            non_db=True,
+            help="Directory of the files that the node has fetched.",
+        )
+        spec.input_namespace(
+            "given",
+            valid_type=(FolderData, RemoteData),
+            dynamic=True,
+            required=False,
+            help="What earlier jobs left and this one reads, by its inputs.",
         )
         spec.inputs["max_iterations"].default = lambda: Int(99)  # `try_again` decides
         spec.outline(
@@ -103,6 +117,8 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             submission_id=self.submission_id,
             rootfs=self.ctx.rootfs,
             image_env=self.ctx.image_env,
+            given=self.inputs.get("given", {}),
+            fetched=FetchedFiles(Path(self.inputs["fetched"])),
             code=self.inputs["code"],
         )
         with self.one_commit():

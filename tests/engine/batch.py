@@ -53,6 +53,7 @@ class Site:
         for name, text in options.pop("files", {}).items():
             (directory / "work" / name).write_text(text)
             (directory / "work" / name).chmod(0o755)
+        granted["inputs"] = [(each["place"], each["name"]) for each in options.get("inputs", ())]
         launch = runtimes.RUNTIMES[runtime].launch(
             Container(rootfs=str(rootfs), memory_mib=MEMORY_MIB, **granted)
         )

@@ -81,6 +81,38 @@ def test_a_program_gets_what_is_its_own_and_nothing_else(site: Site, runtime: st
     assert record["usage"]["peak_rss_mib"] > 5
 
 
+def test_inputs_are_read_and_cannot_be_changed(site: Site, runtime: str) -> None:
+    """Though the job's user may write there."""
+    shared = site.place / f"shared-{runtime}"
+    (shared / "set").mkdir(parents=True, exist_ok=True)
+    for path in (shared / "file", shared / "set" / "a b"):
+        path.write_text(path.name)
+        path.chmod(0o666)
+    for path in (shared, shared / "set"):
+        path.chmod(0o777)
+    inputs = [
+        {"name": "d/file", "place": "inputs/000", "source": str(shared / "file")},
+        {
+            "name": "set",
+            "place": "inputs/001",
+            "source": str(shared / "set"),
+            "within": [str(shared)],
+        },
+    ]
+    script = """
+        cat d/file 'set/a b'
+        for f in d/file 'set/a b' set/new; do (echo changed > "$f") 2> /dev/null || echo ' refused'; done
+        echo x > d/mine && cat d/mine
+    """
+
+    batch = site.submit(runtime, "sh", "-c", script, inputs=inputs)
+
+    assert batch.ended()["ExitCode"] == "0:0", batch.job.said("stderr")
+    assert batch.job.said() == "filea b" + " refused\n" * 3 + "x\n"
+    assert (shared / "file").read_text() == "file"
+    assert [path.name for path in (shared / "set").iterdir()] == ["a b"]
+
+
 def test_the_status_of_a_program_is_the_jobs(site: Site, runtime: str) -> None:
     """Also one that the runtime itself uses for something else, and that of a signal."""
     scripts = {f"exit {status}": status for status in (1, 125, 126, 127, 255)}

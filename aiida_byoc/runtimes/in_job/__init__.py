@@ -9,6 +9,7 @@ This package is copied into every job's directory and executed there, outside th
     byoc_runtime/        what the runtime needs for itself, closed to others
     byoc_begun           empty, made when everything is there for the program to begin
     work/                the container's only window to the disk
+    inputs/              what is mounted into it, read-only
     outputs/             declared outputs, moved here and measured: the container cannot reach them any more
     in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
@@ -31,6 +32,7 @@ OWNER = "owner"
 BEGUN = "byoc_begun"
 RUNTIME = "byoc_runtime"
 WORK = "work"
+INPUTS = "inputs"
 PROGRESS = ".byoc/progress.jsonl"
 """Below `work/`: where the container may report its progress."""
 NEWS = "../../../byoc_news"

@@ -13,6 +13,7 @@ from .carry import carry_over
 from .container import Container
 from .ending import Ending
 from .image import digest_of, objection
+from .inputs import place_inputs
 from .limits import no_core_dumps
 from .news import News
 from .orphans import adopt_orphans
@@ -31,6 +32,7 @@ def main():
         return FENCED
     with open(os.path.join(FENCE, OWNER), "w", encoding="utf-8") as file:
         file.write(os.environ.get("SLURM_JOB_ID", "") + "\n")
+    os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
     os.makedirs(WORK, exist_ok=True)
     no_core_dumps()
     news = News(specification["news"], specification["job_name"])
@@ -53,10 +55,12 @@ def main():
     if "signal" in specification:
         signal.signal(getattr(signal, "SIG" + specification["signal"]), pass_on)
     image = digest_of(specification["rootfs"])
-    (code, message, usable), carried, started_at = run(specification, image, running, heard)
+    end, carried, started_at, unavailable = run(specification, image, running, heard)
+    code, message, usable = end
     signals, ended_at = [signal.Signals(each).name[len("SIG") :] for each in heard], time.time()
     progress.finish()
-    kept = keep_outputs(specification["outputs"], specification["caps"])
+    inputs = [each["name"] for each in specification["inputs"]]
+    kept = keep_outputs(specification["outputs"], specification["caps"], inputs)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     write_record(
         {
@@ -68,6 +72,7 @@ def main():
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
             "runtime_usable": usable,
+            "inputs_placed": unavailable is None,
             "exit_code": code,
             "stopped": "TERM" in signals,
             "message": message,
@@ -92,19 +97,24 @@ def main():
 
 
 def run(specification, image, running, heard):
-    """Take up an earlier attempt's files and run the container; return its end, what was taken up, when it began.
+    """Take up an earlier attempt's files and run the container.
+
+    Return its end, what was taken up, when it began, and why an input could not be had.
 
     `running` is told of the container, which gets what was `heard` before there was one.
     """
     begins = time.time()
     wrong = objection(image, specification["image_digest"])
     if wrong:
-        return Ending(None, wrong, True), None, begins
+        return Ending(None, wrong, True), None, begins, None
     try:
         carried = carry_over(specification.get("earlier", ()))
     except OSError as error:
         wrong = "the files of the earlier attempt cannot be taken up: {}".format(error.strerror)
-        return Ending(None, wrong, True), None, begins
+        return Ending(None, wrong, True), None, begins, None
+    unavailable = place_inputs(specification["inputs"])
+    if unavailable:
+        return Ending(None, unavailable, True), carried, begins, unavailable
     if carried is not None:
         specification["env"]["BYOC_RESTART"] = "1"
     with open(BEGUN, "w"):
@@ -113,7 +123,7 @@ def run(specification, image, running, heard):
     running.append(container)
     for number in list(heard):
         container.signal(number)
-    return container.run(), carried, begins
+    return container.run(), carried, begins, None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The first process of a container whose runtime has none: shuts the machine out, starts the runtime, tells its end.
 
     unshare --user --map-root-user --mount --pid … python3 -m byoc_in_job.cell
-        STATUS_FD GATE_FD DIRECTORY TMP_BYTES HOSTNAME GRANTED RUNTIME [WORD…]
+        STATUS_FD GATE_FD DIRECTORY TMP_BYTES HOSTNAME GRANTED INPUTS RUNTIME [WORD…]
 
 It tells on STATUS_FD what bubblewrap tells, as JSON, a line each: `child-pid` (its own, as the machine sees it) before
 it waits for a byte on GATE_FD, and `exit-code` at the end, if the program was started.
@@ -13,6 +13,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +25,10 @@ from .placeholders import GPU_DEVICES
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
 _BIND, _MOVE, _RECURSIVE, _PRIVATE = 4096, 8192, 16384, 1 << 18
 _CLOSED = _NOSUID | _NODEV | _NOEXEC
+_NOATIME, _NODIRATIME, _RELATIME = 1024, 2048, 1 << 21
 """mount(2)"""
+_ST_RELATIME = 4096
+"""statvfs(3); what else it tells of a mount has the numbers of mount(2)"""
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 """netdevice(7)"""
 
@@ -36,10 +40,29 @@ _NAMESPACES_OF_RUNTIME = 2
 """`ch-run` makes two user namespaces, one in the other; the program shall make none."""
 
 
-def shut_out(place, tmp_bytes, granted):
-    """Make `/dev`, `/proc` and `/sys` the container's own, and an empty `PLACE/tmp`."""
+def protect(path):
+    """Mount what is at a path over itself, for reading alone, with all that is mounted in it."""
+    path = os.path.realpath(path)
+    _mount(path, path, "", _BIND | _RECURSIVE)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = {_unescaped(line.split()[4]) for line in file}
+    for point in sorted(each for each in points if (each + "/").startswith(path + "/")):
+        told = os.statvfs(point).f_flag
+        kept = told & (_CLOSED | _NOATIME | _NODIRATIME) | (told & _ST_RELATIME and _RELATIME)
+        _mount("none", point, "", _REMOUNT | _BIND | _RDONLY | kept)
+
+
+def _unescaped(text):
+    """A path of `/proc/self/mountinfo`, which writes blanks and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
+
+
+def shut_out(place, tmp_bytes, granted, inputs):
+    """Make `/dev`, `/proc` and `/sys` the container's own, inputs read-only, and an empty `PLACE/tmp`."""
     gpus = "gpus" in granted
     _mount("none", "/", "", _RECURSIVE | _PRIVATE)
+    for each in inputs:
+        protect(each)
     os.makedirs(place, exist_ok=True)
     _mount("tmpfs", place, "tmpfs", _NOSUID | _NODEV, "mode=0755,size={}".format(tmp_bytes))
     os.mkdir(place + "/tmp")
@@ -129,12 +152,14 @@ def reap(child):
 
 
 def main():
-    status_fd, gate_fd, place, tmp_bytes, hostname, granted, *command = sys.argv[1:]
+    status_fd, gate_fd, place, tmp_bytes, hostname, granted, inputs, *command = sys.argv[1:]
     status, gate = int(status_fd), int(gate_fd)
     with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
         pid = int(file.read().split()[0])  # this `/proc` is the machine's still
     try:
-        shut_out(place, int(tmp_bytes), granted.split(","))
+        shut_out(
+            place, int(tmp_bytes), granted.split(","), [each for each in inputs.split(",") if each]
+        )
         socket.sethostname(hostname)
     except OSError as error:
         sys.exit("byoc: " + str(error))

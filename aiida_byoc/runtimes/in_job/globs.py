@@ -6,6 +6,7 @@ read twice, and comparing a name takes no longer than both are long, whatever th
 
 import contextlib
 import os
+from typing import Any
 
 _ANY_DEPTH, _ANY_LENGTH = "**", "*"
 
@@ -13,19 +14,19 @@ _ANY_DEPTH, _ANY_LENGTH = "**", "*"
 class Pattern:
     """A relative pattern, well-formed: brackets are closed and hold something."""
 
-    def __init__(self, text):
-        self._parts = [
+    def __init__(self, text: str) -> None:
+        self._parts: Any = [
             part if part == _ANY_DEPTH else (part.startswith("."), list(_tokens(part)))
             for part in text.split("/")
         ]
 
-    def matches(self, name):
+    def matches(self, name: str) -> bool:
         """Whether the pattern means the file of that relative name."""
         *directories, last = name.split("/")
         places = {0}
         for part in directories:
             places, _ = self._step(places, part)
-        return self._step(places, last)[1]
+        return bool(self._step(places, last)[1])
 
     def find(self, root):
         """Yield (relative name, os.DirEntry) of everything below `root` that is meant and is no directory.

@@ -23,14 +23,15 @@ _KINDS = (
 )
 
 
-def keep_outputs(declared, caps):
+def keep_outputs(declared, caps, inputs=()):
     """Move what was declared out of the container's reach, then measure it; return the record's part about it.
 
     Args:
         declared: objects with `name` or `glob`, and `required`, in the words of the contract.
         caps: limits, in the words of the node's policy.
+        inputs: names of what was only mounted.
     """
-    keeper = _Keeper(caps)
+    keeper = _Keeper(caps, inputs)
     for promise in declared:
         keeper.keep(promise)
     return keeper.found
@@ -42,9 +43,9 @@ class _Keeper:
         (while it was measured), `surplus` (how many files there were too many), `reasons` (name → why).
     """
 
-    def __init__(self, caps):
+    def __init__(self, caps, inputs):
         self._caps = caps
-        self._names, self._bytes = set(), 0
+        self._names, self._bytes = set(inputs), 0
         self._inodes = None
         self.found: Any = {
             **{kind: [] for kind in ("outputs", "missing", "too_large", "changing")},

@@ -15,8 +15,10 @@ PROGRAMS = ("sh", "cat", "ln", "mkfifo", "mkdir", "chmod", "sleep", "env")
 @pytest.fixture(scope="session")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root: Path = tmp_path_factory.mktemp("image") / "rootfs"
-    for name in ("bin", "proc", "dev", "tmp", "work"):
+    for name in ("bin", "proc", "dev", "tmp", "work", "sys", "etc", "home"):
         (root / name).mkdir(parents=True)
+    for name in ("passwd", "group"):
+        (root / "etc" / name).touch()
     for program in PROGRAMS:
         found = shutil.which(program)
         assert found is not None

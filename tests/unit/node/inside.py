@@ -53,6 +53,7 @@ class Job:
         rootfs: Path | None = None,
         image_digest: str | None = None,
         processes: int = 4096,
+        inputs: Sequence[Mapping[str, Any]] = (),
         outputs: Sequence[str | Mapping[str, Any]] = (),
         env: Mapping[str, str] | None = None,
         progress_seconds: float = 10,
@@ -79,6 +80,7 @@ class Job:
             "rootfs": str(rootfs),
             "processes": processes,
             "argv": list(argv),
+            "inputs": [dict(each) for each in inputs],
             "env": dict(env or {"PATH": os.defpath}),
             "outputs": [
                 {"required": True, **({"name": each} if isinstance(each, str) else each)}

@@ -168,3 +168,19 @@ def test_the_bundle_of_slurm_is_one_that_an_oci_runtime_runs(
         assert f"{name}:\t{value}\n" in ran.stdout
     left = tmp_path / "work" / "out"
     assert pwd.getpwuid(left.stat().st_uid).pw_name == pwd.getpwuid(os.geteuid()).pw_name
+
+
+def test_inputs_are_mounted_for_reading_alone() -> None:
+    """Those runtimes that this machine has show it themselves (`test_in_job_inputs.py`)."""
+    inputs = [("inputs/000", "d/in")]
+
+    for name in ("apptainer", "singularity"):
+        command = launch(name, inputs=inputs).command
+        assert "--bind={directory}/inputs/000:/work/d/in:ro" in command
+    (mounts,) = (
+        word for word in launch("pyxis", inputs=inputs).command if "container-mounts" in word
+    )
+    assert mounts.endswith(",{directory}/inputs/000:/work/d/in:ro")
+    bundle = launch("slurm-oci", inputs=inputs).files["{runtime}/config.json"]
+    mount = '{"destination": "/work/d/in", "type": "none", "source": "{directory}/inputs/000", "options": '
+    assert mount + '["nosuid", "nodev", "rbind", "ro"]}' in bundle
