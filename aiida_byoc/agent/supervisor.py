@@ -22,6 +22,7 @@ from aiida_byoc import crashpoints
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.fetching import fetch_lanes
 from aiida_byoc.agent.heartbeat import heartbeat
 from aiida_byoc.agent.logs import LogDesk
 from aiida_byoc.agent.pulling import pull_lanes
@@ -113,6 +114,7 @@ def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
         "retention": keep_house,
         **relay_lanes(),
         **pull_lanes(settings),
+        **fetch_lanes(settings),
     }
 
 

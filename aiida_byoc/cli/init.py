@@ -40,6 +40,11 @@ __all__ = ["init"]
     help="Directory shared with the compute nodes.",
 )
 @click.option(
+    "--fetched",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for fetched inputs, shared with the compute nodes.  [default: fetched, beside the images]",
+)
+@click.option(
     "--registry-auth-file",
     type=click.Path(path_type=Path),
     help="Credentials for registries, mode 0600.  [default: where docker, podman or skopeo keep them]",
@@ -71,6 +76,7 @@ def init(  # noqa: PLR0917
     key_file: Path,
     policy_file: Path,
     image_store: Path,
+    fetched: Path | None,
     registry_auth_file: Path | None,
     computer: str,
     python: str,
@@ -104,6 +110,7 @@ def init(  # noqa: PLR0917
                 "key_file": key_file.absolute(),
                 "policy_file": policy_file.absolute(),
                 "image_store": image_store.absolute(),
+                "fetched": fetched and fetched.absolute(),
                 "registry_auth_file": registry_auth_file and registry_auth_file.absolute(),
                 "code": f"byoc-in-job@{computer}",
             }

@@ -28,6 +28,11 @@ SELECT job.tenant_id, job.job_id, job.submission_id::text, job.state::text, job.
        event.body #>> '{data,scheduler,job_id}' AS slurm_job,
        coalesce((SELECT max(plays) FROM byoc.play WHERE play.submission_id = job.submission_id), 0) AS plays,
        pull.repository || '@' || pull.digest AS pull, coalesce(pull.message, 'it takes long') AS pull_message,
+       (SELECT coalesce(message, 'it takes long') FROM byoc.input_fetch AS fetched
+        WHERE job.state = 'accepted' AND fetched.submission_id = job.submission_id ORDER BY sha256 LIMIT 1) AS fetch,
+       (SELECT earlier.job_id FROM byoc.depends JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+        WHERE job.state = 'accepted' AND depends.submission_id = job.submission_id AND earlier.state <> 'succeeded'
+        ORDER BY earlier.accepted_at LIMIT 1) AS earlier,
        count(*) FILTER (WHERE job.state <> 'accepted') OVER () AS active,
        count(*) FILTER (WHERE job.state <> 'accepted') OVER (PARTITION BY job.tenant_id) AS active_of_tenant
 FROM byoc.job JOIN byoc.event USING (submission_id, seq)
@@ -88,6 +93,8 @@ class Job:
 
     Attributes:
         pull: the image that it waits for.
+        fetch: if it waits for a file that is to be fetched, why that is not there.
+        earlier: the job whose output it waits for.
     """
 
     tenant_id: str
@@ -105,6 +112,8 @@ class Job:
     plays: int
     pull: str | None
     pull_message: str
+    fetch: str | None
+    earlier: str | None
     active: int
     active_of_tenant: int
 

@@ -17,6 +17,8 @@ EXPECTED: Mapping[str, int] = {
     "not launched": _MINUTE,  # the launcher looks four times a second
     "no room": _HOUR,  # waiting for others is what limits are for
     "no image": 15 * _MINUTE,  # failures end the job after ten
+    "no input": 15 * _MINUTE,  # the same
+    "no earlier output": _DAY,  # the earlier job is named for itself before
     "not in Slurm": 15
     * _MINUTE,  # an image to unpack, files to upload, AiiDA's own tries of sbatch
     "in Slurm's queue": _DAY,
@@ -167,9 +169,19 @@ def _no_image(case: Case) -> Symptom | None:
     return "no image", f"its image is being pulled: {job.pull_message}", command
 
 
+def _no_input(case: Case) -> Symptom | None:
+    job = case.job
+    if job.earlier is not None:
+        command = f"verdi data byoc jobs show {job.earlier} --tenant {job.tenant_id}"
+        return "no earlier output", f"it waits for the job {job.earlier}", command
+    if job.fetch is None or not case.situation.has_agent:
+        return None
+    return "no input", f"an input is being fetched: {job.fetch}", "grep input_ in the agent's log"
+
+
 def _not_launched(case: Case) -> Symptom | None:
     job, situation = case.job, case.situation
-    if job.state != "accepted" or _no_image(case):
+    if job.state != "accepted" or _no_image(case) or _no_input(case):
         return None
     if not situation.has_agent:
         return "not launched", "the agent is not running", "verdi data byoc agent run"
@@ -234,6 +246,7 @@ _SYMPTOMS: tuple[Callable[[Case], Symptom | None], ...] = (
     _paused,
     _without_a_worker,
     _no_image,
+    _no_input,
     _not_launched,
     _held,
     _in_slurm,

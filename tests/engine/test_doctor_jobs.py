@@ -66,6 +66,14 @@ INSERT INTO byoc.image_pull (digest, repository, max_mib, message)
 SELECT placement ->> 'image_digest', 'registry.example/a', 1, 'HTTP 503' FROM byoc.job WHERE submission_id = %(job)s
 ON CONFLICT DO NOTHING
 """
+FETCH = """
+INSERT INTO byoc.input_fetch (submission_id, sha256, url, message) VALUES (%(job)s, 'a', 'https://a/', 'HTTP 503')
+ON CONFLICT DO NOTHING
+"""
+DEPENDS = """
+INSERT INTO byoc.depends SELECT %(job)s, submission_id FROM byoc.job WHERE state = 'launched' LIMIT 1
+ON CONFLICT DO NOTHING
+"""
 QUEUED = ("queued", {"scheduler": {"job_id": "77", "wait_reason": "Priority"}})
 HOPELESS = ("queued", {"scheduler": {"job_id": "77", "wait_reason": "PartitionTimeLimit"}})
 HELD: tuple[str, dict[str, Any]] = ("held", {})
@@ -91,6 +99,20 @@ CASES = {
         EXPECTED["no image"],
         is_launched=False,
         edits=(WANTED, PULL),
+    ),
+    "no input": Case(
+        "an input is being fetched: HTTP 503",
+        "agent's log",
+        EXPECTED["no input"],
+        is_launched=False,
+        edits=(FETCH,),
+    ),
+    "no earlier output": Case(
+        "it waits for the job job-",
+        "jobs show job-",
+        EXPECTED["no earlier output"],
+        is_launched=False,
+        edits=(DEPENDS,),
     ),
     "no room": Case(
         "1 jobs are under way, the policy allows 1",
