@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiida_byoc.runtimes.in_job.streams import LAST_BYTES
+from tests.engine.driving import Underway
 
 HOSTILE = """
 import os, socket
@@ -152,6 +155,33 @@ def test_a_log_of_ten_gigabytes_and_a_binary_one(node: Any) -> None:
     assert out.endswith(b"\0the end\n")
     assert err.startswith(b"\xff\xfe\0")
     assert len(err) == 70003
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        (lambda record: os.truncate(record, 100), "record_invalid", "the whole is wrong"),
+        (lambda record: os.truncate(record, 2**26), "record_invalid", "it has more than 32 MiB"),
+        (lambda record: record.write_bytes(b"\xff\xfe"), "record_invalid", "the whole is wrong"),
+        (lambda record: record.write_text("{}"), "record_invalid", "submission_id is wrong"),
+    ],
+    ids=["truncated", "huge", "not UTF-8", "forged"],
+)
+def test_i19_a_record_that_somebody_damaged_is_not_believed(
+    node: Any, damage: Callable[[Path], object], code: str, words: str
+) -> None:
+    """Between the end of the job and the moment when it is fetched."""
+    job = Underway(
+        node, node.accept("sh", "-c", "sleep 1; echo x > o", workload={"outputs": [{"name": "o"}]})
+    )
+    job.end_unseen()
+    damage(job.directory / "byoc_record.json")
+
+    job.finish()
+
+    assert (job.last["state"], job.last["error"]["code"]) == ("failed", code)
+    assert words in job.last["error"]["message"]
+    assert "result" not in job.last
 
 
 def test_i19_a_container_cannot_forge_its_record(node: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,6 +42,32 @@ def unprivileged(job: Job) -> Iterator[Job]:
 
 def kept(job: Job) -> dict[str, str]:
     return {each["name"]: each["sha256"] for each in job.record["outputs"]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_i19_nobody_else_can_forge_a_record() -> None:
+    """Whatever the site's umask is: neither while the job runs nor after it."""
+    with tempfile.TemporaryDirectory(prefix="byoc-test-") as place:
+        job = Job(Path(place) / "job")
+        job.directory.mkdir()
+        for each in (job.directory.parent, job.directory):
+            each.chmod(0o777)
+        assert somebody_writes(job.directory / "before")
+        process = job.start(["/bin/sh", "-c", "echo up; while [ ! -e go ]; do :; done; exit 3"])
+        eventually(job.said, "the program to run")
+
+        assert not somebody_writes(job.directory / "byoc_record.json")
+        (job.directory / "go").touch()
+        assert process.wait(60) == 3
+        assert not somebody_writes(job.directory / "byoc_record.json")
+        assert job.record["exit_code"] == 3
+
+
+def somebody_writes(path: Path) -> bool:
+    """Whether another user can."""
+    shell = ["sh", "-c", 'echo "{}" > "$0"', str(path)]
+    command = ["setpriv", *as_user(SERVICE_USER), *shell]
+    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def test_outputs_are_moved_and_measured(job: Job) -> None:
