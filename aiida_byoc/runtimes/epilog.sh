@@ -3,14 +3,15 @@
 # touches nothing but that job's, and always succeeds, since an Epilog that fails drains the node.
 #
 # `podman` hands its container to `conmon`, which Slurm does not follow: without this script a container may go on after
-# scancel, a timeout or a lost node daemon. Set it as Epilog= in slurm.conf, or call it from yours.
+# scancel, a timeout or a lost node daemon. And what was killed with SIGKILL has not removed its scratch space.
+#
+# Set it as Epilog= in slurm.conf; or call it from yours, with the places where policy.toml gives scratch space.
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 [ -n "$SLURM_JOB_ID" ] && [ -n "$SLURM_JOB_UID" ] || exit 0
 job="${SLURM_CLUSTER_NAME:-cluster}-$SLURM_JOB_ID"
-place=/var/tmp
-scratch="$place/byoc-$job"
-spaces="/tmp ${TMPDIR:-}" # and the directories that the policy names as scratch
+runtimes=/var/tmp default=/tmp
+scratch="$runtimes/byoc-$job"
 count="/sys/fs/cgroup/pids/byoc-$job"
 
 # A command as the job's user, with nothing of ours in its environment.
@@ -24,9 +25,12 @@ as_user() {
     (cd / && exec timeout 60 "$@") </dev/null 2>/dev/null
 }
 
-is_jobs() { [ -d "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %u "$1")" = "$SLURM_JOB_UID" ]; }
+is_of_job() {
+    [ -d "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %u "$1")" = "$SLURM_JOB_UID" ]
+}
 
 remove() {
+    as_user chmod -R u+rwX "$1"
     as_user rm -rf --one-file-system "$1"
     [ ! -e "$1" ] || rm -rf --one-file-system "$1" 2>/dev/null
 }
@@ -47,7 +51,7 @@ for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null) \
     fi
 done
 
-if is_jobs "$scratch"; then
+if is_of_job "$scratch"; then
     if [ -d "$scratch/graph" ]; then
         containers=$(podman_of_job ps --all --quiet "--filter=label=slurm_job=$job")
         # The first time it may fail, when its monitor was killed together with the container.
@@ -60,8 +64,11 @@ if is_jobs "$scratch"; then
     fi
     remove "$scratch"
 fi
-for place in $spaces; do
-    is_jobs "$place/byoc-$job" && remove "$place/byoc-$job"
+
+for place in "$default" "$@"; do
+    if is_of_job "$place/byoc-$job"; then
+        remove "$place/byoc-$job"
+    fi
 done
 
 [ ! -d "$count" ] || rmdir "$count" 2>/dev/null
