@@ -10,7 +10,8 @@ export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 [ -n "$SLURM_JOB_ID" ] && [ -n "$SLURM_JOB_UID" ] || exit 0
 job="${SLURM_CLUSTER_NAME:-cluster}-$SLURM_JOB_ID"
-runtimes=/var/tmp default=/tmp
+host="${SLURMD_NODENAME:-node}.$job" # what a task of a parallel job calls its machine
+runtimes=/var/tmp default=/tmp memory=/dev/shm
 scratch="$runtimes/byoc-$job"
 count="/sys/fs/cgroup/pids/byoc-$job"
 
@@ -35,16 +36,30 @@ remove() {
     [ ! -e "$1" ] || rm -rf --one-file-system "$1" 2>/dev/null
 }
 
-podman_of_job() {
-    as_user "PATH=$PATH" "HOME=$scratch" "XDG_RUNTIME_DIR=$scratch" "TMPDIR=$scratch" \
-        "CONTAINERS_CONF=$scratch/containers.conf" podman --storage-driver=overlay \
-        "--root=$scratch/graph" "--runroot=$scratch/run" "--tmpdir=$scratch/tmp" "$@"
+# Podman as the container in that directory knows it: the job's, or a task's below that.
+podman_in() {
+    own=$1
+    shift
+    as_user "PATH=$PATH" "HOME=$own" "XDG_RUNTIME_DIR=$own" "TMPDIR=$own" \
+        "CONTAINERS_CONF=$own/containers.conf" podman --storage-driver=overlay \
+        "--root=$own/graph" "--runroot=$own/run" "--tmpdir=$own/tmp" "$@"
+}
+
+end_containers_in() {
+    containers=$(podman_in "$1" ps --all --quiet "--filter=label=slurm_job=$job")
+    # The first time it may fail, when its monitor was killed together with the container.
+    for attempt in 1 2 3; do
+        # shellcheck disable=SC2086  (ids, a word each)
+        [ -z "$containers" ] || podman_in "$1" rm --force --time=1 $containers >/dev/null || continue
+        break
+    done
+    podman_in "$1" system migrate >/dev/null
 }
 
 # Processes that have the job's name as a word of their own (the first of a container: all others end with it), or as the
 # HOSTNAME that podman gives.
-for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null) \
-    $(grep -lzxF -e "HOSTNAME=$job" /proc/[0-9]*/environ 2>/dev/null); do
+for file in $(grep -lzxF -e "$job" -e "$host" /proc/[0-9]*/cmdline 2>/dev/null) \
+    $(grep -lzxF -e "HOSTNAME=$job" -e "HOSTNAME=$host" /proc/[0-9]*/environ 2>/dev/null); do
     process=${file%/*}
     if [ "$(stat -c %u "$process" 2>/dev/null)" = "$SLURM_JOB_UID" ]; then
         kill -KILL "${process#/proc/}" 2>/dev/null
@@ -52,20 +67,15 @@ for file in $(grep -lzxF -e "$job" /proc/[0-9]*/cmdline 2>/dev/null) \
 done
 
 if is_of_job "$scratch"; then
-    if [ -d "$scratch/graph" ]; then
-        containers=$(podman_of_job ps --all --quiet "--filter=label=slurm_job=$job")
-        # The first time it may fail, when its monitor was killed together with the container.
-        for attempt in 1 2 3; do
-            # shellcheck disable=SC2086  (ids, a word each)
-            [ -z "$containers" ] || podman_of_job rm --force --time=1 $containers >/dev/null || continue
-            break
-        done
-        podman_of_job system migrate >/dev/null
-    fi
+    for own in "$scratch" "$scratch"/[0-9]*; do
+        if [ -d "$own/graph" ] && [ ! -L "$own" ] && [ ! -L "$own/graph" ]; then
+            end_containers_in "$own"
+        fi
+    done
     remove "$scratch"
 fi
 
-for place in "$default" "$@"; do
+for place in "$default" "$memory" "$@"; do
     if is_of_job "$place/byoc-$job"; then
         remove "$place/byoc-$job"
     fi

@@ -127,7 +127,7 @@ def test_scratch_space_is_the_jobs_own_and_gone_afterwards(
 
     own = scratch_of(place, job)
     assert own.stat().st_mode & 0o077 == 0
-    assert (own / "data" / "big").stat().st_size == 1_000_000
+    assert (own / "scratch" / "big").stat().st_size == 1_000_000
     assert "MinTmpDiskNode=512M" in scontrol("show", "job", slurm_job)
     (job.directory / "work" / "go").touch()
     seen = environment(job.finish())
@@ -146,7 +146,7 @@ def test_scratch_space_is_gone_however_the_job_ends(node: Any, how: str) -> None
     slurm_job = job.until_state("running")["scheduler"]["job_id"]
     job.until(lambda: told_by(job).exists(), "the program to have written")
     own = scratch_of("/tmp", job)
-    assert (own / "data" / "big").exists()
+    assert (own / "scratch" / "big").exists()
 
     if how == "scancel":
         subprocess.run(["scancel", slurm_job], check=True)

@@ -1,4 +1,4 @@
-"""Scratch space on a compute node: the job's own, shared by its tasks there, gone with the last of them."""
+"""A job's own places on a compute node: shared by its tasks there, gone with the last of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiida_byoc.runtimes.in_job.environment import environment
-from aiida_byoc.runtimes.in_job.scratch import Scratch
+from aiida_byoc.runtimes.in_job.places import OwnPlace, scratch_place
 
 NAME = "byoc-cluster-17"
+
+
+def own(asked: Mapping[str, Any] | None) -> OwnPlace:
+    """The scratch space that was asked for."""
+    return OwnPlace(scratch_place(asked), "scratch")
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_a_job_that_asked_for_none_gets_none(tmp_path: Path) -> None:
-    none = Scratch(None)
+    none = own(None)
 
     none.make()
     none.remove()
@@ -38,11 +45,11 @@ def test_a_job_that_asked_for_none_gets_none(tmp_path: Path) -> None:
 def test_it_is_closed_to_others_and_empty_and_gone_afterwards(
     asked: dict[str, object], tmp_path: Path
 ) -> None:
-    space = Scratch(asked)
+    space = own(asked)
 
     space.make()
 
-    assert space.path == str(tmp_path / NAME / "data")
+    assert space.path == str(tmp_path / NAME / "scratch")
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o700
     assert list(Path(space.path).iterdir()) == []
     (Path(space.path) / "d").mkdir()
@@ -62,15 +69,15 @@ def test_where_nobody_says_it_is_where_temporary_files_are(
     for name, value in variable.items():
         monkeypatch.setenv(name, value)
 
-    assert Scratch({**asked, "place": None}).path == f"{place}/{NAME}/data"
+    assert own({**asked, "place": None}).path == f"{place}/{NAME}/scratch"
 
 
 def test_a_requeued_job_finds_nothing_of_its_first_run(
     asked: dict[str, object], tmp_path: Path
 ) -> None:
-    (tmp_path / NAME / "data").mkdir(parents=True)
-    (tmp_path / NAME / "data" / "old").touch()
-    space = Scratch(asked)
+    (tmp_path / NAME / "scratch").mkdir(parents=True)
+    (tmp_path / NAME / "scratch" / "old").touch()
+    space = own(asked)
 
     space.make()
 
@@ -79,7 +86,7 @@ def test_a_requeued_job_finds_nothing_of_its_first_run(
 
 def test_tasks_share_it_and_the_last_removes_it(asked: dict[str, object], tmp_path: Path) -> None:
     """Here two in one process: a lock belongs to whoever opened it."""
-    first, second = Scratch(asked), Scratch(asked)
+    first, second = own(asked), own(asked)
     first.make()
     (Path(first.path) / "f").touch()
 
@@ -99,7 +106,7 @@ def test_tasks_that_come_and_go_at_once_are_never_without_it(
 
     def task(name: str) -> None:
         for _ in range(200):
-            space = Scratch(asked)
+            space = own(asked)
             space.make()
             mine = Path(space.path) / name
             mine.touch()
@@ -121,12 +128,12 @@ def test_tasks_that_come_and_go_at_once_are_never_without_it(
 
 def test_a_task_that_is_killed_holds_nobody_up(asked: dict[str, object], tmp_path: Path) -> None:
     program = (
-        f"from aiida_byoc.runtimes.in_job.scratch import Scratch; import os, signal;"
-        f"Scratch({asked!r}).make(); os.kill(os.getpid(), signal.SIGKILL)"
+        f"from aiida_byoc.runtimes.in_job.places import OwnPlace; import os, signal;"
+        f"OwnPlace({asked['place']!r}, 'scratch').make(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program], check=False)
     assert (tmp_path / NAME).exists()
-    space = Scratch(asked)
+    space = own(asked)
 
     space.make()
     space.remove()
@@ -142,7 +149,7 @@ def test_a_link_that_somebody_put_there_is_not_followed(
     (tmp_path / NAME).symlink_to(target)
 
     with pytest.raises(PermissionError, match="somebody else's"):
-        Scratch(asked).make()
+        own(asked).make()
     assert list(target.iterdir()) == []
 
 
@@ -152,7 +159,7 @@ def test_a_directory_of_another_user_is_not_taken(asked: dict[str, object], tmp_
     shutil.chown(tmp_path / NAME, "nobody")
 
     with pytest.raises(PermissionError, match="somebody else's"):
-        Scratch(asked).make()
+        own(asked).make()
 
 
 def test_the_jobs_own_variables_win(
