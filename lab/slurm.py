@@ -138,9 +138,7 @@ def _configure(
     ports = paths.ports("slurm", 1 + nodes)
     (_run(paths) / "slurmd").mkdir(exist_ok=True)
     (home / "cgroup.conf").write_text(cgroups.CONF)
-    for number in range(GPUS):
-        (home / f"gpu{number}").touch()
-    (home / "gres.conf").write_text(GRES_CONF.format(home=home, last=GPUS - 1))
+    (home / "gres.conf").write_text(GRES_CONF)
     _install_epilog(home / "epilog.sh")
     if (
         os.geteuid() == 0
@@ -166,7 +164,7 @@ def _configure(
             node=node,
             nodes=nodes,
             cpus=cpus,
-            gpus=GPUS,
+            gpus=len(GPUS),
             scratch_mib=SCRATCH_MIB,
             memory_mib=memory_mib,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __all__ = ["GPUS", "GRES_CONF", "SCRATCH_MIB", "SLURM_CONF"]
 
-# Nobody looks into the files: to Slurm a GPU is the device file that a job may open.
-GPUS = 2
-GRES_CONF = "Name=gpu Type=a100 File={home}/gpu[0-{last}]\n"
+# To Slurm a GPU is the device file that a job may open; these every machine has.
+GPUS = ("/dev/null", "/dev/zero")
+GRES_CONF = "".join(f"Name=gpu Type=a100 File={device}\n" for device in GPUS)
 
 SCRATCH_MIB = 65536
 

@@ -32,6 +32,7 @@ from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
+from aiida_byoc.runtimes import FOR_TASKS
 
 __all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement"]
 
@@ -125,6 +126,7 @@ class Policy(Table):
             *self._unfit_work_chain(command),
             *self._ungranted(command),
             *self.data.refusals(command.workload),
+            *self._not_in_parallel(command),
         ]
         if errors:
             raise ProblemError(
@@ -201,6 +203,28 @@ class Policy(Table):
                 message="is not granted in this queue",
                 remedy=f"leave it out, or use a queue that grants it: {granting or 'none does'}",
             )
+        ]
+
+    def _not_in_parallel(self, command: SubmitJobCommand) -> list[FieldError]:
+        queue, shape = self.queues.get(command.execution_profile.queue_name), command.resource_shape
+        asked = {"nodes": shape.nodes, "tasks_per_node": shape.tasks_per_node}
+        is_container = isinstance(command.workload, ContainerWorkload)
+        if queue is None or not is_container or (queue.runtime or self.runtime) in FOR_TASKS:
+            return []
+        able = (
+            name
+            for name, each in self.queues.items()
+            if (each.runtime or self.runtime) in FOR_TASKS
+        )
+        others = ", ".join(sorted(able)) or "none is"
+        return [
+            FieldError(
+                field=f"resource_shape.{name}",
+                message="the runtime of this queue runs one container for each job",
+                remedy=f"leave it out, or use a queue for parallel jobs: {others}",
+            )
+            for name, number in asked.items()
+            if number > 1
         ]
 
 

@@ -21,7 +21,7 @@ from aiida_byoc.runtimes import (
 from aiida_byoc.runtimes.container import Container, Launch, Runtime
 from aiida_byoc.runtimes.in_job.placeholders import Placeholders
 
-__all__ = ["FROM_SQUASHFS", "RUNTIMES", "Container", "Launch", "Runtime", "missing"]
+__all__ = ["FOR_TASKS", "FROM_SQUASHFS", "RUNTIMES", "Container", "Launch", "Runtime", "missing"]
 
 RUNTIMES: dict[str, Runtime] = {
     "bubblewrap": bubblewrap,
@@ -32,6 +32,9 @@ RUNTIMES: dict[str, Runtime] = {
     "pyxis": pyxis,
     "slurm-oci": slurm_oci,
 }
+
+FOR_TASKS = frozenset({"bubblewrap", "charliecloud", "podman"})
+"""Those that run the tasks of a parallel job: a container each, that Slurm's PMI reaches."""
 
 FROM_SQUASHFS = frozenset({"pyxis"})
 """Those that want the image in a single file."""

@@ -8,9 +8,10 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     GATE_FD,
     GID,
     GPU_DEVICE,
+    HOST,
     LOCAL_SCRATCH,
     RESOLVER_FILE,
-    SLURM_JOB,
+    SHARED_MEMORY,
     STATUS_FD,
     UID,
 )
@@ -30,6 +31,9 @@ def launch(container: Container) -> Launch:
     `--json-status-fd` tells "the program exited with 1" from "there was no such program".
     """
     size = str(container.tmp_bytes)
+    shared: list[Word] = ["--size", size, "--tmpfs", "/dev/shm"]
+    if container.shares_memory:
+        shared = ["--bind", SHARED_MEMORY, "/dev/shm"]
     granted: list[Word] = []
     if container.network:
         granted.append(["--ro-bind", RESOLVER_FILE, RESOLVER_FILE])
@@ -45,12 +49,13 @@ def launch(container: Container) -> Launch:
             "bwrap",
             *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--disable-userns"),
-            *("--uid", UID, "--gid", GID, "--hostname", SLURM_JOB),
+            *("--uid", UID, "--gid", GID, "--hostname", HOST),
             *("--ro-bind", container.rootfs, "/"),
             *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"),
             *("--ro-bind-try", "/proc/sysrq-trigger", "/proc/sysrq-trigger"),
             *("--dev", "/dev"),
-            *("--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+            *shared,
+            *("--remount-ro", "/dev"),
             *("--size", size, "--tmpfs", "/tmp"),
             *granted,
             *("--bind", WORK, "/work", "--chdir", "/work"),

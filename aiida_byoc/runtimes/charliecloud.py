@@ -14,10 +14,11 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     ENVIRONMENT,
     GATE_FD,
     GID,
+    HOST,
     LOCAL_SCRATCH,
     PATH,
     PYTHON,
-    SLURM_JOB,
+    SHARED_MEMORY,
     STATUS_FD,
     UID,
     USER,
@@ -37,6 +38,8 @@ def launch(container: Container) -> Launch:
     """
     network: list[Word] = [] if container.network else ["--net"]
     granted = ["network"] * container.network + ["gpus"] * bool(container.gpus)
+    if container.shares_memory:
+        granted.append(f"shm={SHARED_MEMORY}")
     return Launch(
         programs=PROGRAMS,
         command=[
@@ -44,7 +47,7 @@ def launch(container: Container) -> Launch:
             *("--ipc", "--uts", "--cgroup"),
             *network,
             *("--", PYTHON, "-B", "-m", f"{PROGRAM}.cell", STATUS_FD, GATE_FD, CELL),
-            *(str(container.tmp_bytes), SLURM_JOB, ",".join(granted)),
+            *(str(container.tmp_bytes), HOST, ",".join(granted)),
             ",".join(place for place, _ in container.inputs),
             *("ch-run", "--unset-env=*", f"--set-env={ENVIRONMENT}", "--env-no-expand"),
             *(

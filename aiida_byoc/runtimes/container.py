@@ -27,6 +27,8 @@ class Container:
         network: the machine's network instead of none.
         gpus: how many GPUs Slurm has given to the job.
         scratch: whether the job has scratch space, at `/scratch`.
+        is_task: whether it is one of several that `srun` starts together; descriptor 3 is theirs to talk on.
+        shares_memory: whether other tasks of the job run on the same node.
     """
 
     rootfs: str
@@ -36,6 +38,8 @@ class Container:
     network: bool = False
     gpus: int = 0
     scratch: bool = False
+    is_task: bool = False
+    shares_memory: bool = False
 
     @property
     def tmp_bytes(self) -> int:

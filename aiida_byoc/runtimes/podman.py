@@ -14,6 +14,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     DIRECTORY,
     ENVIRONMENT,
     GID,
+    HOST,
     LOCAL_SCRATCH,
     OPEN_FILES,
     PATH,
@@ -21,6 +22,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     PROCESSES,
     SCRATCH,
     SECCOMP,
+    SHARED_MEMORY,
     SLURM_JOB,
     UID,
     WITH_SUBORDINATES,
@@ -75,6 +77,10 @@ def launch(container: Container) -> Launch:
         granted.append("--device=nvidia.com/gpu=all")
     if container.scratch:
         granted.append(f"--volume={LOCAL_SCRATCH}:/scratch")
+    if container.is_task:
+        granted.append("--preserve-fds=1")
+    if container.shares_memory:
+        granted.append(f"--volume={SHARED_MEMORY}:/dev/shm")
     return Launch(
         programs=PROGRAMS,
         command=[
@@ -92,7 +98,7 @@ def launch(container: Container) -> Launch:
                 f"--tmpfs=/tmp:rw,size={size},U,notmpcopyup",
             ),
             *(f"--shm-size={size}", "--cap-drop=all", "--security-opt=no-new-privileges"),
-            *("--security-opt=mask=/sys/fs/cgroup", "--systemd=false", f"--hostname={SLURM_JOB}"),
+            *("--security-opt=mask=/sys/fs/cgroup", "--systemd=false", f"--hostname={HOST}"),
             *("--pid=private", "--ipc=private", "--uts=private", "--cgroupns=private"),
             *(f"--ulimit=nproc={PROCESSES}:{PROCESSES}", f"--ulimit=nofile={OPEN_FILES}"),
             *("--ulimit=core=0:0", "--unsetenv-all", "--http-proxy=false"),

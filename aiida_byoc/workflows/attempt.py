@@ -90,6 +90,7 @@ def _container(
 ) -> dict[str, Any]:
     """What the in-job program is told."""
     workload, shape = command.container, command.resource_shape
+    tasks = shape.nodes * shape.tasks_per_node
     container = Container(
         rootfs=rootfs,
         memory_mib=ask.memory_mib,
@@ -98,6 +99,8 @@ def _container(
         gpus=shape.gpus or 0,
         scratch=shape.scratch_mib is not None,
         inputs=[(each["place"], each["name"]) for each in inputs],
+        is_task=tasks > 1,
+        shares_memory=shape.tasks_per_node > 1,
     )
     env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
     env["BYOC_PROGRESS"] = f"/work/{PROGRESS}"
@@ -107,6 +110,13 @@ def _container(
         "rootfs": rootfs,
         "processes": container.processes,
         "gpus": container.gpus,
+        "tasks": {
+            "count": tasks,
+            "per_node": shape.tasks_per_node,
+            "cpus": shape.cpu // shape.tasks_per_node,
+        }
+        if tasks > 1
+        else None,
         "scratch": {"mib": shape.scratch_mib, "place": placement.scratch}
         if shape.scratch_mib
         else None,

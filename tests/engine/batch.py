@@ -47,7 +47,9 @@ class Site:
         """
         directory = Path(tempfile.mkdtemp(dir=self.place))
         account = pwd.getpwnam(self.user)
-        granted = {name: options.pop(name) for name in ("network", "gpus") if name in options}
+        granted = {
+            name: options.pop(name) for name in ("network", "gpus", "scratch") if name in options
+        }
         rootfs = options.pop("rootfs", self.rootfs)
         (directory / "work").mkdir()
         for name, text in options.pop("files", {}).items():
@@ -132,7 +134,7 @@ def left_of(batch: Batch, cluster: str, *words: str) -> list[str]:
             continue
         if any(re.search(rf"{re.escape(word)}(?!\d)", line) for word in (name, *words)):
             found.append(line)
-    places = [Path("/var/tmp"), *Path("/sys/fs/cgroup").glob("*/")]
+    places = [Path("/var/tmp"), Path("/tmp"), *Path("/sys/fs/cgroup").glob("*/")]
     return found + [
         str(place / f"byoc-{name}") for place in places if (place / f"byoc-{name}").exists()
     ]

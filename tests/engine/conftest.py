@@ -116,14 +116,14 @@ class Node:
             **{
                 name: change
                 for name, change in changes.items()
-                if name not in {"placement", "caps"}
+                if name not in {"placement", "caps", "runtime"}
             },
         }
         placement = Placement(
             **{
                 "partition": "main",
                 "image_digest": changes.get("placement", self.digest),
-                "runtime": "bubblewrap",
+                "runtime": changes.get("runtime", "bubblewrap"),
                 "data": Caps(**changes.pop("caps", {})),
                 "recovery": Recovery(memory_ceiling_mib=1024),
                 **placed,

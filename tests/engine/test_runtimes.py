@@ -113,6 +113,25 @@ def test_inputs_are_read_and_cannot_be_changed(site: Site, runtime: str) -> None
     assert [path.name for path in (shared / "set").iterdir()] == ["a b"]
 
 
+def test_gpus_and_scratch_space_reach_the_program(
+    site: Site, runtime: str, paths: LabPaths
+) -> None:
+    """Slurm's choice of a GPU, and a directory of the job's own that the program can write to and that is not kept."""
+    script = "touch /scratch/mine; mkdir /scratch/shut; chmod 0 /scratch/shut; ls -A /scratch; env"
+    asked = {"gpus": 1, "scratch": {"mib": 7, "place": None}}
+
+    batch = site.submit(
+        runtime, "sh", "-c", script, slurm=["--gres=gpu:1"], scratch=True, job=asked
+    )
+
+    assert batch.ended()["JobState"] == "COMPLETED", batch.job.said("stderr")
+    said = batch.job.said().splitlines()
+    assert said[:2] == ["mine", "shut"]
+    assert {"BYOC_SCRATCH=/scratch", "BYOC_SCRATCH_MIB=7"} <= set(said)
+    assert {"CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"} & set(said)
+    assert left_of(batch, paths.name) == []
+
+
 def test_the_status_of_a_program_is_the_jobs(site: Site, runtime: str) -> None:
     """Also one that the runtime itself uses for something else, and that of a signal."""
     scripts = {f"exit {status}": status for status in (1, 125, 126, 127, 255)}

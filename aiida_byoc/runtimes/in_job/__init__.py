@@ -6,6 +6,7 @@ This package is copied into every job's directory and executed there, outside th
     byoc_job.json        what to run (read)
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
                          its file `owner` holds the Slurm id of the job that made it
+    byoc_tasks/          how each task of a parallel job ended
     byoc_runtime/        what the runtime needs for itself, closed to others
     byoc_begun           empty, made when everything is there for the program to begin
     work/                the container's only window to the disk
@@ -31,6 +32,7 @@ FENCE = "byoc_fence"
 OWNER = "owner"
 BEGUN = "byoc_begun"
 RUNTIME = "byoc_runtime"
+TASKS = "byoc_tasks"
 WORK = "work"
 INPUTS = "inputs"
 PROGRESS = ".byoc/progress.jsonl"

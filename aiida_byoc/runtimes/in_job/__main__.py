@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from .orphans import adopt_orphans
 from .outputs import keep_outputs
 from .progress import Follower
 from .record import write_record
+from .tasks import Tasks
 
 
 def main():
@@ -41,7 +41,7 @@ def main():
     progress.start()
     adopt_orphans()
     heard = []
-    running = []  # type: list[Container]
+    running = []  # type: list[Container | Tasks]
 
     def pass_on(number, _):
         heard.append(number)
@@ -61,7 +61,7 @@ def main():
     progress.finish()
     inputs = [each["name"] for each in specification["inputs"]]
     kept = keep_outputs(specification["outputs"], specification["caps"], inputs)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds, peak_rss_mib = running[0].used() if running else (0.0, 0.0)
     write_record(
         {
             "submission_id": specification["submission_id"],
@@ -84,8 +84,8 @@ def main():
             "progress_skipped": progress.skipped,
             **kept,
             "usage": {
-                "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
-                "peak_rss_mib": round(used.ru_maxrss / 1024, 1),
+                "cpu_seconds": round(cpu_seconds, 3),
+                "peak_rss_mib": round(peak_rss_mib, 1),
                 "walltime_seconds": round(ended_at - started_at, 3),
             },
         }
@@ -119,7 +119,7 @@ def run(specification, image, running, heard):
         specification["env"]["BYOC_RESTART"] = "1"
     with open(BEGUN, "w"):
         begins = time.time()
-    container = Container(specification)
+    container = Tasks(specification) if specification.get("tasks") else Container(specification)
     running.append(container)
     for number in list(heard):
         container.signal(number)

@@ -67,7 +67,15 @@ def shut_out(place, tmp_bytes, granted, inputs):
     _mount("tmpfs", place, "tmpfs", _NOSUID | _NODEV, "mode=0755,size={}".format(tmp_bytes))
     os.mkdir(place + "/tmp")
     os.chmod(place + "/tmp", 0o1777)
-    _make_devices(place + "/dev", tmp_bytes, gpus)
+    shared = [each[len("shm=") :] for each in granted if each.startswith("shm=")]
+    _make_devices(place + "/dev", gpus)
+    if shared:
+        _mount(shared[0], place + "/dev/shm", "", _BIND)
+        _mount("none", place + "/dev/shm", "", _REMOUNT | _BIND | _CLOSED)
+    else:
+        shm = "mode=1777,size={}".format(tmp_bytes)
+        _mount("tmpfs", place + "/dev/shm", "tmpfs", _CLOSED, shm)
+    _mount("none", place + "/dev", "", _REMOUNT | _BIND | _RDONLY | _NOSUID | _NOEXEC)
     _mount(place + "/dev", "/dev", "", _MOVE)
     _mount("proc", "/proc", "proc", _CLOSED)
     with open("/proc/sys/user/max_user_namespaces", "w", encoding="ascii") as file:
@@ -86,7 +94,7 @@ def shut_out(place, tmp_bytes, granted, inputs):
         _start_loopback()
 
 
-def _make_devices(place, shm_bytes, gpus):
+def _make_devices(place, gpus):
     os.mkdir(place)
     _mount("tmpfs", place, "tmpfs", _NOSUID | _NOEXEC, "mode=0755,size=64k")
     devices = list(_DEVICES)
@@ -101,10 +109,7 @@ def _make_devices(place, shm_bytes, gpus):
     for name, target in _LINKS.items():
         os.symlink(target, os.path.join(place, name))
     os.mkdir(place + "/shm")
-    shm = "mode=1777,size={}".format(shm_bytes)
-    _mount("tmpfs", place + "/shm", "tmpfs", _NOSUID | _NODEV | _NOEXEC, shm)
     os.mkdir(place + "/pts")  # ch-run wants it
-    _mount("none", place, "", _REMOUNT | _BIND | _RDONLY | _NOSUID | _NOEXEC)
 
 
 def _mount(source, target, kind, flags, data=""):

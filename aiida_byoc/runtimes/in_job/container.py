@@ -3,19 +3,27 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import threading
 import time
 
-from . import RUNTIME
-from .ending import Ending, ask, ending
+from .ending import Ending, ask, ending, last_words
 from .environment import environment
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
-from .placeholders import ENVIRONMENT, PIDFILE, SCRATCH, SECCOMP, Placeholders, scratch
-from .scratch import Scratch
+from .placeholders import (
+    ENVIRONMENT,
+    PIDFILE,
+    SCRATCH,
+    SECCOMP,
+    SHARED_MEMORY,
+    Placeholders,
+    scratch,
+)
+from .places import SHARED_MEMORY_PLACE, OwnPlace, make_private, scratch_place
 from .seccomp import tightened_profile
 from .streams import Streams
 
@@ -26,14 +34,20 @@ _BIRTH_SECONDS = 30
 class Container:
     """The container of a job: run once, signalled meanwhile."""
 
-    def __init__(self, specification):
+    def __init__(self, specification, task=None, descriptors=()):
+        """`task` is its number in a parallel job; `descriptors` are open, and the container's to use."""
         self._specification = specification
         self._launch = specification["runtime"]
         self._env = environment(specification)
-        self._scratch = Scratch(specification.get("scratch"))
-        self._words = Placeholders(specification)
+        self._descriptors = descriptors
+        self._places = [
+            OwnPlace(scratch_place(specification.get("scratch")), "scratch"),
+            OwnPlace(SHARED_MEMORY in json.dumps(self._launch) and SHARED_MEMORY_PLACE, "shm"),
+        ]
+        self._words = Placeholders(specification, task)
         self._words.name(
-            local_scratch=self._scratch.path,
+            local_scratch=self._places[0].path,
+            shared_memory=self._places[1].path,
             env_json=json.dumps(["{}={}".format(*each) for each in self._env.items()]),
             env_names=",".join(sorted(self._env)),
         )
@@ -48,7 +62,7 @@ class Container:
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
-        count = ProcessCount(self._specification["processes"])
+        count = ProcessCount(self._specification["processes"] * self._tasks_here)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
@@ -67,9 +81,16 @@ class Container:
             self._clean_up()
             wait_for_orphans()
             streams.finish()
-            self._scratch.remove()
+            for place in self._places:
+                place.remove()
             count.close()
-        return ending(self._launch, self._specification["argv"][0], facts, returned)
+        said = last_words(streams)
+        return ending(self._launch, self._specification["argv"][0], facts, returned, said)
+
+    def used(self):
+        """CPU seconds, and the largest process, MiB."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
     def signal(self, number):
         """Send a signal to the container's program; one that comes too early is kept for it."""
@@ -119,20 +140,24 @@ class Container:
         return None
 
     @property
+    def _tasks_here(self):
+        return self._specification["tasks"]["per_node"] if self._specification.get("tasks") else 1
+
+    @property
     def _needs_scratch(self):
         return SCRATCH in json.dumps(self._launch)
 
     def _prepare(self):
-        os.makedirs(RUNTIME, mode=0o700, exist_ok=True)
-        self._scratch.make()
+        os.makedirs(self._words.runtime, mode=0o700, exist_ok=True)
+        for place in self._places:
+            place.make()
         if self._needs_scratch:
-            os.makedirs(scratch(), mode=0o700, exist_ok=True)
-            if os.lstat(scratch()).st_uid != os.geteuid():
-                raise PermissionError("{} belongs to another user".format(scratch()))
+            make_private(scratch())
+            make_private(self._words.text(SCRATCH))
         for path, text in self._launch["files"].items():
             _write_private(self._words.text(path), self._words.text(text))
         if SECCOMP in json.dumps(self._launch):
-            profile, path = tightened_profile(), os.path.abspath(os.path.join(RUNTIME, "seccomp"))
+            profile, path = tightened_profile(), os.path.join(self._words.runtime, "seccomp")
             self._words.name(seccomp=path if profile else None)
             _write_private(path, profile or "")
         form = self._launch["env_line"]
@@ -152,7 +177,7 @@ class Container:
             stdin=subprocess.DEVNULL,
             stdout=streams.out,
             stderr=streams.err,
-            pass_fds=descriptors if launch["started"] == "status" else (),
+            pass_fds=(*self._descriptors, *(descriptors if launch["started"] == "status" else ())),
             preexec_fn=leash(orphaned),  # noqa: PLW1509  (it takes no lock)
         )
 
@@ -190,9 +215,11 @@ class Container:
                     stderr=subprocess.DEVNULL,
                     timeout=_AFTERWARDS_SECONDS,
                 )
-        shutil.rmtree(RUNTIME, ignore_errors=True)
+        shutil.rmtree(self._words.runtime, ignore_errors=True)
         if self._needs_scratch:
-            shutil.rmtree(scratch(), ignore_errors=True)
+            shutil.rmtree(self._words.text(SCRATCH), ignore_errors=True)
+            with contextlib.suppress(OSError):  # other tasks may have theirs there
+                os.rmdir(scratch())
 
 
 def _line(form, name, value):

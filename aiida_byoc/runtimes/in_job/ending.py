@@ -1,7 +1,6 @@
 """How a container ended: by what proves it, and where nothing does, by what the runtime said last."""
 
 import collections
-import os
 import re
 import subprocess
 
@@ -9,18 +8,16 @@ Ending = collections.namedtuple("Ending", ["code", "message", "usable"])
 """The program's exit status, or `None` and why it was not started; whether the runtime works here."""
 
 _UNKNOWN = 255
-_LAST_BYTES = 4096
 _LONGEST = 300
 
 
-def ending(launch, program, facts, returned):
+def ending(launch, program, facts, returned, said):
     """Say how it ended.
 
     `facts` were told on the status descriptor, or when asked; `returned` is how the runtime's process ended, as
-    `subprocess` has it.
+    `subprocess` has it; `said` are the last lines of the container's stderr.
     """
-    code = status(returned)
-    said, started = last_words(), returned < 0
+    code, started = status(returned), returned < 0
     last = said.rpartition("\n")[2] or "the runtime did not say why"
     could_not, unusable = (_line(launch[name], said) for name in ("not_started", "unusable"))
     if launch["started"] == "status":
@@ -52,14 +49,9 @@ def ask(command, env, returned):
         return status(returned) or _UNKNOWN
 
 
-def last_words():
-    """The last lines of the job's stderr: the runtime's own, where the program never ran."""
-    try:
-        with open("stderr", "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        lines = []
+def last_words(streams):
+    """The last lines that were said on stderr: the runtime's own, where the program never ran."""
+    lines = streams.last_of_err.decode("utf-8", "replace").split("\n")
     said = (" ".join(line.split())[:_LONGEST].rstrip(".") for line in lines)
     return "\n".join(line for line in said if line)
 

@@ -32,8 +32,12 @@ SCRATCH = "{scratch}"
 """A directory on the compute node, the job's own, gone after it."""
 LOCAL_SCRATCH = "{local_scratch}"
 """The directory that the container knows as `/scratch`, for a job that asked for one."""
+SHARED_MEMORY = "{shared_memory}"
+"""The directory in memory that the tasks of a parallel job on this node know as `/dev/shm`."""
 SLURM_JOB = "{slurm_job}"
 """The job's name among all clusters: CLUSTER-ID."""
+HOST = "{host}"
+"""What the container's machine is called: the job's name; in a parallel job below that of the node, NODE.CLUSTER-ID."""
 UID = "{uid}"
 """The uid inside: the job user's, or nobody's where that is root."""
 GID = "{gid}"
@@ -88,24 +92,26 @@ def scratch():
 class Placeholders:
     """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
 
-    def __init__(self, specification):
+    def __init__(self, specification, task=None):
         here, rootfs = os.getcwd(), specification["rootfs"]
         processes = specification["processes"]
-        devices = _gpu_devices()
+        devices, own = _gpu_devices(), [] if task is None else [str(task)]
+        self.runtime = os.path.join(here, RUNTIME, *own)
         most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         ids = {UID: os.geteuid(), GID: os.getegid()}
         self._values = {
             DIRECTORY: [here],
-            RUNTIME_DIRECTORY: [os.path.join(here, RUNTIME)],
+            RUNTIME_DIRECTORY: [self.runtime],
             HOST_UID: [str(os.geteuid())],
             HOST_GID: [str(os.getegid())],
             CPUS: [_first_of("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "1")],
             OCI_CONF: [_beside_slurm_conf("oci.conf")],
-            ENVIRONMENT: [os.path.join(here, RUNTIME, "environment")],
-            CELL: [os.path.join(here, RUNTIME, "cell")],
-            PIDFILE: [os.path.join(here, RUNTIME, "pid")],
-            SCRATCH: [scratch()],
+            ENVIRONMENT: [os.path.join(self.runtime, "environment")],
+            CELL: [os.path.join(self.runtime, "cell")],
+            PIDFILE: [os.path.join(self.runtime, "pid")],
+            SCRATCH: [os.path.join(scratch(), *own)],
             SLURM_JOB: [slurm_job()],
+            HOST: [".".join(([_node()] if own else []) + [slurm_job()])],
             PATH: [os.environ.get("PATH", os.defpath)],
             PYTHON: [sys.executable],
             USER: [_user()],
@@ -179,6 +185,10 @@ def _device_mount(name):
 
 def _is_plain_file(path):
     return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _node():
+    return os.environ.get("SLURMD_NODENAME", "node")
 
 
 def _user():

@@ -13,6 +13,7 @@ import threading
 LAST_BYTES = 64 * 1024
 """How much of the end is kept of a stream that went beyond its limit."""
 
+_END_BYTES = 4096
 _BLOCK = 1 << 20
 _SET_PIPE_SIZE = 1031
 _DRAIN_SECONDS = 5.0
@@ -24,6 +25,11 @@ class Streams:
     def __init__(self, most):
         self._pumps = [_Pump(target, most) for target in (1, 2)]
         self.out, self.err = (pump.inlet for pump in self._pumps)
+
+    @property
+    def last_of_err(self):
+        """The end of what came on stderr."""
+        return self._pumps[1].end
 
     def hand_over(self):
         """Begin, with the container's ends as the only ones. Not earlier: no process is made beside threads."""
@@ -47,7 +53,7 @@ class _Pump(threading.Thread):
         with contextlib.suppress(OSError):  # for speed alone
             fcntl.fcntl(self.inlet, _SET_PIPE_SIZE, _BLOCK)
         self._target, self._most, self._room = target, most, most
-        self._beyond, self._last = 0, b""
+        self._beyond, self._last, self.end = 0, b"", b""
 
     def run(self):
         waiting = select.poll()
@@ -72,6 +78,7 @@ class _Pump(threading.Thread):
         self.join()
 
     def _take(self, block):
+        self.end = (self.end + block[-_END_BYTES:])[-_END_BYTES:]
         now, later = block[: self._room], block[self._room :]
         self._write(now)
         self._room -= len(now)

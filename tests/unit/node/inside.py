@@ -59,11 +59,13 @@ class Job:
         progress_seconds: float = 10,
         earlier: Sequence[Path] = (),
         signal: str | None = None,
+        job: Mapping[str, Any] | None = None,
         **caps: int,
     ) -> None:
         """Put the specification and the program there.
 
         Without `launch` there is no container, without `rootfs` nothing in it; by default the image is the right one.
+        `job` is what the shape of a job adds.
         """
         if rootfs is None:
             rootfs = self.directory.parent / "empty" / "rootfs"
@@ -92,6 +94,7 @@ class Job:
             "progress_seconds": progress_seconds,
             "earlier": [str(each) for each in earlier],
             **({"signal": signal} if signal else {}),
+            **(job or {}),
         }
         self._put(in_job.SPECIFICATION, json.dumps(specification))
         (self.directory / in_job.PROGRAM).mkdir(exist_ok=True)

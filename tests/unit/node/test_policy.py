@@ -189,6 +189,22 @@ def test_a_queue_may_have_a_runtime_of_its_own(tmp_path: Path) -> None:
     assert policy.runtimes == ["bubblewrap", "podman"]
 
 
+@pytest.mark.parametrize("name", ["nodes", "tasks_per_node"])
+def test_a_runtime_that_runs_no_tasks_is_told(tmp_path: Path, name: str) -> None:
+    """The refusal names the queues that would do."""
+    text = POLICY.replace("[queues.night]\n", '[queues.night]\nruntime = "pyxis"\n')
+    policy = read(tmp_path, text.replace("cpu = 4\n", "cpu = 4\nnodes = 2\n"))
+    shape = {**SHAPE, name: 2}
+
+    assert policy.place(submit(resource_shape=shape))
+    (error,) = refusal(
+        policy, resource_shape=shape, execution_profile={"queue_name": "night"}
+    ).errors
+    assert error.field == f"resource_shape.{name}"
+    assert error.remedy == "leave it out, or use a queue for parallel jobs: main"
+    assert policy.place(submit(execution_profile={"queue_name": "night"}))
+
+
 def test_network_is_the_queues_to_grant(tmp_path: Path) -> None:
     """What asks for none is placed anywhere; the refusal names the queue that would do."""
     text = POLICY.replace("[queues.night]\n", "[queues.night]\nnetwork = true\n")

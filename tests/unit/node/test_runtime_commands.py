@@ -127,13 +127,10 @@ STARTED, NOT_STARTED, UNUSABLE = (255, True), (None, True), (None, False)
         ("slurm-oci", "srun: error: n1: task 0: Exited with exit code 255", STARTED),
     ],
 )
-def test_what_a_runtime_says_tells_whose_fault_it_is(
-    name: str, said: str, meaning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("stderr").write_text(f"before\n{said}\nsrun: error: n1: task 0: Exited with exit code 1\n")
+def test_what_a_runtime_says_tells_whose_fault_it_is(name: str, said: str, meaning: Any) -> None:
+    last = f"before\n{said}\nsrun: error: n1: task 0: Exited with exit code 1"
 
-    end = ending(launch(name).to_json(), "nope", {}, 255)
+    end = ending(launch(name).to_json(), "nope", {}, 255, last)
 
     assert (end.code, end.usable) == meaning
 

@@ -19,6 +19,9 @@ ASKED = "sbatch --export=ALL --job-name=b-0123-1 --dependency=singleton"
 SBATCH = 'env | grep ^SBATCH_ >> "$LOG"; echo "Submitted batch job 99"'
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 KNOWN_ONCE_SUBMITTED = "grep -q '^sbatch' \"$LOG\" && echo '99 PENDING'; exit 0"
+NOWHERE = (
+    "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+)
 DISABLED = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 
 
@@ -61,7 +64,7 @@ def test_a_job_that_slurm_does_not_know_is_submitted(slurm: FakeSlurm) -> None:
 
     assert job_id(outcome) == "99/b-0123-1"
     queue, accounting, submitted = slurm.asked
-    assert queue == "squeue --noheader --me --states=all --format=%i %T %j --name=b-0123-1"
+    assert queue == "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-0123-1"
     assert "--name=b-0123-1" in accounting.split()
     assert any(word.startswith("--starttime=20") for word in accounting.split())
     assert submitted == f"{ASKED} {SCRIPT}"
@@ -81,7 +84,7 @@ def test_i17_a_job_that_slurm_knows_is_adopted(slurm: FakeSlurm, known: str, ado
 
 def test_i17_a_job_that_only_accounting_knows_is_adopted(slurm: FakeSlurm) -> None:
     """The controller forgets a job MinJobAge after its end."""
-    slurm.answer("sacct", "echo '17|CANCELLED by 1000'")
+    slurm.answer("sacct", "echo '17|CANCELLED by 1000|None assigned'")
 
     assert job_id(slurm.submit()) == "17/b-0123-1"
     assert "sbatch" not in slurm.programs
@@ -172,6 +175,32 @@ def test_a_refusal_by_sbatch_is_the_commands(slurm: FakeSlurm) -> None:
 
     assert isinstance(code, ExitCode)
     assert code.status == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("program", "known"),
+    [
+        ("squeue", "17 FAILED b-0123-1 BadConstraints"),
+        ("sacct", "17|FAILED|None assigned"),
+    ],
+)
+def test_a_job_that_sbatch_was_refused_is_not_adopted(
+    slurm: FakeSlurm, program: str, known: str
+) -> None:
+    """Slurm keeps a record of it, as if it had been a job that failed."""
+    slurm.answer("sbatch", f"echo '{NOWHERE}' >&2; exit 1")
+    slurm.answer(program, f"echo '{known}'")
+
+    code = job_id(slurm.submit())
+
+    assert isinstance(code, ExitCode)
+    assert (code.status, "node configuration" in (code.message or "")) == (REFUSED, True)
+
+
+def test_a_job_that_failed_on_its_node_is_adopted(slurm: FakeSlurm) -> None:
+    slurm.answer("sacct", "echo '17|FAILED|n1'")
+
+    assert job_id(slurm.submit()) == "17/b-0123-1"
 
 
 def test_a_script_with_an_odd_name_is_read_and_submitted(slurm: FakeSlurm) -> None:

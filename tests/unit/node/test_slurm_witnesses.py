@@ -46,7 +46,7 @@ def test_a_job_that_nobody_knows(slurm: FakeSlurm, place: Path) -> None:
     assert look(slurm, place) == Evidence(
         controller=True, jobs={}, accounts={}, directory=True, fence=None, record=False
     )
-    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T %j --name=b-1"
+    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-1"
 
 
 def test_jobs_of_the_controller(slurm: FakeSlurm, place: Path) -> None:
@@ -60,7 +60,7 @@ def test_jobs_of_the_controller(slurm: FakeSlurm, place: Path) -> None:
 
 
 def test_accounting_remembers_what_the_controller_forgot(slurm: FakeSlurm, place: Path) -> None:
-    slurm.answer("sacct", "echo '17|CANCELLED by 1000'; echo '18|COMPLETED'")
+    slurm.answer("sacct", "echo '17|CANCELLED by 1000|None assigned'; echo '18|COMPLETED|n[1-2]'")
 
     found = look(slurm, place)
 

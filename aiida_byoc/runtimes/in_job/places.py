@@ -1,8 +1,9 @@
-"""Scratch space: a directory of the job's own on the compute node's disk, empty at first, gone in the end.
+"""Places of a job's own on the compute node: empty at first, shared by its tasks there, gone with the last of them.
 
-PLACE/byoc-CLUSTER-ID/         closed to others; where it is left, the Epilog removes it
-                      lock     held in common by the tasks of the job on this node
-                      data/    the container's /scratch
+PLACE/byoc-CLUSTER-ID/          closed to others; where it is left, the Epilog removes it
+                      lock      held in common by the tasks of the job on this node
+                      scratch/  the container's `/scratch`, or
+                      shm/      its `/dev/shm`
 """
 
 import contextlib
@@ -13,20 +14,21 @@ import stat
 
 from .placeholders import slurm_job
 
+SHARED_MEMORY_PLACE = "/dev/shm"
 
-class Scratch:
-    """The scratch space of one job on one node; its tasks there share it."""
 
-    def __init__(self, asked):
-        """`asked`: `{"mib": …, "place": a directory or None}`, or `None` for no scratch at all."""
-        place = asked and (asked["place"] or os.environ.get("TMPDIR") or "/tmp")
+def scratch_place(asked):
+    """Where a job gets scratch space that asked so: where its queue has it, else where its temporary files are."""
+    return asked and (asked["place"] or os.environ.get("TMPDIR") or "/tmp")
+
+
+class OwnPlace:
+    """One directory of the job's own on this node; without a `place` there is none."""
+
+    def __init__(self, place, name):
         self._own = place and os.path.join(place, "byoc-" + slurm_job())
+        self.path = os.path.join(self._own, name) if self._own else ""
         self._lock = None
-
-    @property
-    def path(self):
-        """What becomes the container's `/scratch`; empty without scratch."""
-        return os.path.join(self._own, "data") if self._own else ""
 
     def make(self):
         """Make it, or take part in what another task of the job has made."""
@@ -44,13 +46,9 @@ class Scratch:
 
     def _entered(self):
         """The lock of the directory, held in common; `None` where that was removed meanwhile."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._own, 0o700)
         name = os.path.join(self._own, "lock")
         try:
-            found = os.lstat(self._own)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise PermissionError("{} is somebody else's".format(self._own))
+            make_private(self._own)
             lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
             return None
@@ -58,12 +56,22 @@ class Scratch:
             lock
         ):  # the first: what is there was left by a run that the job had before it was requeued
             _force_remove(self.path)
-            os.makedirs(self.path, exist_ok=True)
         fcntl.flock(lock, fcntl.LOCK_SH)
-        if os.path.exists(name) and os.path.samestat(os.fstat(lock), os.stat(name)):
-            return lock
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(name)):
+                os.makedirs(self.path, exist_ok=True)
+                return lock
         os.close(lock)
         return None
+
+
+def make_private(directory):
+    """Make a directory that is closed to others, or take it as it is, if it is ours."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError("{} is somebody else's".format(directory))
 
 
 def _alone(lock):
