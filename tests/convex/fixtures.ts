@@ -93,12 +93,14 @@ export function update(
 
 const IMAGE = { reference: "registry.example/tool:1", digest: `sha256:${"c".repeat(64)}` };
 
+const RECOVERY = { attempt: 1, code: "oom", message: "out of memory", action: "memory_mib 512 → 1024; starts anew" };
+
 /** The life of a job that succeeds. */
 export const LIFE = [
   update(1, "accepted", { image: IMAGE }),
   update(2, "launched", { image: IMAGE }),
   update(3, "queued", { scheduler: { job_id: "17", wait_reason: "Priority" } }),
-  update(4, "running", { scheduler: { job_id: "17", nodes: ["c1"] } }),
+  update(4, "running", { scheduler: { job_id: "17", nodes: ["c1"] }, recovery: RECOVERY }),
   update(5, "succeeded", { result: { exit_code: 0, outputs: [{ name: "out", size: 3, sha256: "ab" }] } }),
 ];
 
