@@ -87,6 +87,12 @@ ROWS = (
         record=(Record.NONE, *_ANSWERS),
         code="requeued",
     ),
+    Row(
+        state=("COMPLETED", "FAILED"),
+        restarted=True,
+        record=(Record.STOPPED, Record.TOLD_TO_END),
+        code="requeued",
+    ),
     Row(record=(Record.SIGNALLED,), code="container_failed"),
     Row(record=(Record.CHECKPOINTED,), code="timeout"),
     Row(record=(Record.STOPPED,), code="killed"),
