@@ -17,7 +17,7 @@ from aiida.cmdline.commands.cmd_verdi import verdi
 from aiida.engine.transports import TransportQueue
 from aiida.orm import User, load_computer
 
-from aiida_byoc.calculations import listening, lookout
+from aiida_byoc.calculations import listening, lookout, waiting
 from aiida_byoc.schedulers.slurm import identity
 from benchmarks.slurm_latency import STOCK
 from lab.node import COMPUTER, PROFILE
@@ -28,6 +28,7 @@ def main(part: str, mode: str, *rest: str) -> None:
     if mode == STOCK:
         _ask_at_intervals()
     if part == "work":
+        _say_what_is_known()
         sys.argv = ["verdi", "-p", PROFILE, "daemon", "worker"]
         verdi()
     else:
@@ -44,6 +45,17 @@ def _ask_at_intervals() -> None:
 
     vars(lookout)["Listener"] = Deaf
     vars(lookout)["_SHORTEST_SECONDS"] = float("inf")
+
+
+def _say_what_is_known() -> None:
+    """Print `known NAME TIME` when the end of a job in Slurm is known: AiiDA fetches and parses before it is told."""
+    until_known = waiting._Watch._watch
+
+    async def timed(watch: Any, cluster: Any, post: Any, cancellable: Any) -> None:
+        await until_known(watch, cluster, post, cancellable)
+        print(f"known {post.name} {time.time()}", flush=True)
+
+    vars(waiting)["_Watch"]._watch = timed
 
 
 async def _watch(seconds: float, age: float) -> float:
