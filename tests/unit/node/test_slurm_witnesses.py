@@ -109,13 +109,13 @@ def test_many_jobs_are_one_question_to_slurm(slurm: FakeSlurm, place: Path, tmp_
     (other / "byoc_fence").mkdir(parents=True)
     (other / "byoc_fence/owner").write_text("18\n")
     slurm.answer("squeue", "echo '18 COMPLETING b-12'; echo '19 PENDING b-12'")
-    slurm.answer("sacct", "echo '17|TIMEOUT'")
+    slurm.answer("sacct", "echo '17|TIMEOUT|n1'")
 
     command = look_command({"b-1": str(place), "b-12": str(other), "b-3": "/gone"})
     found = evidence(slurm.run(command).stdout)
 
     assert [line for line in slurm.asked if line.startswith("squeue")] == [
-        "squeue --noheader --me --states=all --format=%i %T %j --name=b-1,b-12,b-3"
+        "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-1,b-12,b-3"
     ]
     assert {name: dict(each.jobs) for name, each in found.items()} == {
         "b-1": {},
