@@ -83,7 +83,7 @@ def test_a_job_without_gpus_sees_none(node: Any) -> None:
     seen = environment(node.run(node.accept("python3", "-c", TELL, workload=TOLD)))
 
     assert not [name for name in seen if "GPU" in name or "CUDA" in name]
-    assert not [name for name in seen if name.startswith("BYOC")]
+    assert not [name for name in seen if name.startswith("BYOC_SCRATCH")]
 
 
 def test_what_slurm_does_not_have_is_refused(node: Any) -> None:
