@@ -12,6 +12,7 @@ from aiida.manage import get_manager
 from aiida.orm import Dict, ProcessNode
 from plumpy import ProcessState
 
+from aiida_byoc import crashpoints
 from aiida_byoc.brokers.postgres import PostgresBroker
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
@@ -89,6 +90,7 @@ class AcceptedWork(EmitsExecutionEvents):
         commit: Any = transaction(self.node.backend) if joins else contextlib.nullcontext()
         with commit:
             yield
+        crashpoints.reached("child.submitted")
 
     def report_of_transition(self) -> Report | None:
         """The job ends with its work chain, in the same transaction, unless Slurm has the last word."""

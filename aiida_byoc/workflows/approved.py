@@ -15,7 +15,6 @@ from aiida.engine import ExitCode, ProcessSpec, ToContext, WorkChain
 from aiida.orm import Data
 from aiida.plugins import WorkflowFactory
 
-from aiida_byoc import crashpoints
 from aiida_byoc.commands.policy import WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.commands import SubmitJobCommand, WorkchainWorkload
@@ -73,7 +72,6 @@ class ApprovedWorkChain(AcceptedWork, WorkChain):
         with self.one_commit():
             child = self.submit(process, **inputs)
             self._tell_begin()
-        crashpoints.reached("child.submitted")
         return ToContext(approved=child)
 
     def conclude(self) -> ExitCode | None:

@@ -21,7 +21,6 @@ from aiida.engine import (
 )
 from aiida.orm import CalcJobNode, FolderData, Int, RemoteData
 
-from aiida_byoc import crashpoints
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.runtimes import FROM_SQUASHFS
@@ -122,9 +121,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             code=self.inputs["code"],
         )
         with self.one_commit():
-            waiting = super().run_process()
-        crashpoints.reached("child.submitted")
-        return waiting
+            return super().run_process()
 
     def keep_outputs(self) -> None:
         """Make the last attempt's outputs the job's."""
