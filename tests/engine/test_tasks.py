@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiida_byoc.runtimes import RUNTIMES
+from aiida_byoc.runtimes import FOR_TASKS
 from aiida_byoc.runtimes.in_job.environment import TASK_VARIABLES
 from lab.process import wait_until
 from tests.engine.driving import Underway, run
@@ -50,7 +50,7 @@ def reports(chain: Any, number: int) -> list[Any]:
     return [json.loads(kept.get_object_content(f"task-{each}.json")) for each in range(number)]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", sorted(FOR_TASKS))
 def test_the_tasks_of_a_job_find_each_other(
     node: Any, scontrol: Callable[..., str], runtime: str
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_job_is_parallel_over_nodes_or_on_one(node: Any, nodes: int, tasks: in
     assert len(set(hosts)) == nodes
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", sorted(FOR_TASKS))
 def test_tasks_of_a_node_share_memory_and_scratch_and_nothing_is_left(
     node: Any, runtime: str
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_program_that_no_task_can_start_is_told(node: Any) -> None:
     assert "no-such-program" in error["message"]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", sorted(FOR_TASKS))
 def test_nothing_is_left_of_a_cancelled_job_on_any_node(node: Any, runtime: str) -> None:
     asked = parallel("print('up', flush=True); time.sleep(100)")
     job = Underway(node, node.accept(**asked, placed={"runtime": runtime}))
