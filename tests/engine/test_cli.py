@@ -163,7 +163,10 @@ def test_init_names_a_missing_runtime(
 
     result = init(run, options)
 
-    assert (result.exit_code, "the runtime bubblewrap is missing" in result.output) == (1, True)
+    assert (
+        result.exit_code,
+        "the runtime bubblewrap cannot be used: bwrap missing" in result.output,
+    ) == (1, True)
 
 
 @pytest.mark.usefixtures("node")

@@ -273,7 +273,7 @@ def test_an_attempt_that_slurm_refuses_is_told_with_its_cause(
         2,
     )
     assert last["recovery"]["action"] == "memory_mib 100 → 100000; starts anew"
-    assert "BadConstraints" in last["error"]["message"]
+    assert "Requested node configuration is not available" in last["error"]["message"]
 
 
 def test_a_worker_that_forgets_asks_for_the_same_attempt(node: Any) -> None:

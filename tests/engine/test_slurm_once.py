@@ -13,7 +13,9 @@ from aiida.common.datastructures import CalcJobState
 from aiida.engine.utils import instantiate_process
 
 from aiida_byoc.calculations.container import ContainerJob
+from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.workflows.attempt import attempt_inputs
+from aiida_byoc.workflows.recovery import ask
 from tests.engine.driving import RUN_LOG, Underway
 
 RUN_ONCE = ("sh", "-c", f"{RUN_LOG}; sleep 1")
@@ -139,10 +141,13 @@ def test_a_worker_that_dies_after_the_upload_loses_no_output(node: Any) -> None:
     inputs = attempt_inputs(
         chain.command,
         chain._placement(),
+        ask(chain.command, chain._placement(), []),
+        [],
         submission_id=chain.submission_id,
-        number=1,
         rootfs=chain.ctx.rootfs,
         image_env=chain.ctx.image_env,
+        given={},
+        fetched=FetchedFiles(Path(chain.inputs["fetched"])),
         code=chain.inputs["code"],
     )
     attempt = instantiate_process(node.runner, ContainerJob, **inputs)

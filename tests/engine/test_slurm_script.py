@@ -22,7 +22,9 @@ from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.runtimes import in_job
+from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.workflows.attempt import attempt_inputs
+from aiida_byoc.workflows.recovery import ask
 from tests.engine.driving import Underway, run
 
 SCRIPT = "_aiidasubmit.sh"
@@ -72,17 +74,26 @@ def command(job_id: str = "job-1", **workload: Any) -> SubmitJobCommand:
     )
 
 
-def staged(node: Any, command: SubmitJobCommand) -> tuple[str, dict[str, Any], set[str]]:
-    """What AiiDA uploads for the command: the script, the specification, and the names of all files."""
-    inputs = attempt_inputs(
+def inputs_of(node: Any, command: SubmitJobCommand) -> dict[str, Any]:
+    """The inputs of the command's first attempt."""
+    placement = Placement(partition="main", image_digest="sha256:" + "0" * 64, runtime="bubblewrap")
+    return attempt_inputs(
         command,
-        Placement(partition="main", image_digest="sha256:" + "0" * 64, runtime="bubblewrap"),
+        placement,
+        ask(command, placement, []),
+        [],
         submission_id=SUBMISSION,
-        number=1,
         rootfs="/images/x",
         image_env={},
+        given={},
+        fetched=FetchedFiles(Path("/nowhere")),
         code=node.settings.code,
     )
+
+
+def staged(node: Any, command: SubmitJobCommand) -> tuple[str, dict[str, Any], set[str]]:
+    """What AiiDA uploads for the command: the script, the specification, and the names of all files."""
+    inputs = inputs_of(node, command)
     inputs["metadata"] |= {"dry_run": True, "store_provenance": False}
     attempt = instantiate_process(node.runner, ContainerJob, **inputs)
     with SandboxFolder() as folder:
@@ -138,7 +149,9 @@ def test_i24_no_word_of_a_client_is_in_the_script(
     assert script == template
     assert specification["argv"] == workload["argv"]
     assert specification["env"].items() >= workload["env"].items()
-    assert specification["outputs"] == [output["name"] for output in workload["outputs"]]
+    assert [output["name"] for output in specification["outputs"]] == [
+        output["name"] for output in workload["outputs"]
+    ]
     inputs = {f"{in_job.WORK}/{file['name']}" for file in workload["inputs"]}
     assert {name for name in files if not name.startswith((".aiida/", f"{in_job.PROGRAM}/"))} == {
         SCRIPT,
@@ -167,15 +180,7 @@ def test_i24_the_script_is_one_command_to_bash(template: str) -> None:
     ],
 )
 def test_aiidas_raw_places_are_closed(node: Any, option: dict[str, Any]) -> None:
-    inputs = attempt_inputs(
-        command(),
-        Placement(partition="main", image_digest="sha256:" + "0" * 64, runtime="bubblewrap"),
-        submission_id=SUBMISSION,
-        number=1,
-        rootfs="/images/x",
-        image_env={},
-        code=node.settings.code,
-    )
+    inputs = inputs_of(node, command())
     inputs["metadata"]["options"] |= option
 
     with pytest.raises(ValueError, match=next(iter(option))):
