@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
-from aiida_byoc.contracts.base import Fact, Order, UtcTime
+from aiida_byoc.contracts.base import PLAIN, Fact, Order, UtcTime
 from aiida_byoc.contracts.events import Epoch, JobState, Uuid
 from aiida_byoc.contracts.identity import IdempotencyKey, Name
 from aiida_byoc.contracts.logs import LogChunk
 from aiida_byoc.contracts.problems import Problem
+from aiida_byoc.contracts.signature import Signature
 
 __all__ = [
     "MAX_EVENT_BATCH",
@@ -25,6 +26,7 @@ __all__ = [
     "JobAcceptance",
     "JobCancellation",
     "JobView",
+    "Partition",
     "PollRequest",
     "QuarantinedEvent",
     "Verdict",
@@ -48,6 +50,9 @@ class Command(Order):
     body: Annotated[
         dict[str, JsonValue] | None,
         Field(description="SubmitJobCommand, CancelJobCommand or LogRequest"),
+    ] = None
+    signature: Annotated[
+        Signature | None, Field(description="the product's, over operation, key and body")
     ] = None
 
 
@@ -136,6 +141,18 @@ class Acknowledgement(Fact):
     missing_from: dict[str, int] | None = None
 
 
+class Partition(Order):
+    """What a partition of the cluster has, and how much of it is free now, as `sinfo` says."""
+
+    name: Annotated[str, Field(max_length=64), PLAIN]
+    up: bool
+    nodes: Annotated[int, Field(ge=0)]
+    nodes_free: Annotated[int, Field(ge=0)]
+    cpus: Annotated[int, Field(ge=0)]
+    cpus_free: Annotated[int, Field(ge=0)]
+    gpus: Annotated[int, Field(ge=0)] = 0
+
+
 class Heartbeat(Order):
     """The node's sign of life, every few seconds."""
 
@@ -150,3 +167,9 @@ class Heartbeat(Order):
     epoch: Epoch | None = None
     jobs_quarantined: Annotated[int, Field(ge=0)] | None = None
     repairs: Annotated[dict[Name, Annotated[int, Field(ge=0)]], Field(max_length=32)] | None = None
+    partitions: Annotated[list[Partition], Field(max_length=64)] | None = None
+    jobs_waiting: Annotated[int, Field(ge=0)] | None = None
+    jobs_running: Annotated[int, Field(ge=0)] | None = None
+    slots_free: Annotated[int, Field(ge=0)] | None = None
+    clock_skew_seconds: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
+    trouble: Annotated[list[Name], Field(max_length=16)] | None = None

@@ -56,6 +56,13 @@ _TYPES = (
         "Send Authorization: Bearer <token> with a current token of a configured issuer.",
     ),
     ProblemType(
+        "enrolment-refused",
+        401,
+        "The enrolment token is not valid",
+        False,
+        "Ask the product for a new enrolment token: one is good once, for 15 minutes, for one node.",
+    ),
+    ProblemType(
         "forbidden",
         403,
         "The credential does not allow this",
@@ -68,6 +75,13 @@ _TYPES = (
         "The command names a tenant that is not the credential's",
         False,
         "Set tenant_id to the tenant of the credential.",
+    ),
+    ProblemType(
+        "signature-invalid",
+        403,
+        "The command does not carry the product's signature",
+        False,
+        "Send the command through the product, which signs it; the node's policy says whether it must.",
     ),
     ProblemType(
         "not-found",
@@ -96,6 +110,13 @@ _TYPES = (
         "The job was cancelled before it was submitted",
         False,
         "Mint a new job_id to run it after all.",
+    ),
+    ProblemType(
+        "too-many-keys",
+        409,
+        "The node has two live keys already",
+        False,
+        "Retire one of them, then add the new one.",
     ),
     ProblemType(
         "epoch-mismatch",
@@ -182,6 +203,13 @@ _TYPES = (
         "Close some, or wait for the time in Retry-After.",
     ),
     ProblemType(
+        "quota-exceeded",
+        429,
+        "The tenant's quota on this node is used up",
+        True,
+        "Retry with the same key after the time in Retry-After; nothing was stored.",
+    ),
+    ProblemType(
         "internal-error",
         500,
         "Something broke on our side",
@@ -208,6 +236,13 @@ _TYPES = (
         "The node could not decide",
         True,
         "Retry with the same key after the time in Retry-After.",
+    ),
+    ProblemType(
+        "node-draining",
+        503,
+        "The node takes no new jobs",
+        True,
+        "Use another node, or retry with the same key after the time in Retry-After; nothing was stored.",
     ),
     ProblemType(
         "outcome-unknown",

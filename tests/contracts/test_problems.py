@@ -37,7 +37,7 @@ def test_a_retry_can_cure_what_is_on_our_side_or_too_much_at_a_time_and_nothing_
 def test_an_outage_is_503_and_an_unknown_outcome_is_504():
     outages = {kind.name for kind in CATALOGUE.values() if kind.status == 503}
 
-    assert outages == {"product-unavailable", "node-unreachable", "node-failed"}
+    assert outages == {"product-unavailable", "node-unreachable", "node-failed", "node-draining"}
     assert CATALOGUE["outcome-unknown"].status == 504
 
 
