@@ -16,6 +16,11 @@ export function isEpoch(text: string): boolean {
   return EPOCH.test(text);
 }
 
+/** Whether `text` may name a tenant, a workspace, a job or a node. */
+export function isName(text: string): boolean {
+  return NAME.test(text);
+}
+
 /** Why `update` is refused whatever is stored, or undefined. */
 export function fault(update: ProjectionUpdate): RejectionCode | undefined {
   if (JSON.stringify(update).length > MAX_UPDATE_CHARACTERS) return "too_large";
@@ -24,7 +29,7 @@ export function fault(update: ProjectionUpdate): RejectionCode | undefined {
   const times = [update.occurred_at, ...reported, ...Object.values(update.timings ?? {})];
   const counts = [update.seq, update.attempt];
   const wellFormed =
-    names.every((name) => NAME.test(name)) &&
+    names.every(isName) &&
     times.every(isUtcTime) &&
     counts.every((count) => Number.isSafeInteger(count) && count >= 1) &&
     (update.epoch === undefined || isEpoch(update.epoch)) &&

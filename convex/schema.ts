@@ -1,33 +1,77 @@
 // Who owns what: everything here is the product's view. Executions belong to the management nodes.
-// Apart from `nodes` every document is written for one job, one member or one node-and-tenant pair: nothing is hot.
+// Apart from `nodes` every document is written for one job, one member, one token or one node's registration: nothing
+// is hot.
 import { defineSchema, defineTable } from "convex/server";
 import { v } from "convex/values";
 import { projectionFields } from "./contract";
 import { seqRange } from "./gaps";
+import { enrolment, nodeKey, registryState } from "./identity";
+import { status } from "./status";
 
 export default defineSchema({
   // Written by: tenancy:seed. Read by: tenancy:seed.
   tenants: defineTable({ tenant_id: v.string() }).index("by_tenant", ["tenant_id"]),
 
-  // Written by: tenancy:seed. Read by: every query of a user (functions.ts).
+  // Written by: tenancy:seed. Read by: every function of a user (functions.ts).
   memberships: defineTable({
     tenant_id: v.string(),
     token_identifier: v.string(), // "<issuer>|<subject>" of the user's token
     role: v.string(),
   }).index("by_token_tenant", ["token_identifier", "tenant_id"]),
 
-  // Written by: tenancy:seed, nodes:recordHeartbeat. Read by: nodes:list, nodes:recordHeartbeat.
-  // Never by applyProjections, which would conflict with every heartbeat.
+  // What changes with every sign of life. Written by: tenancy:seed, nodes:create, nodes:recordHeartbeat, liveness:check.
+  // Read by: nodes:list, nodes:get, liveness.ts. Never by applyProjections, which would conflict with every heartbeat.
   nodes: defineTable({
     node_id: v.string(),
     heartbeat: v.optional(v.object({ received_at: v.string(), report: v.record(v.string(), v.any()) })),
+    heard_at: v.optional(v.string()), // when that heartbeat came, by the product's clock
+    check_at: v.optional(v.string()), // when liveness:check will look; absent: nothing is scheduled
   }).index("by_node", ["node_id"]),
 
+  // Who a node is: its owner, its live keys and its one-time token, in one document, so that each change is one
+  // compare-and-set. Written by: registration.ts, for tenancy:seed, nodes.ts and registry.ts. Read by: these.
+  nodeRegistry: defineTable({
+    node_id: v.string(),
+    owner: v.optional(v.string()), // the tenant that manages it; absent: operators do, by tenancy:seed
+    state: registryState,
+    version: v.number(), // counts the changes that registry:node shows
+    keys: v.array(nodeKey), // at most two, the oldest first
+    enrolment: v.optional(enrolment), // the newest token, until a newer one or a revocation
+    created_at: v.string(),
+  })
+    .index("by_node", ["node_id"])
+    .index("by_owner", ["owner"]),
+
+  // How each node is, and since when. Written by: liveness.ts, only when that changes. Read by: nodes:list, nodes:get.
+  nodeStatuses: defineTable({ node_id: v.string(), ...status.fields }).index("by_node", ["node_id"]),
+
   // Which node serves which tenant, one document per pair.
-  // Written by: tenancy:seed. Read by: projections:applyProjections, nodes:list.
+  // Written by: tenancy:seed, nodes.ts. Read by: projections:applyProjections, nodes.ts, registry:node.
   nodeTenants: defineTable({ node_id: v.string(), tenant_id: v.string() })
     .index("by_node_tenant", ["node_id", "tenant_id"])
     .index("by_tenant", ["tenant_id"]),
+
+  // Nodes that their owner shares with a tenant which has not agreed yet: until then the node may tell it nothing.
+  // Written by: sharing.ts. Read by: it.
+  nodeOffers: defineTable({ node_id: v.string(), tenant_id: v.string(), owner: v.string(), offered_at: v.string() })
+    .index("by_node_tenant", ["node_id", "tenant_id"])
+    .index("by_tenant", ["tenant_id"]),
+
+  // Tokens of machines that act for a tenant; of the token itself only the hash.
+  // Written by: serviceTokens.ts. Read by: it, registry:serviceToken.
+  serviceTokens: defineTable({
+    token_id: v.string(),
+    tenant_id: v.string(),
+    name: v.string(),
+    hash: v.string(), // hex SHA-256 of the token's text
+    scopes: v.array(v.string()),
+    created_at: v.string(),
+    created_by: v.string(),
+    expires_at: v.string(),
+    ended_at: v.optional(v.string()), // revoked or expired
+  })
+    .index("by_hash", ["hash"])
+    .index("by_tenant_token", ["tenant_id", "token_id"]),
 
   // Which histories of a node's database are believed, in the order of their acceptance; one document per node and
   // epoch. Written by: epochs.ts, for nodes:acceptEpoch and a node's very first epoch, else only read.

@@ -3,11 +3,14 @@ import { v } from "convex/values";
 import { internalMutation, type MutationCtx } from "./_generated/server";
 import { recordAudit } from "./audit";
 import { refusal } from "./functions";
+import { hotNode } from "./liveness";
+import { amend, register, registrationOf } from "./registration";
 
 /**
  * Declares tenants, memberships and nodes, and returns how many documents that changed: a second time, none.
- * `tenant_ids` is the whole list of the tenants a node serves; what is left out elsewhere stays as it is.
- * Errors: `invalid` (a tenant that is neither stored nor declared).
+ * `tenant_ids` is the whole list of the tenants a node serves, `owner` the one of them that manages it; what is left out
+ * elsewhere stays as it is.
+ * Errors: `invalid` (a tenant that is neither stored nor declared, an owner that the node does not serve).
  */
 export const seed = internalMutation({
   args: {
@@ -15,7 +18,9 @@ export const seed = internalMutation({
     memberships: v.optional(
       v.array(v.object({ tenant_id: v.string(), token_identifier: v.string(), role: v.string() })),
     ),
-    nodes: v.optional(v.array(v.object({ node_id: v.string(), tenant_ids: v.array(v.string()) }))),
+    nodes: v.optional(
+      v.array(v.object({ node_id: v.string(), tenant_ids: v.array(v.string()), owner: v.optional(v.string()) })),
+    ),
   },
   handler: async (ctx, { tenants = [], memberships = [], nodes = [] }): Promise<{ changed: number }> => {
     let changed = 0;
@@ -52,14 +57,15 @@ async function declareMembership(
 
 async function declareNode(
   ctx: MutationCtx,
-  { node_id, tenant_ids }: { node_id: string; tenant_ids: string[] },
+  { node_id, tenant_ids, owner }: { node_id: string; tenant_ids: string[]; owner?: string },
 ): Promise<number> {
   let changed = 0;
-  const node = await ctx.db
-    .query("nodes")
-    .withIndex("by_node", (q) => q.eq("node_id", node_id))
-    .unique();
-  if (node === null) {
+  const stored = await registrationOf(ctx, node_id);
+  const manager = owner ?? stored?.owner;
+  if (manager !== undefined && !tenant_ids.includes(manager)) {
+    throw refusal("invalid", `The node ${node_id} must serve its owner: name it in tenant_ids`);
+  }
+  if ((await hotNode(ctx, node_id)) === null) {
     await ctx.db.insert("nodes", { node_id });
     changed += 1;
   }
@@ -79,6 +85,14 @@ async function declareNode(
     await ctx.db.insert("nodeTenants", { node_id, tenant_id });
     await audit(ctx, tenant_id, "node.declared", node_id);
     changed += 1;
+  }
+  if (owner !== undefined && owner !== stored?.owner) {
+    await audit(ctx, owner, "node.owner_declared", node_id);
+    changed += 1;
+  }
+  if (changed > 0 || stored === null) {
+    const node = stored ?? (await register(ctx, { node_id }));
+    await amend(ctx, node, owner === undefined ? {} : { owner });
   }
   return changed;
 }

@@ -46,6 +46,7 @@ def start(
     admin_key: str,
     product_issuer: Issuer,
     service_issuer: Issuer,
+    signing_key: Mapping[str, str],
 ) -> Convex:
     """Start the server; it is ready once `ready` says so.
 
@@ -55,8 +56,9 @@ def start(
         admin_key: without colon, bar or space.
         product_issuer: signs the tokens of users.
         service_issuer: signs the tokens of the adapter; another than the product's.
+        signing_key: the private key (ES256, a JWK) that the product signs commands with.
     """
-    # The key reaches the server by its environment: everybody may read a command line.
+    # The keys reach the server by its environment: everybody may read a command line.
     environment = {
         "TSX_DISABLE_CACHE": "1",  # it would stay behind, outside the lab
         "CONVEX_SERVER_PORT": str(port),
@@ -65,6 +67,7 @@ def start(
         "BYOC_PRODUCT_JWKS": product_issuer.jwks_uri,
         "BYOC_SERVICE_ISSUER": service_issuer.iss,
         "BYOC_SERVICE_JWKS": service_issuer.jwks_uri,
+        "BYOC_SIGNING_KEY": json.dumps(dict(signing_key)),
     }
     # Not the `tsx` command, which puts a second process before the server.
     spawn("convex", ["node", "--import", TSX.as_uri(), str(SERVER)], environment)

@@ -11,18 +11,28 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from jwt.algorithms import ECAlgorithm
 
+from aiida_byoc.contracts.enrolment import thumbprint
 from lab.convex import Issuer
 from lab.paths import LabPaths
 
-__all__ = ["ADAPTER_AUDIENCE", "CONVEX_AUDIENCE", "Credentials", "Tenant", "make"]
+__all__ = [
+    "ADAPTER_AUDIENCE",
+    "CONVEX_AUDIENCE",
+    "Credentials",
+    "SigningKey",
+    "Tenant",
+    "make",
+    "make_signing_jwk",
+]
 
 ADAPTER_AUDIENCE = "byoc-adapter"
 CONVEX_AUDIENCE = "convex"
 PRODUCT_ISSUER = "https://product.byoc.localhost"
 SERVICE_ISSUER = "https://adapter.byoc.localhost"
 SERVICE_KEY_ID = "service-1"
-SCOPES = "jobs:submit jobs:cancel jobs:read"
+SCOPES = "jobs:submit jobs:cancel jobs:read nodes:manage"
 TOKEN_DAYS = 7
 
 
@@ -42,12 +52,27 @@ class Tenant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SigningKey:
+    """The key that the product signs commands with: a private JWK in a file of mode 0600, and its thumbprint."""
+
+    file: Path
+    key_id: str
+
+    @property
+    def jwk(self) -> dict[str, str]:
+        """The private key."""
+        members: dict[str, str] = json.loads(self.file.read_text())
+        return members
+
+
+@dataclass(frozen=True, kw_only=True)
 class Credentials:
     """Everybody's keys: public halves by value, private halves as files of the lab."""
 
     product: Issuer
     service: Issuer
     service_key_file: Path
+    signing: SigningKey
     node_jwks: dict[str, Any]
     node_key_file: Path
     tenants: list[Tenant]
@@ -63,10 +88,25 @@ def make(paths: LabPaths, names: list[str]) -> Credentials:
         product=Issuer(iss=PRODUCT_ISSUER, jwks=_jwks(product, "ES256", "product-1")),
         service=Issuer(iss=SERVICE_ISSUER, jwks=_jwks(service, "ES256", SERVICE_KEY_ID)),
         service_key_file=_keep(directory / "service.pem", service),
+        signing=_keep_signing_key(directory / "product-signing.json"),
         node_jwks=_jwks(node, "EdDSA", "node-1"),
         node_key_file=_keep(directory / "node.pem", node),
         tenants=[_tenant(name, product) for name in names],
     )
+
+
+def make_signing_jwk() -> dict[str, str]:
+    """A new private key of the product for commands (ES256); its `kid` is its thumbprint (RFC 7638)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    members: dict[str, str] = ECAlgorithm.to_jwk(key, as_dict=True)
+    return {**members, "alg": "ES256", "use": "sig", "kid": thumbprint(members)}
+
+
+def _keep_signing_key(file: Path) -> SigningKey:
+    jwk = make_signing_jwk()
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(jwk))
+    return SigningKey(file=file, key_id=jwk["kid"])
 
 
 def _tenant(name: str, key: ec.EllipticCurvePrivateKey) -> Tenant:

@@ -126,6 +126,7 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
             "log": str(management_node.log),
             "environment": node.environment(paths, cluster),
         },
+        "product": {"signing_key_file": str(keys.signing.file), "key_id": keys.signing.key_id},
         "postgres": {"dsn": database.dsn, "pid": database.pid},
         "slurm": {
             "conf": str(cluster.conf),
@@ -164,6 +165,7 @@ def _start_convex(
         admin_key=secrets.token_hex(24),
         product_issuer=keys.product,
         service_issuer=keys.service,
+        signing_key=keys.signing.jwk,
     )
     process.wait_until(
         lambda: convex.ready(product),
@@ -178,11 +180,11 @@ def _start_convex(
             {
                 "tenant_id": each.tenant_id,
                 "token_identifier": each.token_identifier,
-                "role": "member",
+                "role": "owner",
             }
             for each in keys.tenants
         ],
-        "nodes": [{"node_id": node.NODE_ID, "tenant_ids": tenants}],
+        "nodes": [{"node_id": node.NODE_ID, "tenant_ids": tenants, "owner": tenants[0]}],
     }
     convex.call(product, "mutation", "tenancy:seed", declared)
     return product, declared

@@ -14,14 +14,25 @@ import type {
   FunctionReference,
 } from "convex/server";
 import type * as audit from "../audit.js";
+import type * as canonical from "../canonical.js";
 import type * as checks from "../checks.js";
 import type * as contract from "../contract.js";
+import type * as enrolments from "../enrolments.js";
 import type * as epochs from "../epochs.js";
 import type * as functions from "../functions.js";
 import type * as gaps from "../gaps.js";
+import type * as identity from "../identity.js";
 import type * as jobs from "../jobs.js";
+import type * as liveness from "../liveness.js";
 import type * as nodes from "../nodes.js";
 import type * as projections from "../projections.js";
+import type * as registration from "../registration.js";
+import type * as registry from "../registry.js";
+import type * as secrets from "../secrets.js";
+import type * as serviceTokens from "../serviceTokens.js";
+import type * as sharing from "../sharing.js";
+import type * as signing from "../signing.js";
+import type * as status from "../status.js";
 import type * as tenancy from "../tenancy.js";
 
 /**
@@ -34,14 +45,25 @@ import type * as tenancy from "../tenancy.js";
  */
 declare const fullApi: ApiFromModules<{
   audit: typeof audit;
+  canonical: typeof canonical;
   checks: typeof checks;
   contract: typeof contract;
+  enrolments: typeof enrolments;
   epochs: typeof epochs;
   functions: typeof functions;
   gaps: typeof gaps;
+  identity: typeof identity;
   jobs: typeof jobs;
+  liveness: typeof liveness;
   nodes: typeof nodes;
   projections: typeof projections;
+  registration: typeof registration;
+  registry: typeof registry;
+  secrets: typeof secrets;
+  serviceTokens: typeof serviceTokens;
+  sharing: typeof sharing;
+  signing: typeof signing;
+  status: typeof status;
   tenancy: typeof tenancy;
 }>;
 export declare const api: FilterApi<

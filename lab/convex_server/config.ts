@@ -9,6 +9,7 @@ const DEPLOYMENT_VARIABLES = [
   "BYOC_PRODUCT_JWKS",
   "BYOC_SERVICE_ISSUER",
   "BYOC_SERVICE_JWKS",
+  "BYOC_SIGNING_KEY",
 ];
 
 /** The server's configuration; throws an error that names what is missing or malformed. */

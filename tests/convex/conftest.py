@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from lab import convex, process
+from lab.credentials import make_signing_jwk
 from lab.paths import LabPaths
 
 REAL_ENVIRONMENT = (
@@ -35,6 +36,7 @@ REAL_ENVIRONMENT = (
     "BYOC_SERVICE_ISSUER",
     "BYOC_SERVICE_SIGNING_JWK",
 )
+SERVICE_SCOPE = "projections:write heartbeats:write registry:read registry:write"
 CONTENTION_DEADLINE = 60.0
 CONTENTION_PAUSE = 0.1
 
@@ -122,7 +124,7 @@ class Deployment:
 
 @dataclass
 class Tenant:
-    """A tenant of its own for one test, with a member and a node."""
+    """A tenant of its own for one test, with an owner (`user`), a member without further rights, and a node."""
 
     deployment: Deployment
     suffix: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -131,32 +133,42 @@ class Tenant:
         self.tenant_id = f"tenant-{self.suffix}"
         self.node_id = f"node-{self.suffix}"
         self.user_id = f"user-{self.suffix}"
-        token_identifier = f"{self.deployment.product.iss}|{self.user_id}"
+        self.member_id = f"member-{self.suffix}"
+        owned = {"tenant_ids": [self.tenant_id], "owner": self.tenant_id}
         self.seeds = {
             "tenants": [{"tenant_id": self.tenant_id}],
             "memberships": [
                 {
                     "tenant_id": self.tenant_id,
-                    "token_identifier": token_identifier,
-                    "role": "member",
+                    "token_identifier": f"{self.deployment.product.iss}|{subject}",
+                    "role": role,
                 }
+                for subject, role in [(self.user_id, "owner"), (self.member_id, "member")]
             ],
-            "nodes": [{"node_id": self.node_id, "tenant_ids": [self.tenant_id]}],
+            "nodes": [{"node_id": self.node_id, **owned}],
         }
         admin = self.deployment.admin
         answer = self.deployment.call("mutation", "tenancy:seed", self.seeds, admin)
-        assert answer["value"] == {"changed": 4}, answer
+        assert answer["value"] == {"changed": 6}, answer
 
     @property
     def user(self) -> str:
         return f"Bearer {self.deployment.product.token(self.user_id)}"
 
+    @property
+    def member(self) -> str:
+        return f"Bearer {self.deployment.product.token(self.member_id)}"
+
     def service(self, **claims: object) -> str:
-        defaults = {"scope": "projections:write heartbeats:write", "node_id": self.node_id}
+        defaults = {"scope": SERVICE_SCOPE, "node_id": self.node_id}
         return f"Bearer {self.deployment.service.token('adapter', **(defaults | claims))}"
 
     def query(self, path: str, **args: Any) -> dict[str, Any]:
         return self.deployment.call("query", path, {"tenant_id": self.tenant_id} | args, self.user)
+
+    def manage(self, kind: str, path: str, **args: Any) -> dict[str, Any]:
+        """Call a function of the tenant as its owner; the whole answer."""
+        return self.deployment.call(kind, path, {"tenant_id": self.tenant_id} | args, self.user)
 
     def apply(self, *updates: Mapping[str, Any]) -> list[str]:
         args = {"updates": updates}
@@ -205,6 +217,7 @@ class Lab:
     product: Signer
     service: Signer
     env: Mapping[str, str] = field(default_factory=dict)
+    signing: Mapping[str, str] = field(default_factory=make_signing_jwk)
 
     def start(self) -> tuple[convex.Convex, process.Daemon]:
         """Start a server with the lab's issuers; it need not be ready yet."""
@@ -219,6 +232,7 @@ class Lab:
             admin_key="an-admin-key",
             product_issuer=self.product.issuer,
             service_issuer=self.service.issuer,
+            signing_key=self.signing,
         )
         return served, started[0]
 
