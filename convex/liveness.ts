@@ -8,7 +8,7 @@ import { acceptedEpochs } from "./epochs";
 import { judge, OFFLINE_AFTER_MS, type Status } from "./status";
 
 /** Writes the node's status as it is now; an unchanged one is not written. */
-export async function settle(ctx: MutationCtx, node_id: string): Promise<void> {
+export async function settle(ctx: MutationCtx, node_id: string, now = Date.now()): Promise<void> {
   const [registration, node, stored, epochs] = await Promise.all([
     ctx.db
       .query("nodeRegistry")
@@ -18,7 +18,6 @@ export async function settle(ctx: MutationCtx, node_id: string): Promise<void> {
     storedStatus(ctx, node_id),
     acceptedEpochs(ctx, node_id),
   ]);
-  const now = Date.now();
   const { state, reasons, since } = judge({ registration, node, epochs: epochs.map((one) => one.epoch), now });
   if (stored?.state === state) {
     if (JSON.stringify(stored.reasons) !== JSON.stringify(reasons)) await ctx.db.patch(stored._id, { reasons });
@@ -40,7 +39,7 @@ export async function hear(
   const watched = node.check_at !== undefined && now < Date.parse(node.check_at) + OFFLINE_AFTER_MS;
   const check_at = watched ? node.check_at : await watch(ctx, node.node_id, now + OFFLINE_AFTER_MS);
   await ctx.db.patch(node._id, { heartbeat, heard_at: new Date(now).toISOString(), check_at });
-  await settle(ctx, node.node_id);
+  await settle(ctx, node.node_id, now);
 }
 
 /** Looks whether the node was heard lately, and stands scheduled anew as long as it was. */
@@ -51,9 +50,10 @@ export const check = internalMutation({
     const node = await hotNode(ctx, node_id);
     if (node?.heard_at === undefined) return null;
     const due = Date.parse(node.heard_at) + OFFLINE_AFTER_MS;
-    const check_at = due > Date.now() ? await watch(ctx, node_id, due) : undefined;
+    const now = Date.now();
+    const check_at = due > now ? await watch(ctx, node_id, due) : undefined;
     await ctx.db.patch(node._id, { check_at });
-    await settle(ctx, node_id);
+    await settle(ctx, node_id, now);
     return null;
   },
 });

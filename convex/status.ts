@@ -24,7 +24,7 @@ export const status = v.object({
 export type Status = Infer<typeof status>;
 
 export type Evidence = {
-  registration: Pick<Doc<"nodeRegistry">, "state" | "keys" | "owner"> | null;
+  registration: Pick<Doc<"nodeRegistry">, "state" | "keys" | "enrolment"> | null;
   node: Pick<Doc<"nodes">, "heartbeat" | "heard_at"> | null;
   epochs: readonly string[]; // the accepted ones
   now: number;
@@ -36,7 +36,8 @@ export function judge({ registration, node, epochs, now }: Evidence): Omit<Statu
   const report = node?.heartbeat?.report ?? {};
   const draining = drainReasons(registration?.state, report);
   if (node?.heard_at === undefined) {
-    const waits = registration !== null && registration.owner !== undefined && registration.keys.length === 0;
+    const { keys, enrolment } = registration ?? {};
+    const waits = keys?.length === 0 && enrolment !== undefined && enrolment.used_by === undefined;
     return waits ? { state: "enrolling", reasons: [] } : { state: "offline", reasons: ["never_heard", ...draining] };
   }
   const lost = Date.parse(node.heard_at) + OFFLINE_AFTER_MS;

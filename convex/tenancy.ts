@@ -8,8 +8,8 @@ import { amend, register, registrationOf } from "./registration";
 
 /**
  * Declares tenants, memberships and nodes, and returns how many documents that changed: a second time, none.
- * `tenant_ids` is the whole list of the tenants a node serves, `owner` the one of them that manages it; what is left out
- * elsewhere stays as it is.
+ * `tenant_ids` is the whole list of the tenants a node serves, `owner` the one of them that manages it; who is not served
+ * any more owns it no longer. What is left out elsewhere stays as it is.
  * Errors: `invalid` (a tenant that is neither stored nor declared, an owner that the node does not serve).
  */
 export const seed = internalMutation({
@@ -61,8 +61,7 @@ async function declareNode(
 ): Promise<number> {
   let changed = 0;
   const stored = await registrationOf(ctx, node_id);
-  const manager = owner ?? stored?.owner;
-  if (manager !== undefined && !tenant_ids.includes(manager)) {
+  if (owner !== undefined && !tenant_ids.includes(owner)) {
     throw refusal("invalid", `The node ${node_id} must serve its owner: name it in tenant_ids`);
   }
   if ((await hotNode(ctx, node_id)) === null) {
@@ -91,8 +90,8 @@ async function declareNode(
     changed += 1;
   }
   if (changed > 0 || stored === null) {
-    const node = stored ?? (await register(ctx, { node_id }));
-    await amend(ctx, node, owner === undefined ? {} : { owner });
+    const kept = tenant_ids.find((tenant_id) => tenant_id === stored?.owner);
+    await amend(ctx, stored ?? (await register(ctx, { node_id })), { owner: owner ?? kept });
   }
   return changed;
 }

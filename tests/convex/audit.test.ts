@@ -46,14 +46,15 @@ test("the row vanishes with the change when the transaction fails", async () => 
 test("the deploy key's declarations are logged once", async () => {
   const { t, rows } = await deployment();
   const declared = {
-    memberships: [{ tenant_id: "acme", token_identifier: "https://product.test|bob", role: "owner" }],
-    nodes: [{ node_id: "n1", tenant_ids: ["rival"] }],
+    memberships: [{ tenant_id: "acme", token_identifier: "https://product.test|carol", role: "owner" }],
+    nodes: [{ node_id: "n1", tenant_ids: ["rival"], owner: "rival" }],
   };
-  expect(await t.mutation(internal.tenancy.seed, declared)).toEqual({ changed: 3 });
+  expect(await t.mutation(internal.tenancy.seed, declared)).toEqual({ changed: 4 });
   expect(await t.mutation(internal.tenancy.seed, declared)).toEqual({ changed: 0 });
   expect((await audited(rows)).map(({ tenant_id, actor, action }) => [tenant_id, actor, action])).toEqual([
     ["acme", "admin", "membership.declared"],
     ["acme", "admin", "node.withdrawn"],
     ["rival", "admin", "node.declared"],
+    ["rival", "admin", "node.owner_declared"],
   ]);
 });

@@ -1,9 +1,12 @@
-// A deployment in memory with two tenants, each served by a node of its own.
+// A deployment in memory with two tenants, each with an owner and a node of its own.
 import { ConvexError } from "convex/values";
 import { convexTest } from "convex-test";
+import { base64url, calculateJwkThumbprint } from "jose";
 import { api, internal } from "../../convex/_generated/api";
+import type { TableNames } from "../../convex/_generated/dataModel";
 import { updateOf, type ProjectionUpdate } from "../../convex/contract";
 import schema from "../../convex/schema";
+import vector from "../contracts/vectors/command-signature.v1.json";
 
 const modules = import.meta.glob(["../../convex/*.ts", "../../convex/_generated/*.js"]);
 
@@ -11,6 +14,9 @@ export const SUBMISSION = "00000000-0000-4000-8000-000000000001";
 export const TRACE = "0af7651916cd43dd8448eb211c80319c";
 const PRODUCT_ISSUER = "https://product.test";
 const SERVICE_ISSUER = "https://adapter.test";
+export const ADAPTER = `${SERVICE_ISSUER}|adapter`;
+/** A key for these tests alone: the same as of the golden signature. */
+export const SIGNING_KEY = vector.private_key;
 
 export type Service = { issuer?: string; scope?: string | string[]; node_id?: unknown };
 export type Deployment = Awaited<ReturnType<typeof deployment>>;
@@ -18,16 +24,19 @@ export type Deployment = Awaited<ReturnType<typeof deployment>>;
 export async function deployment() {
   process.env.BYOC_PRODUCT_ISSUER = PRODUCT_ISSUER;
   process.env.BYOC_SERVICE_ISSUER = SERVICE_ISSUER;
+  process.env.BYOC_SIGNING_KEY = JSON.stringify(SIGNING_KEY);
+  delete process.env.BYOC_SIGNING_KEYS_FORMER;
   const t = convexTest({ schema, modules, transactionLimits: true });
   await t.mutation(internal.tenancy.seed, {
     tenants: [{ tenant_id: "acme" }, { tenant_id: "rival" }],
     memberships: [
-      { tenant_id: "acme", token_identifier: `${PRODUCT_ISSUER}|alice`, role: "member" },
-      { tenant_id: "rival", token_identifier: `${PRODUCT_ISSUER}|mallory`, role: "member" },
+      { tenant_id: "acme", token_identifier: `${PRODUCT_ISSUER}|alice`, role: "owner" },
+      { tenant_id: "acme", token_identifier: `${PRODUCT_ISSUER}|bob`, role: "member" },
+      { tenant_id: "rival", token_identifier: `${PRODUCT_ISSUER}|mallory`, role: "admin" },
     ],
     nodes: [
-      { node_id: "n1", tenant_ids: ["acme"] },
-      { node_id: "n2", tenant_ids: ["rival"] },
+      { node_id: "n1", tenant_ids: ["acme"], owner: "acme" },
+      { node_id: "n2", tenant_ids: ["rival"], owner: "rival" },
     ],
   });
   await t.run(async (ctx) => {
@@ -37,7 +46,7 @@ export async function deployment() {
     t.withIdentity({
       subject: "adapter",
       issuer: SERVICE_ISSUER,
-      scope: "heartbeats:write projections:write",
+      scope: "heartbeats:write projections:write registry:read registry:write",
       node_id: "n1",
       ...claims,
     } as never);
@@ -59,7 +68,13 @@ export async function deployment() {
           .withIndex("by_tenant_job", (q) => q.eq("tenant_id", tenant_id).eq("job_id", job_id))
           .unique(),
       ),
-    rows: (table: "jobEvents" | "auditLog" | "jobs" | "nodeEpochs") => t.run((ctx) => ctx.db.query(table).collect()),
+    rows: <Table extends TableNames>(table: Table) => t.run((ctx) => ctx.db.query(table).collect()),
+    audited: () =>
+      t.run(async (ctx) =>
+        (await ctx.db.query("auditLog").collect()).map(({ tenant_id, action, subject, code }) =>
+          [tenant_id, action, subject, code].filter((part) => part !== undefined).join(" "),
+        ),
+      ),
     told: (table: "jobEvents" | "jobs") =>
       t.run(async (ctx) => (await ctx.db.query(table).collect()).map((row) => updateOf(row))),
   };
@@ -103,6 +118,19 @@ export const LIFE = [
   update(4, "running", { scheduler: { job_id: "17", nodes: ["c1"] }, recovery: RECOVERY }),
   update(5, "succeeded", { result: { exit_code: 0, outputs: [{ name: "out", size: 3, sha256: "ab" }] } }),
 ];
+
+/** A public key as the adapter passes it on. */
+export async function newKey() {
+  const x = base64url.encode(crypto.getRandomValues(new Uint8Array(32)));
+  const jwk = { kty: "OKP", crv: "Ed25519", x } as const;
+  return { key_id: await calculateJwkThumbprint(jwk), jwk };
+}
+
+/** Hex SHA-256, as the adapter makes it of a secret. */
+export async function hashOf(text: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 /** The `code` of the ConvexError that `call` ends in. */
 export async function errorCode(call: Promise<unknown>): Promise<string> {

@@ -96,10 +96,17 @@ describe("nodes", () => {
     await t.mutation(internal.tenancy.seed, { nodes: declared });
     const sent = beat("2026-03-01T12:00:00.5Z");
     expect(await service().mutation(api.nodes.recordHeartbeat, sent)).toEqual({ outcome: "applied" });
+    const since = expect.any(String) as string;
+    const unheard = { owned: false, status: { state: "offline", since, reasons: ["never_heard"] } };
     expect(await user("alice").query(api.nodes.list, { tenant_id: "acme" })).toEqual([
-      { node_id: "n0" },
-      { node_id: "n1", heartbeat: { received_at: sent.received_at, report } },
-      { node_id: "n3" },
+      { node_id: "n0", ...unheard },
+      {
+        node_id: "n1",
+        owned: true,
+        status: { state: "online", since, reasons: [] },
+        heartbeat: { received_at: sent.received_at, report },
+      },
+      { node_id: "n3", ...unheard },
     ]);
   });
 
@@ -134,6 +141,22 @@ describe("seed", () => {
     const nodes = [{ node_id: "n7", tenant_ids: ["acme", "unknown"] }];
     expect(await errorCode(t.mutation(internal.tenancy.seed, { nodes }))).toBe("invalid");
     expect(await t.run((ctx) => ctx.db.query("nodes").collect())).toHaveLength(2);
+  });
+
+  test("refuses an owner that the node does not serve", async () => {
+    const { t, rows } = await deployment();
+    const nodes = [{ node_id: "n7", tenant_ids: ["rival"], owner: "acme" }];
+    expect(await errorCode(t.mutation(internal.tenancy.seed, { nodes }))).toBe("invalid");
+    expect(await rows("nodeRegistry")).toHaveLength(2);
+  });
+
+  test("who is not served any more owns the node no longer", async () => {
+    const { t, user } = await deployment();
+    await t.mutation(internal.tenancy.seed, { nodes: [{ node_id: "n1", tenant_ids: ["rival"] }] });
+    const [shared] = await user("mallory").query(api.nodes.list, { tenant_id: "rival" });
+    expect(shared).toMatchObject({ node_id: "n1", owned: false });
+    const drained = user("alice").mutation(api.nodes.drain, { tenant_id: "acme", node_id: "n1" });
+    expect(await errorCode(drained)).toBe("not_found");
   });
 
   test("takes a node from a tenant: its updates are refused from then on", async () => {

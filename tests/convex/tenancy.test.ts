@@ -1,24 +1,31 @@
 // No public function lets a stranger in: the functions are found, not listed, so a new one cannot be forgotten.
 import { makeFunctionReference } from "convex/server";
+import { ConvexError } from "convex/values";
 import { expect, test } from "vitest";
 import { deployment, errorCode, LIFE, type Deployment } from "./fixtures";
 
-type Exported = { isPublic?: boolean; isQuery?: boolean; exportArgs: () => string };
+type Exported = { isPublic?: boolean; isQuery?: boolean; isMutation?: boolean; exportArgs: () => string };
 const modules = import.meta.glob<Record<string, unknown>>(["../../convex/*.ts", "!../../convex/auth.config.ts"], {
   eager: true,
 });
 const sources = import.meta.glob<string>("../../convex/*.ts", { eager: true, query: "?raw", import: "default" });
+
+function typeOf({ isQuery, isMutation }: Exported): "query" | "mutation" | "action" {
+  if (isQuery) return "query";
+  return isMutation ? "mutation" : "action";
+}
 
 const publicFunctions = Object.entries(modules).flatMap(([path, module]) =>
   Object.entries(module)
     .filter(([, value]) => typeof value === "function" && (value as unknown as Exported).isPublic)
     .map(([name, value]) => ({
       path: `${path.split("/").at(-1)!.replace(".ts", "")}:${name}`,
-      isQuery: (value as unknown as Exported).isQuery === true,
+      type: typeOf(value as unknown as Exported),
       args: Object.keys((JSON.parse((value as unknown as Exported).exportArgs()) as { value: object }).value),
     })),
 );
 
+const KEY_ID = "HmZxRMYwdkfMJ0wUFdMx0Nkuyt4tQuxlHBfOFW2gWZI";
 const ARGUMENTS: Record<string, unknown> = {
   job_id: "j1",
   state: "queued",
@@ -27,34 +34,72 @@ const ARGUMENTS: Record<string, unknown> = {
   node_id: "n1",
   report: {},
   received_at: "2026-03-01T12:00:00Z",
+  with_tenant: "rival",
+  name: "pipeline",
+  scopes: ["jobs:read"],
+  days: 1,
+  token_id: "st-none",
+  secret_hash: "0".repeat(64),
+  hash: "0".repeat(64),
+  key: { key_id: KEY_ID, jwk: { kty: "OKP", crv: "Ed25519", x: "A".repeat(43) } },
+  key_id: KEY_ID,
+  by: KEY_ID,
+  actor: "robot",
 };
 
-/** Calls `path` with arguments that would succeed for a member of `tenant_id`. */
-function call(as: Deployment["t"] | ReturnType<Deployment["user"]>, path: string, tenant_id: unknown) {
-  const { isQuery, args } = publicFunctions.find((one) => one.path === path)!;
-  const given = Object.fromEntries(args.map((name) => [name, name === "tenant_id" ? tenant_id : ARGUMENTS[name]]));
-  const type = isQuery ? "query" : "mutation";
+type Caller = Deployment["t"] | ReturnType<Deployment["user"]>;
+
+/** Calls `path` with arguments that are well formed, and for a member of `tenant_id` come past every door. */
+function call(as: Caller, path: string, tenant_id: unknown, others: Record<string, unknown> = {}) {
+  const { type, args } = publicFunctions.find((one) => one.path === path)!;
+  const known = { ...ARGUMENTS, ...others, tenant_id };
+  const given = Object.fromEntries(args.map((name) => [name, known[name as keyof typeof known]]));
   const run = as[type] as unknown as (reference: object, given: object) => Promise<unknown>;
   return run(makeFunctionReference(path), given);
 }
 
-const queries = publicFunctions.filter(({ isQuery }) => isQuery).map(({ path }) => path);
-const mutations = publicFunctions.filter(({ isQuery }) => !isQuery).map(({ path }) => path);
+/** How a call ended: `done`, or the code of its refusal; anything else fails the test. */
+function ending(called: Promise<unknown>): Promise<string> {
+  return called.then(
+    () => "done",
+    (error: unknown) => {
+      if (error instanceof ConvexError) return (error.data as { code: string }).code;
+      throw error;
+    },
+  );
+}
+
+const ofAdapter = (path: string): boolean =>
+  path.startsWith("registry:") || ["nodes:recordHeartbeat", "projections:applyProjections"].includes(path);
+const paths = publicFunctions.map(({ path }) => path).sort();
+const users = paths.filter((path) => !ofAdapter(path));
+const adapters = paths.filter(ofAdapter);
+const reading = users.filter((path) => publicFunctions.find((one) => one.path === path)!.type === "query");
+const managing = users.filter((path) => !reading.includes(path));
 
 test("the public functions are these", () => {
-  expect(queries.sort()).toEqual(["jobs:get", "jobs:list", "jobs:timeline", "nodes:list"]);
-  expect(mutations.sort()).toEqual(["nodes:recordHeartbeat", "projections:applyProjections"]);
+  expect(reading).toEqual([
+    ...["jobs:get", "jobs:list", "jobs:timeline"],
+    ...["nodes:get", "nodes:list", "nodes:offers", "serviceTokens:list"],
+  ]);
+  expect(managing).toEqual([
+    ...["nodes:acceptShare", "nodes:create", "nodes:drain", "nodes:leaveShare", "nodes:renewToken", "nodes:resume"],
+    ...["nodes:revoke", "nodes:share", "nodes:unshare", "serviceTokens:create", "serviceTokens:revoke"],
+  ]);
+  expect(adapters).toEqual([
+    ...["nodes:recordHeartbeat", "projections:applyProjections", "registry:addKey", "registry:node"],
+    ...["registry:productKeys", "registry:redeem", "registry:retireKey", "registry:revoke", "registry:serviceToken"],
+  ]);
 });
 
-test.each(publicFunctions.map(({ path }) => path))("%s needs a token", async (path) => {
+test.each(paths)("%s needs a token", async (path) => {
   const { t } = await deployment();
   expect(await errorCode(call(t, path, "acme"))).toBe("unauthenticated");
 });
 
-test.each(queries)("%s serves members, and answers strangers as if nothing were there", async (path) => {
+test.each(users)("%s answers strangers as if nothing were there", async (path) => {
   const { apply, user, service } = await deployment();
   await apply([LIFE[0]!]);
-  await expect(call(user("alice"), path, "acme")).resolves.toBeDefined();
   const strangers = [
     call(user("mallory"), path, "acme"),
     call(user("alice"), path, "rival"),
@@ -64,6 +109,59 @@ test.each(queries)("%s serves members, and answers strangers as if nothing were 
     call(service(), path, "acme"),
   ];
   for (const stranger of strangers) expect(await errorCode(stranger)).toBe("not_found");
+});
+
+test.each(reading)("%s serves members", async (path) => {
+  const { apply, user } = await deployment();
+  await apply([LIFE[0]!]);
+  for (const member of ["alice", "bob"]) await expect(call(user(member), path, "acme")).resolves.toBeDefined();
+});
+
+test.each(managing)("%s is for owners and admins", async (path) => {
+  const { user, rows } = await deployment();
+  const before = JSON.stringify([await rows("nodeRegistry"), await rows("serviceTokens"), await rows("auditLog")]);
+  expect(await errorCode(call(user("bob"), path, "acme"))).toBe("forbidden");
+  const after = JSON.stringify([await rows("nodeRegistry"), await rows("serviceTokens"), await rows("auditLog")]);
+  expect(after).toBe(before);
+  // Whatever becomes of it, the door opened: what an owner is refused is the matter itself.
+  expect(await ending(call(user("alice"), path, "acme"))).not.toBe("forbidden");
+});
+
+test.each(adapters)("%s is closed to users, to other scopes and to tokens of no node", async (path) => {
+  const { user, service } = await deployment();
+  const strangers = [
+    user("alice"),
+    service({ issuer: "https://product.test" }),
+    service({ scope: "jobs:submit" }),
+    service({ scope: undefined }),
+    service({ node_id: undefined }),
+  ];
+  for (const stranger of strangers) expect(await errorCode(call(stranger, path, "acme"))).toBe("forbidden");
+});
+
+const aboutNodes = adapters.filter((path) => publicFunctions.find((one) => one.path === path)!.args.includes("node_id"));
+
+test.each(aboutNodes)("%s: a token of one node says nothing about another, known or not", async (path) => {
+  const { service } = await deployment();
+  const refusals = ["n2", "no-such-node"].map((node_id) =>
+    call(service(), path, "acme", { node_id }).then(
+      () => "done",
+      (error: { data: unknown }) => error.data,
+    ),
+  );
+  const [foreign, missing] = await Promise.all(refusals);
+  expect(foreign).toEqual(missing);
+  expect(foreign).toMatchObject({ code: "forbidden" });
+});
+
+test("a node of others is as missing as one of nobody", async () => {
+  const { user } = await deployment();
+  const answers = ["n2", "no-such-node"].map((node_id) =>
+    call(user("alice"), "nodes:get", "acme", { node_id }).catch((error: { data: unknown }) => error.data),
+  );
+  const [foreign, missing] = await Promise.all(answers);
+  expect(foreign).toEqual(missing);
+  expect(foreign).toMatchObject({ code: "not_found" });
 });
 
 test.each(["jobs:get", "jobs:timeline"])("%s: a job of others is as missing as one of nobody", async (path) => {
@@ -92,11 +190,6 @@ test.each(["jobs:list", "jobs:timeline"])("%s: a cursor opens no other tenant", 
   expect(await errorCode(theft(makeFunctionReference(path), stolen))).toBe("not_found");
 });
 
-test.each(mutations)("%s is closed to users", async (path) => {
-  const { user } = await deployment();
-  expect(await errorCode(call(user("alice"), path, "acme"))).toBe("forbidden");
-});
-
 const RAW_BUILDERS = /\b(?:query|mutation|action|httpAction)(?:Generic)?\b/;
 
 /** The imported names of each `import` from the places that hand out builders of public functions. */
@@ -110,6 +203,17 @@ test("only functions.ts holds the raw builders", () => {
     .filter(([, source]) => importedBuilders(source).some((names) => names.includes("*") || RAW_BUILDERS.test(names)))
     .map(([path]) => path.split("/").at(-1));
   expect(holders).toEqual(["functions.ts"]);
+});
+
+test("only secretAction draws secrets, as what queries and mutations draw is seeded", () => {
+  const drawing = /getRandomValues|randomUUID|generateKey|Math\.random|\bnewSecret\b/;
+  const holders = Object.entries(sources).filter(([, source]) => drawing.test(source));
+  expect(holders.map(([path]) => path.split("/").at(-1))).toEqual(["functions.ts", "secrets.ts"]);
+  const [[, door]] = holders as [[string, string]];
+  const uses = [...door.matchAll(/newSecret\(\)/g)].map(({ index }) => index);
+  const action = door.indexOf("export function secretAction");
+  expect(uses).toHaveLength(1);
+  expect(door.slice(action, uses[0]).match(/^export /gm)).toHaveLength(1);
 });
 
 test.each([

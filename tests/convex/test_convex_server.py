@@ -67,6 +67,7 @@ def test_it_ends_at_once_and_forgets(new_lab):
         ("CONVEX_SERVER_PORT", "http", "CONVEX_SERVER_PORT is not a port"),
         ("CONVEX_SERVER_ADMIN_KEY", "a:b", "may hold no colon"),
         ("BYOC_SERVICE_JWKS", "", "not set in the environment: BYOC_SERVICE_JWKS"),
+        ("BYOC_SIGNING_KEY", "", "not set in the environment: BYOC_SIGNING_KEY"),
         ("BYOC_SERVICE_ISSUER", "https://product.test", "must be set, and differ"),
         ("BYOC_PRODUCT_JWKS", "data:application/json,{}", "JSON Web Key Set malformed"),
     ],

@@ -68,7 +68,7 @@ def owner(deployment, tenant):
 REFUSED = {"outcome": "refused"}
 
 
-def test_I28_of_fifty_that_redeem_a_token_at_once_one_wins(owner):
+def test_of_fifty_that_redeem_a_token_at_once_one_wins(owner):
     keys = [new_key() for _ in range(REDEMPTIONS)]
 
     with ThreadPoolExecutor(REDEMPTIONS) as pool:

@@ -163,9 +163,10 @@ class TestReading:
         }
         answer = deployment.call("mutation", "nodes:recordHeartbeat", beat, tenant.service())
         assert answer["value"] == {"outcome": "applied"}
-        assert tenant.query("nodes:list")["value"] == [
-            {
-                "node_id": tenant.node_id,
-                "heartbeat": {"received_at": beat["received_at"], "report": beat["report"]},
-            }
-        ]
+        [node] = tenant.query("nodes:list")["value"]
+        assert node.pop("status").pop("since")
+        assert node == {
+            "node_id": tenant.node_id,
+            "owned": True,
+            "heartbeat": {"received_at": beat["received_at"], "report": beat["report"]},
+        }
