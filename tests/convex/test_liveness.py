@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aiida_byoc.contracts.delivery import Heartbeat, Partition
 from lab.process import wait_until
 
 OFFLINE_AFTER = timedelta(seconds=60)
@@ -49,6 +50,39 @@ def test_trouble_degrades_a_node_and_the_next_word_mends_it(beat, status):
     }
     beat()
     assert status()["state"] == "online"
+
+
+def test_every_field_of_a_heartbeat_that_tells_of_trouble_is_understood(
+    deployment, tenant, beat, status
+):
+    accepted, other = "a" * 16, "b" * 16
+    args = {"node_id": tenant.node_id, "epoch": accepted}
+    deployment.call("mutation", "nodes:acceptEpoch", args, deployment.admin)
+    down = Partition(name="main", up=False, nodes=1, nodes_free=0, cpus=8, cpus_free=0)
+    heartbeat = Heartbeat(
+        sent_at=datetime.now(UTC),
+        versions={},
+        epoch=other,
+        draining=True,
+        oldest_undelivered_seconds=301,
+        jobs_quarantined=1,
+        clock_skew_seconds=60.5,
+        partitions=[down],
+        trouble=["daemon"],
+    )
+
+    beat(**heartbeat.model_dump(mode="json", exclude_none=True))
+
+    assert status()["state"] == "draining"
+    assert status()["reasons"] == [
+        "drain_reported",
+        "clock_skew",
+        "daemon",
+        "epoch_not_accepted",
+        "events_undelivered",
+        "jobs_quarantined",
+        "partitions_down",
+    ]
 
 
 def test_a_silent_node_is_offline_after_a_minute_without_anybody_asking(beat, status):
