@@ -38,14 +38,15 @@ LABEL = "slurm_job"
 _CONFIGURATION = """\
 [containers]
 default_ulimits = []
-log_driver = "none"
+log_driver = "passthrough"
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 lock_type = "file"
 """
-"""runc: crun refuses machines whose controllers are spread over both versions of cgroups."""
+"""runc: crun refuses machines whose controllers are spread over both versions of cgroups.
+passthrough: the program writes into our pipes itself; by way of conmon, a short program's last words could be lost."""
 
 _ROOT_INSIDE = 2_000_000_000
 """Where Slurm runs the job as root, what the container calls root is a uid that nobody has."""

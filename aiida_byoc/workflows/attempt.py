@@ -9,7 +9,7 @@ from aiida.orm import CalcJobNode, Data, Dict, RemoteData, load_code
 
 from aiida_byoc.commands.policy import Placement
 from aiida_byoc.contracts.commands import SubmitJobCommand
-from aiida_byoc.runtimes import RUNTIMES, Container
+from aiida_byoc.runtimes import OVERHEAD_MIB, RUNTIMES, Container
 from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.runtimes.in_job import PROGRESS
 from aiida_byoc.schedulers.ending import ending
@@ -137,7 +137,9 @@ def _options(
 ) -> dict[str, Any]:
     """What Slurm is asked for, and why there is this attempt."""
     checkpoint = command.container.checkpoint
-    shape = command.resource_shape.model_copy(update={"memory_mib": ask.memory_mib})
+    asked = command.resource_shape
+    overhead = OVERHEAD_MIB.get(placement.runtime, 0) * asked.tasks_per_node
+    shape = asked.model_copy(update={"memory_mib": ask.memory_mib + overhead})
     options = scheduler_options(
         shape,
         placement,

@@ -70,7 +70,13 @@ class Site:
             [f"--uid={account.pw_uid}", f"--gid={account.pw_gid}"] if os.geteuid() == 0 else []
         )
         said = run(
-            *("sbatch", "--parsable", "--no-requeue", "--export=PATH", f"--mem={MEMORY_MIB}"),
+            *(
+                "sbatch",
+                "--parsable",
+                "--no-requeue",
+                "--export=PATH",
+                f"--mem={MEMORY_MIB + runtimes.OVERHEAD_MIB.get(runtime, 0)}",
+            ),
             *("--time=5", f"--chdir={directory}", "--output=stdout", "--error=stderr"),
             *as_user,
             *slurm,

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from lab import slurm
 from lab.process import wait_until
 
@@ -246,10 +248,15 @@ async def pause_briefly() -> None:
     await asyncio.sleep(0.05)
 
 
-def test_slurm_runs_what_was_asked_for(node: Any, scontrol: Callable[..., str]) -> None:
-    """Limits and name are read back from Slurm, not from our script."""
+@pytest.mark.parametrize(("runtime", "memory"), [("bubblewrap", "300M"), ("podman", "460M")])
+def test_slurm_runs_what_was_asked_for(
+    node: Any, scontrol: Callable[..., str], runtime: str, memory: str
+) -> None:
+    """Limits and name are read back from Slurm, not from our script; the runtime's own processes have room too."""
     submission = node.accept(
-        "true", resource_shape={"cpu": 2, "memory_mib": 300, "walltime_seconds": 3600}
+        "true",
+        resource_shape={"cpu": 2, "memory_mib": 300, "walltime_seconds": 3600},
+        runtime=runtime,
     )
 
     node.run(submission)
@@ -258,7 +265,7 @@ def test_slurm_runs_what_was_asked_for(node: Any, scontrol: Callable[..., str]) 
     shown = scontrol("show", "job", job_id)
     fields = dict(field.split("=", 1) for field in shown.split() if "=" in field)
     assert fields["JobName"] == f"byoc-{submission}-1"
-    assert fields["MinMemoryNode"] == "300M"
+    assert fields["MinMemoryNode"] == memory
     assert fields["CPUs/Task"] == "2"
     assert fields["TimeLimit"] == "01:00:00"
     assert fields["Partition"] == "main"
