@@ -35,7 +35,11 @@ export function signingKeyId(): Promise<string> {
 export async function productKeys(): Promise<ProductKey[]> {
   const keys = process.env.BYOC_SIGNING_KEY ? [privateKey()] : [];
   const former = process.env.BYOC_SIGNING_KEYS_FORMER;
-  if (former) keys.push(...(JSON.parse(former) as { keys: Jwk[] }).keys.map(checked));
+  if (former) {
+    const set = (parsed(former) as { keys?: unknown }).keys;
+    if (!Array.isArray(set)) throw malformed();
+    keys.push(...set.map((key) => checked(key as Jwk)));
+  }
   return Promise.all(
     keys.map(async (key) => ({ ...publicMembers(key), kid: await thumbprint(key), alg: "ES256", use: "sig" }) as const),
   );
@@ -46,16 +50,26 @@ function privateKey(): Jwk {
   if (!text) {
     throw refusal("not_configured", "The deployment variable BYOC_SIGNING_KEY is not set; convex/README.md says how");
   }
-  const { kty, crv, x, y, d } = checked(JSON.parse(text) as Jwk);
+  const { kty, crv, x, y, d } = checked(parsed(text) as Jwk);
   return { kty, crv, x, y, d };
 }
 
-// The messages name the variable, never what stands in it.
-function checked(key: Jwk): Jwk {
-  if (key.kty !== "EC" || key.crv !== "P-256" || !key.x || !key.y) {
-    throw refusal("not_configured", "BYOC_SIGNING_KEY and BYOC_SIGNING_KEYS_FORMER must hold EC keys on P-256, as JWK");
+// What is thrown names the variables, never what stands in them, as the parser's own errors would.
+function parsed(text: string): object {
+  try {
+    return Object(JSON.parse(text)) as object;
+  } catch {
+    throw malformed();
   }
+}
+
+function checked(key: Jwk): Jwk {
+  if (key?.kty !== "EC" || key.crv !== "P-256" || !key.x || !key.y) throw malformed();
   return key;
+}
+
+function malformed() {
+  return refusal("not_configured", "BYOC_SIGNING_KEY must be a P-256 key as JWK, BYOC_SIGNING_KEYS_FORMER a set of such");
 }
 
 function publicMembers({ x, y }: Jwk) {

@@ -65,6 +65,8 @@ test.each([
   "",
   '{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}',
   JSON.stringify({ ...SIGNING_KEY, crv: "P-384" }),
+  `${SIGNING_KEY.d} is not JSON`,
+  "null",
 ])("no signature by what is no key of ours (%#)", async (key) => {
   await deployment();
   if (key === undefined) delete process.env.BYOC_SIGNING_KEY;
@@ -88,6 +90,12 @@ test("the public keys: the current one and the former, never a private part", as
   expect(keys[0]).toEqual(current);
   expect(keys[1]).toMatchObject({ kty: "EC", crv: "P-256", x: former.x, y: former.y, alg: "ES256", use: "sig" });
   expect(JSON.stringify(keys)).not.toContain('"d"');
+});
+
+test.each(["[]", "{}", '{"keys": [null]}', "no JSON"])("former keys must be a set of keys: %s", async (former) => {
+  const { service } = await deployment();
+  process.env.BYOC_SIGNING_KEYS_FORMER = former;
+  expect(await errorCode(service().query(api.registry.productKeys, {}))).toBe("not_configured");
 });
 
 test("a product without signing key says so by an empty set", async () => {

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lab import process, proctable, stack
+from aiida_byoc.contracts.enrolment import thumbprint
+from lab import convex, process, proctable, stack
 from lab.paths import LabPaths
 from tests.labs import scratch_lab
+
+CONVEX_FIELDS = ("url", "site_url", "admin_key")
 
 
 def lab_command(
@@ -56,6 +59,28 @@ def test_lab_json_says_where_everything_is(lab: dict[str, Any], lab_paths: LabPa
     assert len(lab["tenants"]) >= 2
     assert {"tenant_id", "workspace_id", "user_id", "token"} <= lab["tenants"][0].keys()
     assert {"ref", "digest"} <= lab["images"][0].keys()
+    signing_key = Path(lab["product"]["signing_key_file"])
+    assert signing_key.stat().st_mode & 0o077 == 0
+    assert thumbprint(json.loads(signing_key.read_text())) == lab["product"]["key_id"]
+
+
+def test_the_owner_sees_the_node_online_with_its_inventory(lab: dict[str, Any]) -> None:
+    """What the agent reports has come all the way, and the product finds nothing amiss."""
+    owner = lab["tenants"][0]
+    product = convex.Convex(**{name: lab["convex"][name] for name in CONVEX_FIELDS})
+    args = {"tenant_id": owner["tenant_id"], "node_id": lab["node"]["node_id"]}
+
+    def node() -> dict[str, Any]:
+        shown: dict[str, Any] = convex.call(
+            product, "query", "nodes:get", args, f"Bearer {owner['token']}"
+        )
+        return shown
+
+    process.wait_until(lambda: node()["status"]["state"] == "online", 30, "the node to be online")
+
+    assert node()["owned"]
+    assert node()["status"]["reasons"] == []
+    assert node()["heartbeat"]["report"]["queues"]
 
 
 def test_up_again_finds_the_lab(lab: dict[str, Any], lab_paths: LabPaths) -> None:
