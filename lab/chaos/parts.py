@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -92,8 +93,9 @@ class Parts:
             _signal(each.pid, each.started, signal.SIGKILL)
 
     def start_daemon(self) -> None:
-        """Start AiiDA's daemon again."""
-        self.verdi("daemon", "start", str(self._lab["node"]["workers"]), check=False)
+        """Start AiiDA's daemon again; on a busy machine `verdi` may give up waiting for it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.verdi("daemon", "start", str(self._lab["node"]["workers"]), check=False)
 
     def verdi(self, *words: str, check: bool = True) -> str:
         """Run a `verdi` command on the node and return what it printed.
