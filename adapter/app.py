@@ -7,17 +7,26 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from adapter.assertions import Assertions
 from adapter.auth import ClientGuard, NodeGuard
 from adapter.channel import Channel
+from adapter.clients import Issuers, OpaqueTokens
 from adapter.convex import Convex
 from adapter.declarations import describe
 from adapter.delivery import Delivery
+from adapter.deployment import Deployment
 from adapter.problems import install_problems
+from adapter.product import Product
+from adapter.registry import Registry
+from adapter.routes.enrolment import enrolment_router
 from adapter.routes.jobs import jobs_router
+from adapter.routes.keys import keys_router
 from adapter.routes.logs import logs_router
 from adapter.routes.node import node_router
 from adapter.routes.operation import operation_router
+from adapter.routes.owner import owner_router
 from adapter.settings import Settings
+from adapter.tokens import AccessTokens
 from aiida_byoc import __version__
 
 __all__ = ["create_app"]
@@ -26,17 +35,25 @@ __all__ = ["create_app"]
 def create_app(settings: Settings) -> FastAPI:
     """Wire the adapter. `app.state.channel` is there for the server to close before it stops."""
     channel = Channel(
-        settings.nodes,
         verdict_timeout=settings.verdict_timeout_seconds,
         redelivery=settings.redelivery_seconds,
         presence=settings.presence_seconds,
     )
-    convex = Convex(settings.convex)
+    deployment = Deployment(settings.convex)
+    convex, product = Convex(deployment), Product(deployment)
+    known = product if settings.registry else None
+    registry = Registry(settings.nodes, known, seconds=settings.registry_seconds)
+    issuers, tokens = Issuers(settings), AccessTokens(settings.convex, settings.audience)
+    opaque = OpaqueTokens(known, seconds=settings.registry_seconds)
+    assertions = Assertions(settings.audience)
+    clients = ClientGuard(issuers, opaque, registry)
+    nodes = NodeGuard(registry, tokens, settings.audience)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await convex.close()
+        await deployment.close()
+        await issuers.close()
 
     app = FastAPI(
         title="aiida-byoc adapter",
@@ -48,9 +65,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.channel = channel
     install_problems(app)
-    app.include_router(jobs_router(ClientGuard(settings), channel))
-    app.include_router(logs_router(ClientGuard(settings), channel, settings))
-    app.include_router(node_router(NodeGuard(settings), channel, Delivery(convex), convex))
+    app.include_router(jobs_router(clients, channel))
+    app.include_router(logs_router(clients, channel, settings))
+    app.include_router(node_router(nodes, channel, Delivery(convex), convex))
+    app.include_router(enrolment_router(registry, known, tokens, assertions, settings.audience))
+    app.include_router(keys_router(nodes, registry, product, assertions))
+    app.include_router(owner_router(clients, registry, product))
     app.include_router(operation_router(settings))
     describe(app, settings.public_url)
     return app

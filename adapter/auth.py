@@ -1,137 +1,114 @@
-"""Who is asking: verified JWTs, bound to a tenant (client) or to a node. Every refusal looks the same."""
+"""Who is asking: a client bound to a tenant, or a node. Every refusal looks the same."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jwt
 from fastapi import Request
 
-from adapter.keys import Algorithm, Jwks
-from adapter.settings import Settings
-from aiida_byoc.contracts.identity import NAME
+from adapter.assertions import NODE_ALGORITHMS
+from adapter.clients import ClientIdentity, Issuers, OpaqueTokens
+from adapter.registry import LiveKey, Node, Registry
+from adapter.tokens import AccessTokens, bearer, claimed, header, verified
 from aiida_byoc.contracts.problems import ProblemError
 
 __all__ = ["ClientGuard", "ClientIdentity", "NodeGuard", "NodeIdentity"]
 
-_LEEWAY_SECONDS = 60
-_MAX_TOKEN_CHARACTERS = 8 * 1024
-_NODE_ALGORITHMS: tuple[Algorithm, ...] = ("ES256", "EdDSA")
-_BEARER = re.compile(r"Bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientIdentity:
-    """A client of the API, acting for exactly one tenant, until its token expires (seconds since the epoch)."""
-
-    subject: str
-    tenant_id: str
-    scopes: frozenset[str]
-    expires_at: float
+_LONGEST_OF_A_NODE = 600
+"""Life of a token that a node signed itself and shows as it is, as agents before access tokens do, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """A management node and the tenants it serves."""
+    """A management node, the tenants it serves, and the key (its thumbprint) that it speaks by."""
 
     node_id: str
     tenants: frozenset[str]
+    key_id: str
 
 
 class ClientGuard:
-    """Lets clients in: token of a configured issuer, scope for the route, node that serves the tenant."""
+    """Lets clients in: known credential, scope for the route, node that serves the tenant."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._audience = settings.audience
-        self._issuers = {issuer.issuer: issuer for issuer in settings.client_issuers}
-        self._tenants = {name: frozenset(node.tenants) for name, node in settings.nodes.items()}
+    def __init__(self, issuers: Issuers, opaque: OpaqueTokens, registry: Registry) -> None:
+        self._issuers, self._opaque, self._registry = issuers, opaque, registry
 
-    def admit(self, request: Request, node_id: str, *, scope: str) -> ClientIdentity:
-        """Return the client, or raise `unauthenticated`, `forbidden`, `not-found`, in this order."""
-        client = self._identify(request)
+    async def admit(self, request: Request, node_id: str, *, scope: str) -> ClientIdentity:
+        """Return the client.
+
+        Raises:
+            ProblemError: `unauthenticated`, `forbidden`, `not-found`, in this order; `product-unavailable` where only
+                the product could say.
+        """
+        token = bearer(request)
+        who = self._opaque if self._opaque.are_like(token) else self._issuers
+        client = await who.identify(token)
         if scope not in client.scopes:
             raise ProblemError(
                 "forbidden", f"The credential does not allow this: it needs the scope {scope}."
             )
-        if client.tenant_id not in self._tenants.get(node_id, frozenset()):
+        node = await self._registry.find(node_id)
+        if node is None or client.tenant_id not in node.tenants:
             raise ProblemError("not-found")
         return client
 
-    def _identify(self, request: Request) -> ClientIdentity:
-        token = _bearer(request)
-        issuer = self._issuers.get(_claimed_issuer(token))
-        if issuer is None:
-            raise ProblemError("unauthenticated")
-        claims = _verified(token, issuer.jwks, issuer.algorithms, issuer.issuer, self._audience)
-        tenant_id, scope = claims.get(issuer.tenant_claim), claims.get("scope", "")
-        if not isinstance(tenant_id, str) or not re.fullmatch(NAME, tenant_id):
-            raise ProblemError("unauthenticated")
-        scopes = frozenset(scope.split(" ")) if isinstance(scope, str) else frozenset()
-        return ClientIdentity(claims["sub"], tenant_id, scopes, float(claims["exp"]))
-
 
 class NodeGuard:
-    """Lets nodes in: token signed by the node's own key, at the node's own path."""
+    """Lets nodes in: access token for a live key of the node, or its own signature, at the node's own path."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._audience = settings.audience
-        self._nodes = settings.nodes
+    def __init__(self, registry: Registry, tokens: AccessTokens, audience: str) -> None:
+        self._registry, self._tokens, self._audience = registry, tokens, audience
 
-    def admit(self, request: Request, node_id: str) -> NodeIdentity:
-        """Return the node, or raise `unauthenticated`, then `not-found` when the path is another's."""
-        token = _bearer(request)
-        name = _claimed_issuer(token)
-        node = self._nodes.get(name)
-        if node is None:
-            raise ProblemError("unauthenticated")
-        claims = _verified(token, node.jwks, _NODE_ALGORITHMS, name, self._audience)
-        if claims["sub"] != name:
-            raise ProblemError("unauthenticated")
-        if node_id != name:
+    async def admit(self, request: Request, node_id: str) -> NodeIdentity:
+        """Return the node.
+
+        Raises:
+            ProblemError: `unauthenticated`, then `not-found` when the path is another's; `product-unavailable` where
+                only the product could say.
+        """
+        token = bearer(request)
+        node, key_id = await (
+            self._by_access_token(token) if self._tokens.is_ours(token) else self._by_itself(token)
+        )
+        if node_id != node.node_id:
             raise ProblemError("not-found")
-        return NodeIdentity(name, frozenset(node.tenants))
+        return NodeIdentity(node.node_id, node.tenants, key_id)
 
+    async def until_refused(self, node: NodeIdentity) -> None:
+        """Wait until the node may not speak by its key any more; then raise what `admit` would."""
+        while True:
+            await self._registry.until_due(node.node_id)
+            now = await self._registry.find(node.node_id)
+            if now is None or not now.has(node.key_id):
+                raise ProblemError("unauthenticated")
 
-def _bearer(request: Request) -> str:
-    headers = request.headers.getlist("authorization")
-    found = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    if found is None or len(found[1]) > _MAX_TOKEN_CHARACTERS:
+    async def _by_access_token(self, token: str) -> tuple[Node, str]:
+        holder = self._tokens.verify(token)
+        node = await self._registry.find(holder.node_id)
+        if node is not None and not node.has(holder.key_id):
+            # Another replica may have given the token for a key that was added a moment ago.
+            node = await self._registry.find(holder.node_id, anew=True)
+        if node is None or not node.has(holder.key_id):
+            raise ProblemError("unauthenticated")
+        return node, holder.key_id
+
+    async def _by_itself(self, token: str) -> tuple[Node, str]:
+        name, kid = claimed(token, "iss"), header(token, "kid")
+        node = await self._registry.find(name)
+        if node is not None and not node.candidates(kid):
+            node = await self._registry.find(name, anew=True)
+        for key in node.candidates(kid) if node is not None else ():
+            if node is not None and self._signed(token, name, key, node):
+                return node, key.key_id
         raise ProblemError("unauthenticated")
-    return found[1]
 
-
-def _claimed_issuer(token: str) -> str:
-    """Read `iss` before verification, only to choose the keys."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError) as error:
-        raise ProblemError("unauthenticated") from error
-    issuer = claims.get("iss")
-    return issuer if isinstance(issuer, str) else ""
-
-
-def _verified(
-    token: str, jwks: Jwks, algorithms: Sequence[Algorithm], issuer: str, audience: str
-) -> dict[str, Any]:
-    """The claims, if one of the issuer's keys signed them by an algorithm fixed for that issuer."""
-    try:
-        for key in jwks.candidates(jwt.get_unverified_header(token).get("kid")):
-            if key.algorithm_name in algorithms:
-                try:
-                    return jwt.decode(
-                        token,
-                        key,
-                        algorithms=[key.algorithm_name],
-                        audience=audience,
-                        issuer=issuer,
-                        leeway=_LEEWAY_SECONDS,
-                        options={"require": ["exp", "iat", "aud", "iss", "sub"]},
-                    )
-                except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                    continue  # another key of the set may have signed it
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ProblemError("unauthenticated") from error
-    raise ProblemError("unauthenticated")
+    def _signed(self, token: str, name: str, key: LiveKey, node: Node) -> bool:
+        try:
+            claims = verified(
+                token, [key.public], NODE_ALGORITHMS, issuer=name, audience=self._audience
+            )
+        except ProblemError:
+            return False
+        # What an operator declared by hand may also sign by hand, for longer.
+        is_short = float(claims["exp"]) - float(claims["iat"]) <= _LONGEST_OF_A_NODE
+        return claims["sub"] == name and (is_short or node.is_declared)

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from aiida_byoc.contracts import Command, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 
-__all__ = ["MAX_WAITING", "Channel"]
+__all__ = ["MAX_WAITING", "SIGNATURES", "Channel"]
 
 MAX_WAITING = 1000
 """Commands that may wait for one node at a time."""
+
+SIGNATURES = "signatures"
+"""What a node says it knows when its commands may carry the product's signature."""
 
 _ALWAYS_KNOWN = frozenset({"submit", "cancel", "inspect"})
 _NO_ANSWER = "The node did not answer in time; retry with the same key only."
@@ -47,8 +50,10 @@ class _Node:
 class Channel:
     """Commands to nodes and their verdicts back.
 
+    A node is known here from its first sign of life until it has been silent for long: names that only callers use
+    leave nothing behind.
+
     Args:
-        nodes: the names that exist; others raise `KeyError`.
         verdict_timeout: how long a caller waits for the verdict, seconds.
         redelivery: after how many seconds an unanswered command is handed out again; nodes are idempotent.
         presence: for how many seconds after its last sign of life a node counts as connected.
@@ -57,14 +62,13 @@ class Channel:
 
     def __init__(
         self,
-        nodes: Iterable[str],
         *,
         verdict_timeout: float,
         redelivery: float,
         presence: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._nodes = {node_id: _Node() for node_id in nodes}
+        self._nodes: dict[str, _Node] = {}
         self._verdict_timeout = verdict_timeout
         self._redelivery = redelivery
         self._presence = presence
@@ -73,7 +77,7 @@ class Channel:
 
     def touch(self, node_id: str) -> None:
         """Note a sign of life."""
-        self._nodes[node_id].seen_at = self._clock()
+        self._node(node_id).seen_at = self._clock()
 
     async def submit(self, node_id: str, command: Command) -> Verdict:
         """Hand `command` to the node and return its verdict.
@@ -82,8 +86,8 @@ class Channel:
             ProblemError: `node-unreachable` when the node surely has not seen the command,
                 `outcome-unknown` when it may have, `operation-unsupported` when it would not understand it.
         """
-        node = self._nodes[node_id]
-        if self.is_closing or not self._is_present(node):
+        node = self._nodes.get(node_id)
+        if node is None or self.is_closing or not self._is_present(node):
             raise ProblemError("node-unreachable")
         if command.operation not in _ALWAYS_KNOWN | node.operations:
             raise ProblemError("operation-unsupported")
@@ -107,7 +111,7 @@ class Channel:
 
         `operations` are those that the node knows beside the ones that every node knows.
         """
-        node = self._nodes[node_id]
+        node = self._node(node_id)
         node.operations = frozenset(operations)
         deadline = self._clock() + wait
         node.open_polls += 1
@@ -126,7 +130,7 @@ class Channel:
             self.touch(node_id)
         for waiting in due:
             waiting.delivered_at = self._clock()
-        return [waiting.command for waiting in due]
+        return [_known_to(node, waiting.command) for waiting in due]
 
     def settle(self, node_id: str, command_id: str, verdict: Verdict) -> Command:
         """Give the caller the node's verdict; return the command it answers.
@@ -136,7 +140,7 @@ class Channel:
                 does not answer the command.
         """
         self.touch(node_id)
-        waiting = self._nodes[node_id].waiting.get(command_id)
+        waiting = self._node(node_id).waiting.get(command_id)
         if waiting is None:
             raise ProblemError("not-found")
         if not _answers(verdict, waiting.command, node_id):
@@ -169,6 +173,19 @@ class Channel:
                 if not waiting.verdict.done():
                     waiting.verdict.set_exception(self._no_verdict(waiting))
 
+    def _node(self, node_id: str) -> _Node:
+        """The node, which has shown that it exists; those that are gone make room for it."""
+        if node_id not in self._nodes:
+            silent = [
+                name
+                for name, node in self._nodes.items()
+                if not node.waiting and not self._is_present(node)
+            ]
+            for name in silent:
+                del self._nodes[name]
+            self._nodes[node_id] = _Node()
+        return self._nodes[node_id]
+
     def _is_present(self, node: _Node) -> bool:
         if node.open_polls:
             return True
@@ -196,6 +213,13 @@ class Channel:
         if waiting.delivered_at is None:
             return ProblemError("node-unreachable")
         return ProblemError("outcome-unknown", _NO_ANSWER)
+
+
+def _known_to(node: _Node, command: Command) -> Command:
+    """The command as the node reads it: one that does not know signatures is told of none."""
+    if SIGNATURES in node.operations:
+        return command
+    return command.model_copy(update={"signature": None})
 
 
 def _answers(verdict: Verdict, command: Command, node_id: str) -> bool:

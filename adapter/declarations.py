@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, HttpUrl
+from pydantic import BaseModel, HttpUrl, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from adapter.answers import LOG_HEADERS, Health, HeartbeatReceipt
@@ -32,14 +32,26 @@ from aiida_byoc.contracts import (
     Verdict,
 )
 from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH
+from aiida_byoc.contracts.enrolment import (
+    AccessToken,
+    Enrolment,
+    EnrolmentRequest,
+    KeyAddition,
+    NodeKeys,
+    TokenRequest,
+)
 from aiida_byoc.contracts.identity import IDEMPOTENCY_KEY
+from aiida_byoc.contracts.signature import SIGNATURE_HEADER, Signature
 
 __all__ = ["answer", "declare", "describe"]
 
 _MODELS: tuple[type[BaseModel], ...] = (
+    AccessToken,
     Acknowledgement,
     CancelJobCommand,
     CommandBatch,
+    Enrolment,
+    EnrolmentRequest,
     ExecutionEvent,
     Health,
     Heartbeat,
@@ -47,10 +59,13 @@ _MODELS: tuple[type[BaseModel], ...] = (
     JobAcceptance,
     JobCancellation,
     JobView,
+    KeyAddition,
     LogChunk,
+    NodeKeys,
     PollRequest,
     Problem,
     SubmitJobCommand,
+    TokenRequest,
     Verdict,
 )
 _REF = "#/components/schemas/{model}"
@@ -66,6 +81,10 @@ _HEADERS: dict[str, Any] = {
     "Location": {
         "description": "path of the job at its node",
         "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Cache-Control": {
+        "description": "nobody on the way may keep the answer",
+        "schema": {"type": "string", "const": "no-store"},
     },
     "Idempotency-Replayed": {
         "description": "present when the key was used before: no second job was started",
@@ -87,6 +106,13 @@ _PARAMETERS: dict[str, Any] = {
         "description": "RFC 8941 string, quotes included; mint it once per command and repeat it on every retry",
         "schema": {"type": "string", "pattern": f'^"{IDEMPOTENCY_KEY.strip("^$")}"$'},
         "example": '"01J9ZK5T7Q8R2M4N6P8S0V2X4Y"',
+    },
+    SIGNATURE_HEADER: {
+        "name": SIGNATURE_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "the product's detached JWS over operation, key and body; the node may insist on it",
+        "schema": TypeAdapter(Signature).json_schema(),
     },
     "traceparent": {
         "name": "traceparent",
@@ -119,13 +145,15 @@ _SECURITY_SCHEMES = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "signed by a configured issuer; claims iss, sub, aud, iat, exp, scope and the tenant",
+        "description": "JWT of a configured issuer (claims iss, sub, aud, iat, exp, scopes and the tenant), or a"
+        " service token byoc_st_…",
     },
     "node": {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "signed by the node's own key; iss and sub are the node's name; claims aud, iat, exp",
+        "description": "access token of POST /v1/nodes/{node_id}/token; or, as older agents do, a JWT of at most 10"
+        " minutes signed by the node's own key: iss and sub are the node's name; claims aud, iat, exp",
     },
 }
 _DESCRIPTION = (

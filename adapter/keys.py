@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel, ConfigDict, field_validator
 
-__all__ = ["Algorithm", "Jwks", "load_service_key"]
+from aiida_byoc.contracts.enrolment import thumbprint
+
+__all__ = ["Algorithm", "Jwks", "load_service_key", "usable_keys"]
 
 Algorithm = Literal["ES256", "EdDSA", "RS256"]
 
 _PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 _MIN_RSA_BITS = 2048
+_MOST_KEYS = 64
 
 
 class Jwks(BaseModel):
@@ -35,8 +39,32 @@ class Jwks(BaseModel):
         return keys
 
     def candidates(self, kid: object) -> list[jwt.PyJWK]:
-        """The keys a token with this `kid` may be signed with; without one, every key of the set."""
-        return [jwt.PyJWK(key) for key in self.keys if kid is None or key.get("kid") == kid]
+        """The keys a token with this `kid` may be signed with; without one, every key of the set.
+
+        A key goes by its `kid` and by its thumbprint (RFC 7638).
+        """
+        return [
+            jwt.PyJWK(key)
+            for key in self.keys
+            if kid is None or key.get("kid") == kid or thumbprint(key) == kid
+        ]
+
+
+def usable_keys(content: object) -> Jwks | None:
+    """The keys of a fetched set that may verify signatures; `None` when it holds none.
+
+    What we do not understand is left out, as RFC 7517 §5 wants; so is what settings would refuse.
+    """
+    keys = content.get("keys") if isinstance(content, dict) else None
+    usable: list[dict[str, Any]] = []
+    for key in keys[:_MOST_KEYS] if isinstance(keys, list) else ():
+        if not isinstance(key, dict) or key.get("use", "sig") != "sig":
+            continue
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            _check_public(key, len(usable))
+            thumbprint(key)
+            usable.append(key)
+    return Jwks(keys=usable) if usable else None
 
 
 def _check_public(key: dict[str, Any], position: int) -> None:

@@ -22,6 +22,8 @@ _FIELDS = (
     "request_id",
     "code",
     "count",
+    "issuer",
+    "key_id",
 )
 
 

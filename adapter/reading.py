@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -14,10 +15,23 @@ from starlette.types import Receive
 from aiida_byoc.contracts.canonical import strict_json
 from aiida_byoc.contracts.identity import IDEMPOTENCY_KEY, trace_id_of
 from aiida_byoc.contracts.problems import FieldError, ProblemError
+from aiida_byoc.contracts.signature import SIGNATURE_HEADER, Signature
 
-__all__ = ["JSON", "disconnected", "idempotency_key", "json_body", "traceparent_header"]
+__all__ = [
+    "FORM",
+    "JSON",
+    "disconnected",
+    "form_body",
+    "idempotency_key",
+    "json_body",
+    "signature_header",
+    "traceparent_header",
+]
 
 JSON = ("application/json",)
+FORM = ("application/x-www-form-urlencoded",)
+_MOST_FORM_FIELDS = 16
+_SIGNATURE = get_args(Signature)[1].pattern
 _SF_STRING = re.compile(f'"({IDEMPOTENCY_KEY.strip("^$")})"')
 _CHARSET = re.compile(r'charset="?utf-8"?', re.IGNORECASE)
 
@@ -39,6 +53,49 @@ def idempotency_key(headers: Headers) -> str:
             ],
         )
     return match[1]
+
+
+def signature_header(headers: Headers) -> str | None:
+    """The product's signature, if the one `Byoc-Signature` header is there; `validation-failed` in another form."""
+    found = headers.getlist(SIGNATURE_HEADER)
+    if not found:
+        return None
+    if len(found) == 1 and re.fullmatch(_SIGNATURE, found[0]):
+        return found[0]
+    raise ProblemError(
+        "validation-failed",
+        f"The header {SIGNATURE_HEADER} does not fit its contract.",
+        errors=[
+            FieldError(
+                field=SIGNATURE_HEADER,
+                message="must be one detached JWS: <protected header>..<signature>",
+                remedy="send it as the product wrote it, or leave it out",
+            )
+        ],
+    )
+
+
+async def form_body(request: Request, limit: int) -> dict[str, str]:
+    """Read a form (`application/x-www-form-urlencoded`) of at most `limit` bytes in which no field comes twice.
+
+    Raises:
+        ProblemError: `unsupported-media-type`, `payload-too-large`, `malformed-request`, in this order.
+    """
+    _check_media_type(request.headers, FORM)
+    body = await _bounded(request, limit)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_FORM_FIELDS,
+        )
+    except ValueError as error:
+        raise ProblemError("malformed-request", "The body is no form.") from error
+    if len(dict(pairs)) != len(pairs):
+        raise ProblemError("malformed-request", "The form has a field twice.")
+    return dict(pairs)
 
 
 def traceparent_header(headers: Headers) -> str | None:

@@ -27,6 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from adapter.hosts import is_safe
 from adapter.keys import Algorithm, Jwks, load_service_key
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.validation import field_errors
@@ -63,12 +64,32 @@ class _Section(BaseModel):
 
 
 class ClientIssuer(_Section):
-    """Who may sign tokens of clients, and which claim names their tenant."""
+    """Who may sign tokens of clients, where its keys are, and which claims name tenant and scopes.
+
+    A claim may be named by its path (`o.id`). Scopes are a string with spaces or a list of strings; `scope_prefix` is
+    taken off each, and what lacks it is none of ours.
+    """
 
     issuer: Issuer
-    jwks: Jwks
+    jwks: Jwks | None = None
+    jwks_url: HttpUrl | None = None
+    discovery: bool = False
+    refetch_seconds: Seconds = 30
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["ES256"]
+    audience: Annotated[str, Field(min_length=1), AfterValidator(_not_a_placeholder)] | None = None
     tenant_claim: Annotated[str, Field(min_length=1)] = "tenant_id"
+    scope_claim: Annotated[str, Field(min_length=1)] = "scope"
+    scope_prefix: str = ""
+
+    @model_validator(mode="after")
+    def _has_one_source_of_keys(self) -> ClientIssuer:
+        if sum((self.jwks is not None, self.jwks_url is not None, self.discovery)) != 1:
+            raise ValueError("give one of jwks, jwks_url and discovery = true")
+        if self.jwks_url is not None and not is_safe(str(self.jwks_url)):
+            raise ValueError("jwks_url must be https, or http on this machine")
+        if self.discovery and not is_safe(self.issuer):
+            raise ValueError("with discovery, issuer must be an https URL, or http on this machine")
+        return self
 
 
 class NodeSettings(_Section):
@@ -111,6 +132,8 @@ class Settings(BaseSettings):
     )
     client_issuers: list[ClientIssuer] = []
     nodes: dict[Name, NodeSettings] = {}
+    registry: bool = True
+    registry_seconds: Annotated[float, Field(gt=0, le=60)] = 60
     convex: ConvexSettings
     verdict_timeout_seconds: Seconds = 15
     redelivery_seconds: Seconds = 5
@@ -123,6 +146,15 @@ class Settings(BaseSettings):
         names = [issuer.issuer for issuer in self.client_issuers] + list(self.nodes)
         if len(set(names)) != len(names):
             raise ValueError("client_issuers and nodes must not share or repeat an issuer name")
+        if self.convex.service_issuer in names:
+            raise ValueError("convex.service_issuer must not be the name of an issuer or node")
+        return self
+
+    @model_validator(mode="after")
+    def _audiences_differ(self) -> Settings:
+        # The service key signs for both: nothing that a node is given may open the product.
+        if self.audience == self.convex.audience:
+            raise ValueError("audience must differ from convex.audience")
         return self
 
     @classmethod
@@ -143,7 +175,9 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
 
     def missing(self) -> list[str]:
-        """What must still be configured before anybody has access."""
+        """What must still be configured before anybody has access; the product may know nodes and clients."""
+        if self.registry:
+            return []
         return [name for name in ("client_issuers", "nodes") if not getattr(self, name)]
 
 

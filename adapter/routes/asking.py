@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from adapter.auth import ClientIdentity
@@ -21,7 +22,7 @@ from aiida_byoc.contracts import (
 from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import PROBLEM_BASE, ProblemError
 
-__all__ = ["ASKING", "check_name", "decided", "order_for"]
+__all__ = ["ASKING", "Signed", "check_name", "decided", "order_for"]
 
 ASKING = (
     "unauthenticated",
@@ -29,6 +30,7 @@ ASKING = (
     "not-found",
     "node-unreachable",
     "node-failed",
+    "product-unavailable",
     "outcome-unknown",
 )
 """The problems that every one of these routes may answer."""
@@ -39,12 +41,21 @@ _OURS = {
     "unsupported-media-type",
     "too-many-requests",
     "operation-unsupported",
+    "product-unavailable",
     "node-unreachable",
     "outcome-unknown",
 }
 """Only the adapter can know these: no node may answer them."""
 
 _Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView, LogChunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A body as the product sent it, and its signature under that."""
+
+    body: dict[str, Any]
+    signature: str
 
 
 def check_name(job_id: str) -> None:
@@ -59,15 +70,22 @@ def order_for(
     job_id: str,
     command: SubmitJobCommand | CancelJobCommand | LogRequest | None = None,
     key: str | None = None,
+    *,
+    signed: Signed | None = None,
 ) -> Command:
-    """The command as it goes to the node, for the tenant whose credential was verified."""
+    """The command as it goes to the node, for the tenant whose credential was verified.
+
+    What was signed travels as it was signed: the node validates it again, and fills in the defaults itself.
+    """
+    body = command.model_dump(mode="json", exclude_none=True) if command else None
     return Command(
         command_id=str(uuid4()),
         operation=operation,
         tenant_id=client.tenant_id,
         job_id=job_id,
         idempotency_key=key,
-        body=command.model_dump(mode="json", exclude_none=True) if command else None,
+        body=signed.body if signed else body,
+        signature=signed.signature if signed else None,
     )
 
 

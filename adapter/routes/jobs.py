@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -11,8 +11,13 @@ from fastapi.responses import JSONResponse
 from adapter.auth import ClientGuard, ClientIdentity
 from adapter.channel import Channel
 from adapter.declarations import answer, declare
-from adapter.reading import idempotency_key, json_body, traceparent_header
-from adapter.routes.asking import ASKING, check_name, decided, order_for
+from adapter.reading import (
+    idempotency_key,
+    json_body,
+    signature_header,
+    traceparent_header,
+)
+from adapter.routes.asking import ASKING, Signed, check_name, decided, order_for
 from aiida_byoc.contracts import (
     CancelJobCommand,
     JobAcceptance,
@@ -22,6 +27,7 @@ from aiida_byoc.contracts import (
 )
 from aiida_byoc.contracts.commands import MAX_COMMAND_BYTES
 from aiida_byoc.contracts.problems import FieldError, ProblemError
+from aiida_byoc.contracts.signature import SIGNATURE_HEADER
 from aiida_byoc.contracts.validation import validated
 
 __all__ = ["jobs_router"]
@@ -32,6 +38,7 @@ _COMMANDING = (
     *ASKING,
     "malformed-request",
     "tenant-mismatch",
+    "signature-invalid",
     "payload-too-large",
     "unsupported-media-type",
     "validation-failed",
@@ -52,7 +59,7 @@ SUBMIT_PROBLEMS = (
     "quota-exceeded",
     "input-not-found",
 )
-"""The last eight are the node's to decide, see `aiida_byoc.contracts.problems`."""
+"""The last eight, and `signature-invalid`, are the node's to decide, see `aiida_byoc.contracts.problems`."""
 
 _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 
@@ -71,19 +78,22 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
             body=SubmitJobCommand,
             answer=answer(202, JobAcceptance, headers=("Location", "Idempotency-Replayed")),
             problems=SUBMIT_PROBLEMS,
-            parameters=("Idempotency-Key", "traceparent"),
+            parameters=("Idempotency-Key", SIGNATURE_HEADER, "traceparent"),
         ),
     )
     async def submit_job(node_id: str, request: Request) -> JSONResponse:
         """Run a workload once. 202 only after the node has committed the command."""
-        client = guard.admit(request, node_id, scope="jobs:submit")
+        client = await guard.admit(request, node_id, scope="jobs:submit")
         key = idempotency_key(request.headers)
-        command = validated(
-            SubmitJobCommand, await json_body(request, MAX_COMMAND_BYTES), what="command"
-        )
+        signature = signature_header(request.headers)
+        body = await json_body(request, MAX_COMMAND_BYTES)
+        command = validated(SubmitJobCommand, body, what="command")
         command = _traced(_addressed(command, client, node_id), request)
         verdict = await channel.submit(
-            node_id, order_for("submit", client, command.job_id, command, key)
+            node_id,
+            order_for(
+                "submit", client, command.job_id, command, key, signed=_signed(body, signature)
+            ),
         )
         acceptance = decided(verdict, verdict.acceptance, SUBMIT_PROBLEMS)
         _log.info(
@@ -112,16 +122,16 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
             body=CancelJobCommand,
             answer=answer(202, JobCancellation),
             problems=CANCEL_PROBLEMS,
-            parameters=("traceparent",),
+            parameters=(SIGNATURE_HEADER, "traceparent"),
         ),
     )
     async def cancel_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
         """Stop a job, idempotently; a cancel that arrives before its submit wins."""
-        client = guard.admit(request, node_id, scope="jobs:cancel")
+        client = await guard.admit(request, node_id, scope="jobs:cancel")
         check_name(job_id)
-        command = validated(
-            CancelJobCommand, await json_body(request, MAX_COMMAND_BYTES), what="command"
-        )
+        signature = signature_header(request.headers)
+        body = await json_body(request, MAX_COMMAND_BYTES)
+        command = validated(CancelJobCommand, body, what="command")
         command = _traced(_addressed(command, client, node_id), request)
         if command.job_id != job_id:
             raise ProblemError(
@@ -135,7 +145,8 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
                     )
                 ],
             )
-        verdict = await channel.submit(node_id, order_for("cancel", client, job_id, command))
+        order = order_for("cancel", client, job_id, command, signed=_signed(body, signature))
+        verdict = await channel.submit(node_id, order)
         cancellation = decided(verdict, verdict.cancellation, CANCEL_PROBLEMS)
         _log.info(
             "The node took the cancellation of a job.",
@@ -160,7 +171,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     )
     async def inspect_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
         """A job as its node knows it now; for users' reads the product is the source."""
-        client = guard.admit(request, node_id, scope="jobs:read")
+        client = await guard.admit(request, node_id, scope="jobs:read")
         check_name(job_id)
         verdict = await channel.submit(node_id, order_for("inspect", client, job_id))
         view = decided(verdict, verdict.job, INSPECT_PROBLEMS)
@@ -178,6 +189,10 @@ def _addressed(command: _Addressed, client: ClientIdentity, node_id: str) -> _Ad
             "node-mismatch", errors=[_unequal("management_node_id", "the node in the path")]
         )
     return command
+
+
+def _signed(body: dict[str, Any], signature: str | None) -> Signed | None:
+    return Signed(body, signature) if signature is not None else None
 
 
 def _unequal(field: str, other: str) -> FieldError:

@@ -51,9 +51,14 @@ def logs_router(guard: ClientGuard, channel: Channel, settings: Settings) -> API
     )
     async def read_logs(node_id: str, job_id: str, request: Request) -> Response:
         """What the job's program wrote: one chunk, or, followed, all of it as it is written (server-sent events)."""
-        client = guard.admit(request, node_id, scope="jobs:read")
+        client = await guard.admit(request, node_id, scope="jobs:read")
         check_name(job_id)
         wanted, is_followed = _wanted(request)
+
+        async def read_again(part: LogRequest) -> LogChunk:
+            # A stream must not outlive the right to it.
+            await guard.admit(request, node_id, scope="jobs:read")
+            return await read(part)
 
         async def read(part: LogRequest) -> LogChunk:
             verdict = await channel.submit(node_id, order_for("logs", client, job_id, part))
@@ -76,7 +81,9 @@ def logs_router(guard: ClientGuard, channel: Channel, settings: Settings) -> API
                 },
             )
             until = time.monotonic() + min(settings.follow_seconds, _seconds_left(client))
-            return EventStream(follow(read, chunk, wanted, channel=channel, until=until), leave)
+            return EventStream(
+                follow(read_again, chunk, wanted, channel=channel, until=until), leave
+            )
         leave()
         return (
             _raw(chunk) if _prefers_text(request) else JSONResponse(chunk.model_dump(mode="json"))

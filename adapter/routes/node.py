@@ -44,6 +44,7 @@ _TALKING = (
     "payload-too-large",
     "unsupported-media-type",
     "validation-failed",
+    "product-unavailable",
 )
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def node_router(
     )
     async def poll_commands(node_id: str, request: Request) -> Response:
         """Wait for commands. An unanswered command is handed out again: executing it must be idempotent."""
-        guard.admit(request, node_id)
+        node = await guard.admit(request, node_id)
         body = await json_body(request, _MAX_POLL_BYTES, if_empty={})
         wish = validated(PollRequest, body, what="poll")
         channel.touch(node_id)
@@ -77,7 +78,20 @@ def node_router(
             most=wish.max_commands,
             operations=wish.operations,
         )
-        commands = await _unless_disconnected(request, asyncio.ensure_future(poll))
+        refused = asyncio.ensure_future(guard.until_refused(node))
+        try:
+            commands = await _unless_gone(request, asyncio.ensure_future(poll), refused)
+        except ProblemError as error:
+            _log.warning(
+                "A node's poll was cut off.",
+                extra={
+                    "event": "node.cut_off",
+                    "problem": error.kind.name,
+                    "node_id": node_id,
+                    "key_id": node.key_id,
+                },
+            )
+            raise
         return JSONResponse(
             CommandBatch(commands=commands).model_dump(mode="json", exclude_none=True)
         )
@@ -95,7 +109,7 @@ def node_router(
     )
     async def give_verdict(node_id: str, command_id: str, request: Request) -> Response:
         """Answer a command, after its transaction has committed. 404: nobody waits any more, drop it."""
-        guard.admit(request, node_id)
+        await guard.admit(request, node_id)
         body = await json_body(request, _MAX_VERDICT_BYTES)
         verdict = validated(Verdict, body, what="verdict")
         command = channel.settle(node_id, command_id, verdict)
@@ -118,12 +132,12 @@ def node_router(
             body=list[ExecutionEvent],
             media_types=_EVENT_MEDIA_TYPES,
             answer=answer(200, Acknowledgement),
-            problems=(*_TALKING, "epoch-mismatch", "product-unavailable"),
+            problems=(*_TALKING, "epoch-mismatch"),
         ),
     )
     async def deliver_events(node_id: str, request: Request) -> Response:
         """Project a CloudEvents batch; acknowledged is only what the product has stored."""
-        node = guard.admit(request, node_id)
+        node = await guard.admit(request, node_id)
         events = await json_body(request, _MAX_EVENTS_BYTES, media_types=_EVENT_MEDIA_TYPES)
         if not isinstance(events, list) or not 1 <= len(events) <= MAX_EVENT_BATCH:
             raise ProblemError(
@@ -151,7 +165,7 @@ def node_router(
     )
     async def send_heartbeat(node_id: str, request: Request) -> Response:
         """Report that the node lives and how it is; the product gets the report if it can take it."""
-        guard.admit(request, node_id)
+        await guard.admit(request, node_id)
         body = await json_body(request, _MAX_HEARTBEAT_BYTES)
         heartbeat = validated(Heartbeat, body, what="heartbeat")
         channel.touch(node_id)
@@ -168,15 +182,22 @@ def node_router(
     return router
 
 
-async def _unless_disconnected(
-    request: Request, poll: asyncio.Future[list[Command]]
+async def _unless_gone(
+    request: Request, poll: asyncio.Future[list[Command]], refused: asyncio.Future[None]
 ) -> list[Command]:
-    """The commands of `poll`, or none when the node went away: what it cannot read must not count as delivered."""
+    """The commands of `poll`, or none when the node went away: what it cannot read must not count as delivered.
+
+    Raises:
+        ProblemError: what `refused` ended with.
+    """
     gone = asyncio.ensure_future(disconnected(request.receive))
-    first: set[asyncio.Future[Any]] = {poll, gone}
+    first: set[asyncio.Future[Any]] = {poll, gone, refused}
     try:
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if refused.done():
+            refused.result()
         return await poll if poll.done() else []
     finally:
-        poll.cancel()
-        gone.cancel()
+        for one in first:
+            one.cancel()
+        await asyncio.wait(first)

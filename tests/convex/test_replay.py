@@ -18,6 +18,7 @@ from pydantic import HttpUrl
 from adapter.auth import NodeIdentity
 from adapter.convex import Convex
 from adapter.delivery import Delivery
+from adapter.deployment import Deployment as Way
 from adapter.settings import ConvexSettings
 from aiida_byoc.contracts.delivery import Acknowledgement
 from aiida_byoc.contracts.problems import ProblemError
@@ -106,12 +107,14 @@ class Product:
         """Deliver as the adapter's route does."""
 
         async def post() -> Acknowledgement:
-            convex = Convex(self.settings)
+            way = Way(self.settings)
             try:
-                node = NodeIdentity(self.tenant.node_id, frozenset({self.tenant.tenant_id}))
-                return await Delivery(convex).deliver(node, batch)
+                node = NodeIdentity(
+                    self.tenant.node_id, frozenset({self.tenant.tenant_id}), "key-1"
+                )
+                return await Delivery(Convex(way)).deliver(node, batch)
             finally:
-                await convex.close()
+                await way.close()
 
         return asyncio.run(post())
 

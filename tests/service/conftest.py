@@ -45,6 +45,7 @@ def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
     convex_session.poison.clear()
     convex_session.projections.rejected.clear()
     convex_session.projections.epochs.clear()
+    convex_session.registry.reset()
     convex_session.go_on.set()
 
 

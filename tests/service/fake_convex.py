@@ -15,10 +15,11 @@ import jwt
 
 from tests.service.keys import Keys
 from tests.service.projections import EpochMismatchError, Projections
+from tests.service.registry_functions import RegistryFunctions
 
 
 class FakeConvex:
-    """`POST /api/mutation` as Convex answers it.
+    """`POST /api/mutation` and `POST /api/query` as Convex answers them.
 
     Attributes:
         faults: met first, one per call: `reset`, `lost-reply`, a status (`503`), a status that asks for a pause
@@ -26,6 +27,8 @@ class FakeConvex:
             itself waits until then).
         poison: updates for which a call is refused whole, without a reason.
         projections: what it stored.
+        registry: the nodes and service tokens that it knows.
+        calls: what it was asked.
         entered: released once for each call that waits.
     """
 
@@ -33,27 +36,34 @@ class FakeConvex:
         self.faults: deque[str] = deque()
         self.poison: set[str] = set()
         self.projections = Projections()
+        self.registry = RegistryFunctions()
         self.heartbeats: list[dict[str, Any]] = []
         self.tokens: list[str] = []
+        self.calls: list[dict[str, Any]] = []
         self.entered, self.go_on = threading.Semaphore(0), threading.Event()
         self._guard = threading.Lock()
         self._public = keys.private["service"].public_key()
         handler = type("Handler", (_Handler,), {"product": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def answer(self, authorization: str, call: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, authorization: str, kind: str, call: dict[str, Any]) -> dict[str, Any]:
         """Carry a call out, one at a time, as transactions are."""
         with self._guard:
-            return self._call(authorization, call)
+            return self._call(authorization, kind, call)
 
-    def _call(self, authorization: str, call: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, authorization: str, kind: str, call: dict[str, Any]) -> dict[str, Any]:
         token = authorization.removeprefix("Bearer ")
         claims = jwt.decode(token, self._public, ["ES256"], audience="convex")
         self.tokens.append(token)
+        self.calls.append(call)
         args = call["args"]
+        if call["path"].startswith("registry:"):
+            value = self.registry.call(kind, call["path"], args, claims["scope"].split(" "))
+            return {"status": "success", "value": value}
+        assert kind == "mutation"
         if call["path"] == "nodes:recordHeartbeat":
             assert args["node_id"] == claims["node_id"]
             self.heartbeats.append(args)
@@ -85,6 +95,10 @@ def _refusal(code: str) -> dict[str, Any]:
     return {"status": "error", "errorMessage": "Server Error", "errorData": data}
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many may come at once
+
+
 class _Handler(BaseHTTPRequestHandler):
     product: FakeConvex
     protocol_version = "HTTP/1.1"
@@ -100,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(int(status), {"code": "Injected", "message": fault}, pause)
         if fault == "late":
             self._wait()
-        answer = self.product.answer(self.headers["Authorization"], call)
+        answer = self.product.answer(
+            self.headers["Authorization"], self.path.removeprefix("/api/"), call
+        )
         if fault == "slow":
             self._wait()
         return self._reset() if fault == "lost-reply" else self._answer(200, answer)

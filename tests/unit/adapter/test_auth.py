@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
@@ -13,10 +14,38 @@ from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.auth import ClientGuard, NodeGuard
+from adapter import auth
+from adapter.clients import Issuers, OpaqueTokens
+from adapter.registry import Registry
+from adapter.settings import Settings
+from adapter.tokens import AccessTokens
 from aiida_byoc.contracts.problems import ProblemError
 
 CLIENT_ISSUER = "https://product.example"
+
+
+class ClientGuard:
+    """The guard of clients with these settings, whom no product helps; one call at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = Registry(settings.nodes, None, seconds=60)
+        opaque = OpaqueTokens(None, seconds=60)
+        self._guard = auth.ClientGuard(Issuers(settings), opaque, registry)
+
+    def admit(self, *where, **what) -> auth.ClientIdentity:
+        return asyncio.run(self._guard.admit(*where, **what))
+
+
+class NodeGuard:
+    """The same for nodes."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = Registry(settings.nodes, None, seconds=60)
+        tokens = AccessTokens(settings.convex, settings.audience)
+        self._guard = auth.NodeGuard(registry, tokens, settings.audience)
+
+    def admit(self, *where) -> auth.NodeIdentity:
+        return asyncio.run(self._guard.admit(*where))
 
 
 def request(*authorizations: str) -> Request:
@@ -186,8 +215,6 @@ def test_hostile_headers_and_claims_never_break_the_guard(make_settings_once, co
 
 @pytest.fixture(scope="module")
 def make_settings_once(product, tmp_path_factory):
-    from adapter.settings import Settings
-
     key_file = tmp_path_factory.mktemp("keys") / "service.pem"
     key_file.write_bytes(product.pem())
     return Settings(

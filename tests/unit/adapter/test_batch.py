@@ -12,7 +12,7 @@ from adapter.delivery import Delivery
 from aiida_byoc.contracts import ProjectionOutcome
 from aiida_byoc.contracts.problems import ProblemError
 
-NODE = NodeIdentity("n1", frozenset({"acme", "globex"}))
+NODE = NodeIdentity("n1", frozenset({"acme", "globex"}), "key-1")
 ONE, TWO = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "12")
 
 
@@ -204,7 +204,7 @@ class Held(Product):
 
 def test_a_node_may_have_a_bounded_number_of_batches_at_the_product(job):
     """Nodes do not wait for each other; what waits gets its turn."""
-    product, other = Held(), NodeIdentity("n2", NODE.tenants)
+    product, other = Held(), NodeIdentity("n2", NODE.tenants, "key-2")
     theirs = [{**job(TWO, 1)[0], "source": "/nodes/n2"}]
 
     async def story():

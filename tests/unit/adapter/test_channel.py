@@ -16,7 +16,7 @@ from tests.contracts.messages import golden
 
 
 def channel(**times: float) -> Channel:
-    return Channel(["n1", "n2"], **{"verdict_timeout": 5, "redelivery": 5, "presence": 5, **times})
+    return Channel(**{"verdict_timeout": 5, "redelivery": 5, "presence": 5, **times})
 
 
 def command(job_id: str = "job-1", operation: str = "submit") -> Command:
@@ -71,9 +71,7 @@ def test_a_node_that_never_came_is_unreachable_at_once():
 def test_presence_ends_after_its_time_but_not_while_a_poll_is_open():
     async def story():
         now = [0.0]
-        link = Channel(
-            ["n1"], verdict_timeout=0.01, redelivery=5, presence=45, clock=lambda: now[0]
-        )
+        link = Channel(verdict_timeout=0.01, redelivery=5, presence=45, clock=lambda: now[0])
         link.touch("n1")
         now[0] = 45.0
         assert (await refused(link.submit("n1", command()))).detail  # waits: the node is there

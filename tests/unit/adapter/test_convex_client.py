@@ -9,7 +9,8 @@ import httpx
 import jwt
 import pytest
 
-from adapter.convex import Convex, ServiceTokens, UpdatesRefusedError
+from adapter.convex import Convex, UpdatesRefusedError
+from adapter.deployment import Deployment, ServiceTokens
 from adapter.keys import load_service_key
 from adapter.projection import project
 from aiida_byoc.contracts import ExecutionEvent
@@ -44,7 +45,7 @@ def client(settings, *answers):
         return answer
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url=str(settings.url))
-    return Convex(settings, http), requests
+    return Convex(Deployment(settings, http)), requests
 
 
 def apply(settings, update, *answers):
@@ -68,14 +69,19 @@ def test_an_update_is_sent_as_the_service_on_behalf_of_its_node(settings, update
     claims = jwt.decode(token, public, ["ES256"], audience="convex", issuer=settings.service_issuer)
     assert claims["sub"] == "adapter"
     assert claims["node_id"] == "n1"
-    assert claims["scope"].split() == ["projections:write", "heartbeats:write"]
+    assert claims["scope"].split() == [
+        "projections:write",
+        "heartbeats:write",
+        "registry:read",
+        "registry:write",
+    ]
     assert claims["exp"] - claims["iat"] == 300
     assert jwt.get_unverified_header(token)["kid"] == "service-1"
 
 
 def test_a_token_is_reused_per_node_and_renewed_in_time(settings, monkeypatch):
     now = [1_800_000_000.0]
-    monkeypatch.setattr("adapter.convex.time.time", lambda: now[0])
+    monkeypatch.setattr("adapter.deployment.time.time", lambda: now[0])
     tokens = ServiceTokens(settings)
 
     first = tokens.token("n1")
@@ -175,7 +181,7 @@ def test_an_error_without_data_refuses_the_call_as_a_whole(status, settings, upd
 
 def test_one_reset_is_repeated_and_one_401_gets_a_new_token(settings, update, monkeypatch):
     now = iter(range(1_800_000_000, 1_800_000_100))
-    monkeypatch.setattr("adapter.convex.time.time", lambda: next(now))
+    monkeypatch.setattr("adapter.deployment.time.time", lambda: next(now))
 
     [outcome], _ = apply(settings, update, httpx.ReadError("reset"), applied(update))
     assert outcome.outcome == "applied"

@@ -55,6 +55,7 @@ def test_toml_is_read_too(load, service_key_file):
     settings = load(
         f"""
         host = "0.0.0.0"
+        registry = false
         [convex]
         url = "http://127.0.0.1:1"
         service_issuer = "https://adapter.example"
