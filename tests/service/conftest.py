@@ -46,6 +46,7 @@ def convex(convex_session: FakeConvex) -> Iterator[FakeConvex]:
     convex_session.projections.rejected.clear()
     convex_session.projections.epochs.clear()
     convex_session.registry.reset()
+    convex_session.down = False
     convex_session.go_on.set()
 
 
@@ -67,6 +68,12 @@ def _settings(directory: Path, keys: Keys, convex: FakeConvex) -> dict[str, Any]
         "verdict_timeout_seconds": 2,
         "redelivery_seconds": 0.2,
     }
+
+
+@pytest.fixture(scope="session")
+def base_settings() -> Callable[..., dict[str, Any]]:
+    """The settings of the adapter under test, for one that differs in a few."""
+    return _settings
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ class FakeConvex:
         faults: met first, one per call: `reset`, `lost-reply`, a status (`503`), a status that asks for a pause
             (`503 7`), `slow` (the call is carried out, its answer waits until `go_on` is set), or `late` (the call
             itself waits until then).
+        down: whether every call meets a reset.
         poison: updates for which a call is refused whole, without a reason.
         projections: what it stored.
         registry: the nodes and service tokens that it knows.
@@ -34,6 +35,7 @@ class FakeConvex:
 
     def __init__(self, keys: Keys) -> None:
         self.faults: deque[str] = deque()
+        self.down = False
         self.poison: set[str] = set()
         self.projections = Projections()
         self.registry = RegistryFunctions()
@@ -107,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         call = json.loads(self.rfile.read(length))
         fault = self.product.faults.popleft() if self.product.faults else ""
-        if fault == "reset":
+        if fault == "reset" or self.product.down:
             return self._reset()
         if fault[:1].isdigit():
             status, _, pause = fault.partition(" ")

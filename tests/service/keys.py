@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm
 
 CLIENT_ISSUER = "https://product.example"
-SCOPES = "jobs:submit jobs:cancel jobs:read"
+SCOPES = "jobs:submit jobs:cancel jobs:read nodes:manage"
 
 
 class Keys:

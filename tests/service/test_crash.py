@@ -139,7 +139,7 @@ def test_a_node_that_went_away_does_not_swallow_commands(own_adapter, node_of, k
 
 def test_without_configuration_it_lives_but_is_not_ready(own_adapter, monkeypatch):
     monkeypatch.setattr("tests.service.adapter_process.Adapter._ready", _alive)
-    adapter = own_adapter(client_issuers=[], nodes={})
+    adapter = own_adapter(client_issuers=[], nodes={}, registry=False)
 
     answer = httpx.get(f"{adapter.url}/readyz", trust_env=False)
 
