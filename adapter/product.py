@@ -14,6 +14,7 @@ from aiida_byoc.contracts.identity import Name
 
 __all__ = ["Product", "Redemption", "RegisteredNode", "ServiceTokenRecord"]
 
+_MOST_OF_ACTOR = 256
 _TIMEOUT = httpx.Timeout(5, connect=3)
 """Somebody waits for the answer before anything else is done."""
 
@@ -73,7 +74,7 @@ class _Added(_Told):
 
 
 class _Retired(_Told):
-    outcome: Literal["retired", "absent", "last"]
+    outcome: Literal["retired", "absent", "last", "unknown"]
 
 
 class _Revoked(_Told):
@@ -115,20 +116,20 @@ class Product:
         return self._read(Redemption, told, node_id)
 
     async def add_key(self, node_id: str, key: PublicKey, by: str) -> str:
-        """Add a live key, asked by another: `added`, `present`, `too_many` or `unknown` (no such node)."""
+        """Add a live key, asked by another: `added`, `present`, `too_many`, or `unknown` (`by` is no live key)."""
         args = {"node_id": node_id, "key": _named(key), "by": by}
         told = await self._ask("mutation", node_id, "registry:addKey", args)
         return self._read(_Added, told, node_id).outcome
 
     async def retire_key(self, node_id: str, key_id: str, by: str) -> str:
-        """Let a key be live no longer: `retired`, `absent`, or `last` when there is no other."""
+        """Let a key be live no longer: `retired`, `absent`, `last` when there is no other, or `unknown` as above."""
         args = {"node_id": node_id, "key_id": key_id, "by": by}
         told = await self._ask("mutation", node_id, "registry:retireKey", args)
         return self._read(_Retired, told, node_id).outcome
 
     async def revoke(self, node_id: str, tenant_id: str, actor: str) -> bool:
         """Take a node's credentials away for good; whether the tenant owns such a node."""
-        args = {"node_id": node_id, "tenant_id": tenant_id, "actor": actor}
+        args = {"node_id": node_id, "tenant_id": tenant_id, "actor": actor[:_MOST_OF_ACTOR]}
         told = await self._ask("mutation", node_id, "registry:revoke", args)
         return self._read(_Revoked, told, node_id).outcome == "revoked"
 

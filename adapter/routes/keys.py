@@ -64,8 +64,7 @@ def keys_router(
         if outcome == "too_many":
             raise ProblemError("too-many-keys")
         registry.forget(node_id)
-        if outcome == "unknown":
-            raise ProblemError("unauthenticated")  # it was revoked a moment ago
+        _check_known(outcome)
         _told("A node added a key.", "node.key_added", node_id, key_id)
         return await _live_keys(registry, node_id, 201)
 
@@ -95,6 +94,7 @@ def keys_router(
                 "validation-failed", "A node keeps at least one key.", errors=[fault]
             )
         registry.forget(node_id)
+        _check_known(outcome)
         if outcome == "retired":
             _told("A node retired a key.", "node.key_retired", node_id, key_id)
         return await _live_keys(registry, node_id, 200)
@@ -108,6 +108,11 @@ def _check_changeable(registry: Registry, node: NodeIdentity) -> None:
             "forbidden",
             "The adapter's settings declare this node and its keys; its operator changes them there.",
         )
+
+
+def _check_known(outcome: str) -> None:
+    if outcome == "unknown":  # a moment ago the key that asks was still live
+        raise ProblemError("unauthenticated")
 
 
 def _check_proof(assertions: Assertions, node_id: str, wish: KeyAddition) -> None:

@@ -129,7 +129,9 @@ class RegistryFunctions:
 
     def _retire_key(self, node_id: str, key_id: str, by: str) -> Any:
         node = self.nodes.get(node_id)
-        if node is None or key_id not in node.keys or by not in node.keys:
+        if node is None or node.state == "revoked" or by not in node.keys:
+            return {"outcome": "unknown"}
+        if key_id not in node.keys:
             return {"outcome": "absent"}
         if len(node.keys) == 1:
             return {"outcome": "last"}
