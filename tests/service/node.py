@@ -81,6 +81,12 @@ class ScriptedNode:
         }
         return {"outcome": "rejected", "problem": problem}
 
+    def knows(self, *operations: str) -> None:
+        """Know these from now on; the adapter has heard of it when this returns."""
+        self.operations = list(operations)
+        with self._http() as http:
+            self._round(http, wait_seconds=0)
+
     def stop(self) -> None:
         """Leave; an open poll ends with its connection."""
         self._stopping.set()
