@@ -149,9 +149,9 @@ _TYPES = (
     ProblemType(
         "unsupported-media-type",
         415,
-        "The body is not JSON",
+        "The body is of another media type",
         False,
-        "Send Content-Type: application/json.",
+        "Send the Content-Type that the route takes: application/json, unless it says otherwise.",
     ),
     ProblemType(
         "validation-failed",
@@ -219,7 +219,7 @@ _TYPES = (
     ProblemType(
         "product-unavailable",
         503,
-        "The product cannot take updates now",
+        "The product does not answer now",
         True,
         "Retry after the time in Retry-After.",
     ),
