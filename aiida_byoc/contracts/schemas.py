@@ -16,6 +16,14 @@ from aiida_byoc.contracts.delivery import (
     PollRequest,
     Verdict,
 )
+from aiida_byoc.contracts.enrolment import (
+    AccessToken,
+    Enrolment,
+    EnrolmentRequest,
+    KeyAddition,
+    NodeKeys,
+    TokenRequest,
+)
 from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem
@@ -35,6 +43,12 @@ SURFACES: dict[str, type[BaseModel]] = {
     "heartbeat.v1": Heartbeat,
     "log-request.v1": LogRequest,
     "log-chunk.v1": LogChunk,
+    "enrolment-request.v1": EnrolmentRequest,
+    "enrolment.v1": Enrolment,
+    "token-request.v1": TokenRequest,
+    "access-token.v1": AccessToken,
+    "key-addition.v1": KeyAddition,
+    "node-keys.v1": NodeKeys,
     "problem.v1": Problem,
 }
 """File name (without `.json`) to model; the version is the contract's."""

@@ -20,6 +20,14 @@ from aiida_byoc.contracts.delivery import (
     PollRequest,
     Verdict,
 )
+from aiida_byoc.contracts.enrolment import (
+    AccessToken,
+    Enrolment,
+    EnrolmentRequest,
+    KeyAddition,
+    NodeKeys,
+    TokenRequest,
+)
 from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem, ProblemError
@@ -31,21 +39,27 @@ DOCUMENTS = ROOT / "docs" / "contracts"
 EXAMPLES = DOCUMENTS / "examples"
 
 MODELS: dict[str, type[BaseModel]] = {
+    "access-token": AccessToken,
     "acknowledgement": Acknowledgement,
     "cancel-job-command": CancelJobCommand,
     "command-batch": CommandBatch,
+    "enrolment": Enrolment,
+    "enrolment-request": EnrolmentRequest,
     "execution-event": ExecutionEvent,
     "heartbeat": Heartbeat,
     "job-acceptance": JobAcceptance,
     "job-cancellation": JobCancellation,
     "job-view": JobView,
+    "key-addition": KeyAddition,
     "log-chunk": LogChunk,
     "log-request": LogRequest,
+    "node-keys": NodeKeys,
     "poll-request": PollRequest,
     "problem": Problem,
     "projection-outcome": ProjectionOutcome,
     "projection-update": ProjectionUpdate,
     "submit-job-command": SubmitJobCommand,
+    "token-request": TokenRequest,
     "verdict": Verdict,
 }
 """First word of a golden file's name (before the first dot) → the model that must read it for ever."""

@@ -10,7 +10,15 @@ import jsonschema
 import pytest
 from pydantic import BaseModel
 
-from aiida_byoc.contracts import commands, delivery, events, logs, problems, projection
+from aiida_byoc.contracts import (
+    commands,
+    delivery,
+    enrolment,
+    events,
+    logs,
+    problems,
+    projection,
+)
 from aiida_byoc.contracts.base import Fact, Order
 from aiida_byoc.contracts.failures import FAILURES
 from aiida_byoc.contracts.lifecycle import PRODUCT_STATE, SUCCESSORS
@@ -28,7 +36,7 @@ HEADINGS = [
 FIELDS = ["Field", "Type", "Required", "Meaning", "Source of record"]
 MODELS = {
     name: model
-    for module in (commands, delivery, events, logs, problems, projection)
+    for module in (commands, delivery, enrolment, events, logs, problems, projection)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel) and model not in {Fact, Order}
 }
@@ -230,6 +238,11 @@ def test_the_numbers_in_the_pages_are_the_codes():
     said = {
         "command-submit-job.md": [f"{commands.MAX_COMMAND_BYTES // 1024} KiB"],
         "command-delivery.md": [f"integer 0\N{EN DASH}{delivery.MAX_POLL_SECONDS}"],
+        "node-enrolment.md": [
+            f"{enrolment.MAX_TOKEN_SECONDS} s at most",
+            f"integer 1\N{EN DASH}{enrolment.MAX_TOKEN_SECONDS}",
+            f"at most {enrolment.MAX_ASSERTION_SECONDS} s apart",
+        ],
         "job-logs.md": [f"integer 1\N{EN DASH}{logs.MAX_LOG_CHUNK}"],
         "event-delivery.md": [f"an array of 1 to {delivery.MAX_EVENT_BATCH}"],
         "projection-update.md": [f"[1..{projection.MAX_PROJECTION_BATCH}]"],
