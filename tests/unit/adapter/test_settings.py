@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
-from adapter.settings import Settings, SettingsError, load_settings
+from adapter.settings import ClientIssuer, Settings, SettingsError, load_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,6 +77,11 @@ def test_the_service_key_may_be_a_private_jwk(load, content, product, service_ke
     assert load(content).convex.service_key_file == service_key_file
 
 
+def _keys_at(content, **settings) -> None:
+    del content["client_issuers"][0]["jwks"]
+    content["client_issuers"][0].update(settings)
+
+
 FAULTS = {
     "unknown setting": (lambda c: c.update(prot=1), "prot"),
     "port out of range": (lambda c: c.update(port=70000), "port"),
@@ -97,6 +104,33 @@ FAULTS = {
         lambda c: c["client_issuers"][0].update(issuer="n1"),
         "must not share",
     ),
+    "no source of keys": (lambda c: c["client_issuers"][0].pop("jwks"), "client_issuers.0"),
+    "two sources of keys": (
+        lambda c: c["client_issuers"][0].update(discovery=True),
+        "give one of jwks, jwks_url and discovery",
+    ),
+    "keys without TLS": (
+        lambda c: _keys_at(c, jwks_url="http://product.example/jwks.json"),
+        "jwks_url must be https",
+    ),
+    "keys with a password": (
+        lambda c: _keys_at(c, jwks_url="https://user:hunter2@product.example/jwks.json"),
+        "jwks_url must be https",
+    ),
+    "discovery without TLS": (
+        lambda c: _keys_at(c, discovery=True, issuer="http://product.example"),
+        "issuer must be an https URL",
+    ),
+    "discovery of a name": (
+        lambda c: _keys_at(c, discovery=True, issuer="product"),
+        "issuer must be an https URL",
+    ),
+    "the service as an issuer": (
+        lambda c: c["client_issuers"][0].update(issuer="https://adapter.example"),
+        "convex.service_issuer must not be",
+    ),
+    "the product's audience": (lambda c: c.update(audience="convex"), "audience must differ"),
+    "believed for too long": (lambda c: c.update(registry_seconds=61), "registry_seconds"),
     "time": (lambda c: c.update(verdict_timeout_seconds=0), "verdict_timeout_seconds"),
 }
 
@@ -110,7 +144,26 @@ def test_a_fault_is_one_sentence_that_names_the_setting(fault, load, content):
         load(content)
 
     assert named in str(caught.value)
+    assert "hunter2" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_settings_of_the_manual_are_settings(service_key_file, product):
+    """Each block of the page, with real keys where it has dots."""
+    page = (ROOT / "docs" / "install" / "adapter.md").read_text()
+    blocks = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+
+    whole, *issuers = blocks
+    whole["convex"]["service_key_file"] = str(service_key_file)
+    for holder in (*whole["client_issuers"], *whole["nodes"].values()):
+        holder["jwks"] = product.jwks
+    settings = Settings(**whole)
+    more = [ClientIssuer(**one) for block in issuers for one in block["client_issuers"]]
+
+    assert settings.registry_seconds == Settings.model_fields["registry_seconds"].default
+    assert [issuer.discovery for issuer in more] == [True, True]
+    described = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) | {"jwks_url", "discovery"}
+    assert described | {"jwks"} == set(ClientIssuer.model_fields)
 
 
 def test_weak_and_private_keys_are_refused(make_settings, product):
