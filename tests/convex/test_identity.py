@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from aiida_byoc.contracts.enrolment import EnrolmentToken, thumbprint
 from tests.convex.conftest import Deployment, Tenant
 from tests.eventually import eventually
+from tests.service import registry_cases
 from tests.service.adapter_process import Adapter
 from tests.service.enrolled import NodeKey, access_token, ask_for_token, bearer, beat, enrol
 
@@ -140,3 +141,21 @@ def test_a_service_token_manages_the_node_of_its_tenant_until_it_is_revoked(owne
         lambda: owner.http.post(f"{path}/revoke", headers=headers).status_code == 401,
         "the token to be good for nothing",
     )
+
+
+def test_the_registry_keeps_the_promises_that_the_fake_one_is_held_to(deployment, tenant):
+    node_id = f"told-{tenant.suffix}"
+    paths = iter(["nodes:create", "nodes:renewToken"])
+
+    def call(name, **args):
+        kind = "query" if name in {"node", "serviceToken"} else "mutation"
+        authorization = tenant.service(node_id=node_id)
+        answer = deployment.call(kind, f"registry:{name}", args, authorization)
+        assert answer["status"] == "success", answer
+        return answer["value"]
+
+    def secret():
+        answer = tenant.manage("action", next(paths), node_id=node_id)
+        return EnrolmentToken.parse(answer["value"]["enrolment_token"]).secret
+
+    registry_cases.play(node_id, tenant.tenant_id, call, secret)

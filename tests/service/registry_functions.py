@@ -53,6 +53,7 @@ class RegistryFunctions:
         """Make a node, or let it be enrolled anew; return the one-time secret."""
         self.nodes.setdefault(node_id, RegisteredNode(list(tenants)))
         secret = secrets.token_urlsafe(32)
+        self._end_secrets(node_id)
         self._secrets[_hash(secret)] = _Secret(node_id, time.time() + 900)
         return secret
 
@@ -97,6 +98,7 @@ class RegistryFunctions:
             "keys": [
                 {"key_id": key_id, "jwk": jwk, "added_at": ADDED_AT}
                 for key_id, jwk in node.keys.items()
+                if node.state != "revoked"
             ],
             "state": node.state,
             "version": 1.0,
@@ -143,8 +145,15 @@ class RegistryFunctions:
         if node is None or node.tenants[0] != tenant_id:
             return {"outcome": "unknown"}
         assert actor
+        self._end_secrets(node_id)
         node.state = "revoked"
         return {"outcome": "revoked"}
+
+    def _end_secrets(self, node_id: str) -> None:
+        """Neither a revoked node nor a new token leaves an earlier one good for anything."""
+        for secret in self._secrets.values():
+            if secret.node_id == node_id:
+                secret.until = 0
 
     def _service_token(self, **args: str) -> Any:
         told = self.tokens.get(args["hash"])

@@ -1,4 +1,4 @@
-"""The fake product is held to the cases of the real functions (tests/convex/test_product.py)."""
+"""The fake product is held to the cases of the real functions (tests/convex/test_product.py, test_identity.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import httpx
 import jwt
 import pytest
 
+from tests.service import registry_cases
 from tests.service.product_cases import CASES, play
 
 
@@ -34,3 +35,14 @@ def test_the_fake_answers_as_the_real_functions_do(case, convex, keys):
         convex.projections.accept(node_id, step.epoch, step.before)
 
     play(case, base, call, accept)
+
+
+def test_the_fake_registry_keeps_the_promises_of_the_real_one(convex):
+    node_id, registry = f"node-{uuid4()}", convex.registry
+    scopes = ["registry:read", "registry:write"]
+
+    def call(name, **args):
+        is_query = name in {"node", "serviceToken"}
+        return registry.call("query" if is_query else "mutation", f"registry:{name}", args, scopes)
+
+    registry_cases.play(node_id, "acme", call, lambda: registry.create(node_id, "acme"))

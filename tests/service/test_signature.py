@@ -29,6 +29,7 @@ def test_a_node_that_knows_signatures_gets_it_with_the_body_as_it_was_signed(
 ):
     """Not a default more, so that the node can verify it byte for byte."""
     key = str(uuid4())
+    command = {**command, "deadline": None, "workload": {**command["workload"], "argv": ["größer"]}}
 
     response = submit(command, key=key, headers={"Byoc-Signature": SIGNATURE})
 
