@@ -37,7 +37,7 @@ class Adapter:
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "adapter"]
             self.process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        self.until(self._ready, "the adapter to be ready")
+        self.until(self._ready, "the adapter to be ready", seconds=60)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Signal the process and see that it ended of this signal (a graceful end raises it again)."""
