@@ -64,9 +64,11 @@ class PublishedKeys:
         Raises:
             ProblemError: `product-unavailable` when the issuer's keys cannot be had.
         """
-        age = self._clock() - self._fetched_at
-        if age >= _FRESH_SECONDS:
-            await self._fetch_unless_tried(_PAUSE_SECONDS if self._keys is None else self._refetch)
+        is_old = self._clock() - self._fetched_at >= _FRESH_SECONDS
+        if self._keys is None:
+            await self._fetch_unless_tried(_PAUSE_SECONDS)
+        elif is_old and not self._fetching.locked():  # else what is known will do meanwhile
+            await self._fetch_unless_tried(self._refetch)
         found = self._known(kid)
         if not found and self._keys is not None:
             await self._fetch_unless_tried(self._refetch)

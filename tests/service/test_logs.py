@@ -347,6 +347,24 @@ def test_a_stream_does_not_outlive_the_clients_token_or_the_setting(
         other.stop()
 
 
+def test_a_stream_does_not_outlive_a_service_token_that_was_revoked(
+    node, own_adapter, convex, keys, follow
+):
+    adapter = own_adapter(registry_seconds=1)
+    other = node.__class__(adapter.url, keys)
+    other.decide = Written(b"one\n").decide
+    token = convex.registry.service_token("acme", "jobs:read")
+    try:
+        with follow(adapter.url, token=token) as stream:
+            assert stream.next()["event"] == "log"
+            convex.registry.revoke_token(token)
+            end = stream.next()
+            assert (end["event"], end["data"]["status"]) == ("problem", 401)
+            assert stream.next()["event"] == "closed"
+    finally:
+        other.stop()
+
+
 def test_an_adapter_that_stops_ends_its_streams_at_once(node, own_adapter, keys, follow):
     adapter = own_adapter()
     other = node.__class__(adapter.url, keys)

@@ -19,6 +19,9 @@ def server() -> Iterator[IssuerServer]:
     server.stop()
 
 
+_OPENED: list[PublishedKeys] = []
+
+
 class Clock:
     now = 0.0
 
@@ -28,11 +31,17 @@ class Clock:
 
 def published(server: IssuerServer, clock: Clock, *, discovery: bool = False) -> PublishedKeys:
     url = None if discovery else server.url + KEYS
-    return PublishedKeys(server.url, url, refetch_seconds=30, clock=clock)
+    _OPENED.append(PublishedKeys(server.url, url, refetch_seconds=30, clock=clock))
+    return _OPENED[-1]
 
 
 def run(story) -> None:
-    asyncio.run(story())
+    async def whole() -> None:
+        await story()
+        while _OPENED:
+            await _OPENED.pop().close()
+
+    asyncio.run(whole())
 
 
 async def kids(keys: PublishedKeys, kid: object = None) -> list[str]:
