@@ -102,10 +102,11 @@ class ScriptedNode:
                     self._stopping.wait(0.02)  # the adapter is away; so would a node pause
 
     def _http(self) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {self._keys.node(self._node_id)}"}
-        return httpx.Client(headers=headers, timeout=10, trust_env=False)
+        return httpx.Client(timeout=10, trust_env=False)
 
     def _round(self, http: httpx.Client, wait_seconds: int = 1) -> None:
+        # A token of its own for each round: a session of tests may last longer than one is good.
+        http.headers["Authorization"] = f"Bearer {self._keys.node(self._node_id)}"
         poll = {"wait_seconds": wait_seconds, "operations": self.operations}
         response = http.post(f"{self._base}/commands/poll", json=poll)
         response.raise_for_status()
