@@ -48,9 +48,11 @@ SUBMIT_PROBLEMS = (
     "command-expired",
     "policy-refused",
     "image-not-allowed",
+    "node-draining",
+    "quota-exceeded",
     "input-not-found",
 )
-"""The last six are the node's to decide, see `aiida_byoc.contracts.problems`."""
+"""The last eight are the node's to decide, see `aiida_byoc.contracts.problems`."""
 
 _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 

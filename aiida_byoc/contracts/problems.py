@@ -274,6 +274,12 @@ class Problem(Fact):
     retry: bool
     errors: list[FieldError] = []
     instance: str | None = None
+    retry_after: Annotated[
+        int | None,
+        Field(
+            ge=1, le=86400, description="seconds after which a retry may succeed, as in the header"
+        ),
+    ] = None
 
 
 class ProblemError(Exception):
@@ -310,6 +316,7 @@ class ProblemError(Exception):
             retry=self.kind.retry,
             errors=self.errors,
             instance=instance,
+            retry_after=self.retry_after,
         )
 
     @classmethod
@@ -318,4 +325,9 @@ class ProblemError(Exception):
         name = problem.type.removeprefix(PROBLEM_BASE)
         if name not in CATALOGUE:
             return cls("internal-error")
-        return cls(name, problem.detail, errors=problem.errors, retry_after=retry_after)
+        return cls(
+            name,
+            problem.detail,
+            errors=problem.errors,
+            retry_after=retry_after or problem.retry_after,
+        )

@@ -49,13 +49,25 @@ def test_one_status_for_each_conflict_of_identity():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_problem_survives_the_way_from_node_to_client(name):
-    sent = ProblemError(name, "This once.", errors=[FAULT]).problem()
+    sent = ProblemError(name, "This once.", errors=[FAULT], retry_after=3).problem()
 
     received = validated(Problem, sent.model_dump(mode="json", exclude_none=True))
-    again = ProblemError.of(received, retry_after=3)
+    again = ProblemError.of(received)
 
     assert again.problem() == sent
     assert (again.kind, again.retry_after) == (CATALOGUE[name], 3)
+
+
+def test_whoever_passes_a_problem_on_may_ask_for_another_pause():
+    received = ProblemError("node-failed", retry_after=3).problem()
+
+    assert ProblemError.of(received, retry_after=7).retry_after == 7
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 86401])
+def test_a_pause_is_a_second_to_a_day(seconds):
+    with pytest.raises(ValueError, match="retry_after"):
+        Problem(type="x", title="T", status=503, detail="d", retry=True, retry_after=seconds)
 
 
 def test_a_problem_without_a_detail_says_the_remedy():
