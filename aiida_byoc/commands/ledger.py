@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
 from aiida_byoc.commands import image_use, inputs, pulls
+from aiida_byoc.commands.draining import refuse_while_draining
 from aiida_byoc.commands.policy import Placement, WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
@@ -56,7 +57,7 @@ def accept(
 
     Raises:
         ProblemError: `idempotency-key-reused`, `job-id-conflict`, `job-cancelled`, `command-expired`,
-            `input-not-found`, or what `place` refuses. Nothing is written then.
+            `node-draining`, `input-not-found`, or what `place` refuses. Nothing is written then.
     """
     intent = fingerprint("submit", command)
     with connection.transaction():
@@ -67,6 +68,7 @@ def accept(
             raise ProblemError("command-expired")
         image_use.while_accepting(connection)
         placement = place(command)
+        refuse_while_draining(connection)
         submission_id = _claim(
             connection, command, key=key, intent=intent, placement=placement, now=now
         )
