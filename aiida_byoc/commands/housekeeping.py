@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-__all__ = ["Limits", "Progress", "Repair", "Retention", "Table"]
+__all__ = ["Limits", "Progress", "Repair", "Retention", "Signatures", "Table"]
 
 
 class Table(BaseModel):
@@ -42,6 +42,13 @@ class Progress(Table):
 
     seconds: float = Field(ge=1, le=3600, default=10)
     """At least that long between two events of a job; the newest report counts."""
+
+
+class Signatures(Table):
+    """Whether commands must carry the product's signature; one that is there must be right in any case."""
+
+    required: bool | None = None
+    """`None`: they must if the node knows keys of its product, as an enrolled one does."""
 
 
 class Retention(Table):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from aiida_byoc.commands.data import Caps, Data
-from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Table
+from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
     ApprovedImage,
     PullFrom,
@@ -86,6 +86,7 @@ class Policy(Table):
     retention: Retention = Retention()
     data: Data = Data()
     progress: Progress = Progress()
+    signatures: Signatures = Signatures()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: Annotated[dict[str, ApprovedImage], AfterValidator(check_repositories)]
     workchains: dict[EntryPoint, Workchain] = {}
