@@ -18,7 +18,9 @@ class Limits(Table):
 
     active_jobs: int = Field(ge=1, default=200)
     active_jobs_per_tenant: int | None = Field(ge=1, default=None)
-    """`None`: a tenant may have them all."""
+    """`None`: a tenant may have them all. `quotas.running` takes its place."""
+    slurm_jobs: int | None = Field(ge=1, default=None)
+    """So many of them may be in Slurm, where the site sets a limit. A work chain counts by its calculations."""
 
 
 class Repair(Table):

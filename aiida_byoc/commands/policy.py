@@ -21,6 +21,7 @@ from aiida_byoc.commands.image_policy import (
     resolved_image,
 )
 from aiida_byoc.commands.queues import Ceilings, Queue, RuntimeName, over_the_ceilings
+from aiida_byoc.commands.quotas import Quota, Quotas
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
@@ -81,6 +82,7 @@ class Policy(Table):
     runtime: RuntimeName = "bubblewrap"
     ceilings: Ceilings
     limits: Limits = Limits()
+    quotas: Quotas = Quotas()
     repair: Repair = Repair()
     recovery: Recovery = Recovery()
     retention: Retention = Retention()
@@ -118,6 +120,13 @@ class Policy(Table):
         if tenant_id not in self.tenants:
             raise ProblemError("not-found")
 
+    def quota(self, tenant_id: str) -> Quota:
+        """How much of the node a tenant may have."""
+        quota = self.quotas.of(tenant_id)
+        if quota.running is None:
+            return quota.model_copy(update={"running": self.limits.active_jobs_per_tenant})
+        return quota
+
     def place(self, command: SubmitJobCommand) -> Placement | WorkchainPlacement:
         """Decide where the command runs; raise a problem that names each field at fault."""
         self.serve(command.tenant_id)
@@ -128,6 +137,7 @@ class Policy(Table):
             *self._ungranted(command),
             *self.data.refusals(command.workload),
             *self._not_in_parallel(command),
+            *self.quotas.never_fits(command),
         ]
         if errors:
             raise ProblemError(

@@ -19,6 +19,7 @@ from aiida_byoc import crashpoints
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.events import ExecutionEvent, event_type, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState, may_follow
+from aiida_byoc.events.usage import note_ended
 
 __all__ = ["Report", "append", "resume"]
 
@@ -63,6 +64,14 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
     seq: int = job["seq"] + 1
     snapshot = _merged(job["snapshot"], report.facts, new_attempt=attempt > job["attempt"])
     body = _event(job, report, seq=seq, attempt=attempt, snapshot=snapshot)
+    note_ended(
+        connection,
+        job,
+        attempt=attempt,
+        state=report.state,
+        snapshot=snapshot,
+        occurred_at=report.occurred_at,
+    )
     held_from = job["state"] if report.state is ExecutionState.HELD else None
     cursor.execute(
         "UPDATE byoc.job SET state = %s, held_from = %s, attempt = %s, seq = %s, snapshot = %s"
