@@ -30,7 +30,8 @@ SLOTS_OPTION = "daemon.worker_process_slots"
 
 _ONE_AT_A_TIME = 0x62796F65
 
-# `waiting` hops from tenant to tenant in the index: it costs as many probes as there are tenants, not jobs.
+# `waiting` hops from tenant to tenant in the index: it costs as many probes as there are tenants, not jobs. What a job
+# reads is asked by an aggregate, which the planner cannot turn into a join with all jobs that ever read another's.
 _NEXT = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
@@ -57,9 +58,10 @@ SELECT job.* FROM candidate CROSS JOIN LATERAL (
       AND NOT EXISTS (SELECT FROM byoc.image_pull AS pull WHERE pull.digest = each.placement ->> 'image_digest'
                       AND pull.repository = each.placement #>> '{pull,repository}')
       AND NOT EXISTS (SELECT FROM byoc.input_fetch WHERE input_fetch.submission_id = each.submission_id)
-      AND NOT (each.reads_jobs AND EXISTS (
-          SELECT FROM byoc.depends JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
-          WHERE depends.submission_id = each.submission_id AND earlier.state <> 'succeeded'))
+      AND NOT (each.reads_jobs AND (
+          SELECT bool_or(earlier.state <> 'succeeded') FROM byoc.depends
+          JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+          WHERE depends.submission_id = each.submission_id))
     ORDER BY each.accepted_at LIMIT 1
 ) AS oldest JOIN byoc.job USING (submission_id)
 WHERE job.state = 'accepted'
@@ -74,8 +76,9 @@ ORDER BY deadline LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _READS_NOTHING = """
 SELECT * FROM byoc.job WHERE state = 'accepted' AND launch_not_before <= now() AND reads_jobs
-  AND EXISTS (SELECT FROM byoc.depends JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
-              WHERE depends.submission_id = job.submission_id AND earlier.state IN ('failed', 'cancelled'))
+  AND (SELECT bool_or(earlier.state IN ('failed', 'cancelled')) FROM byoc.depends
+       JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+       WHERE depends.submission_id = job.submission_id)
 ORDER BY accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 """
 

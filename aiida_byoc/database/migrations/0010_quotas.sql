@@ -18,7 +18,9 @@ CREATE INDEX job_under_way ON byoc.job (tenant_id) WHERE state IN ('launched', '
 CREATE INDEX job_past_deadline ON byoc.job (deadline) WHERE state = 'accepted' AND deadline IS NOT NULL;
 CREATE INDEX job_reading ON byoc.job (accepted_at) WHERE state = 'accepted' AND reads_jobs;
 
--- What acceptance looks for: a tenant's newest jobs.
+-- What acceptance looks for: what a tenant has that did not end, and its newest jobs.
+CREATE INDEX job_unfinished ON byoc.job (tenant_id) INCLUDE (node_seconds)
+    WHERE state IN ('accepted', 'launched', 'queued', 'running', 'held');
 CREATE INDEX job_submitted ON byoc.job (tenant_id, accepted_at) WHERE state IS NOT NULL;
 
 -- What ran: one row per attempt that was seen running, once it is over. Append only; kept with the claim.
