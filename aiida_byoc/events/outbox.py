@@ -112,14 +112,14 @@ def _has_place(job: Mapping[str, Any], report: Report, attempt: int) -> bool:
     if attempt < job["attempt"]:
         return False
     held_from = job["held_from"]
-    wait_reason = report.facts.get("scheduler", {}).get("wait_reason")
+    told, known = report.facts.get("scheduler", {}), job["snapshot"].get("scheduler", {})
     return may_follow(
         ExecutionState(job["state"]),
         report.state,
         held_from=ExecutionState(held_from) if held_from else None,
         new_attempt=attempt > job["attempt"],
-        new_wait_reason=wait_reason
-        not in {None, job["snapshot"].get("scheduler", {}).get("wait_reason")},
+        new_place=told.get("wait_reason") not in {None, known.get("wait_reason")}
+        or ("job_id" in told and "job_id" not in known),
         new_progress=report.facts.get("progress") not in (None, job["snapshot"].get("progress")),
     )
 
