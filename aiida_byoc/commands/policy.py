@@ -35,7 +35,7 @@ from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
 from aiida_byoc.runtimes import FOR_TASKS
 
-__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement"]
+__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement", "contents"]
 
 
 class PolicyError(Exception):
@@ -104,11 +104,7 @@ class Policy(Table):
     def load(cls, path: Path) -> Policy:
         """Read the policy; raise `PolicyError` with one sentence when it cannot be used."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise PolicyError(f"the policy {path} is not TOML: {error}") from error
+            return cls.model_validate(contents(path))
         except ValidationError as error:
             first = field_errors(error)[0]
             raise PolicyError(
@@ -237,6 +233,16 @@ class Policy(Table):
             for name, number in asked.items()
             if number > 1
         ]
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """What the file holds, whether or not it makes a policy; `PolicyError` when it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"the policy {path} is not TOML: {error}") from error
 
 
 def _unknown(field: str, known: list[str]) -> FieldError:
