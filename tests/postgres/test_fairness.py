@@ -14,11 +14,11 @@ from tests.postgres.jobs import accept, report
 
 _MANY = """
 INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotency_key, fingerprint, command, placement,
-                      trace_id, accepted_at, deadline, node_seconds, reads_jobs, state, seq)
-SELECT gen_random_uuid(), %(tenant)s, 'lab', 'm' || number, 'key-' || number, 'f', model.command, model.placement,
-       repeat('a', 32), %(from)s::timestamptz + number * interval '1 millisecond', %(deadline)s, 60,
-       false, 'accepted', 0
-FROM generate_series(1, %(count)s) AS number, byoc.job AS model WHERE model.job_id = 'model'
+                      trace_id, accepted_at, deadline, node_seconds, state)
+SELECT gen_random_uuid(), %(tenant)s, 'lab', 'm' || number, 'key-' || number, 'f',
+       '{"workload": {"kind": "container"}}', '{"image_digest": "sha256:d"}', repeat('a', 32),
+       '2020-01-01'::timestamptz + number * interval '1 millisecond', %(deadline)s, 60, 'accepted'
+FROM generate_series(1, %(count)s) AS number
 """
 
 
@@ -26,12 +26,7 @@ def many(
     connection: psycopg.Connection, tenant: str, count: int, *, deadline: str | None = None
 ) -> None:
     """Let so many jobs of a tenant wait, all older than any other."""
-    accept(connection, "model", key="key-of-the-model-job", tenant_id=tenant)
-    old = {"from": "2020-01-01T00:00:00Z", "deadline": deadline}
-    connection.execute(_MANY, {"tenant": tenant, "count": count, **old})
-    connection.execute("DELETE FROM byoc.event USING byoc.job WHERE job_id = 'model'")
-    connection.execute("DELETE FROM byoc.stream")
-    connection.execute("DELETE FROM byoc.job WHERE job_id = 'model'")
+    connection.execute(_MANY, {"tenant": tenant, "count": count, "deadline": deadline})
     connection.execute("ANALYZE byoc.job")
 
 
