@@ -18,8 +18,10 @@ from tests.builders import DIGEST, POLICY, submit_body
 from tests.unit.node.oci import file, layer, layout
 
 Run = Callable[..., Result]
-SOUND = POLICY.replace('"batch"', '"main"').replace(
-    'accounts = { chemistry = "chem-42" }\nqos = { low = "scavenger" }\n', ""
+SOUND = (
+    POLICY.replace('"batch"', '"main"')
+    .replace('accounts = { chemistry = "chem-42" }\nqos = { low = "scavenger" }\n', "")
+    .replace("[ceilings]", "[limits]\nactive_jobs = 2\n\n[ceilings]")
 )
 
 
@@ -98,13 +100,14 @@ def test_every_mistake_is_named_with_advice(run: Run, policy: Path) -> None:
 
 def test_what_the_machine_lacks_is_named(run: Run, policy: Path, tmp_path: Path) -> None:
     text = policy.read_text().replace('partition = "main"', 'partition = "mian"', 1)
+    text = text.replace("active_jobs = 2", "active_jobs = 1000000")
     policy.write_text(
         text.replace(
             "[queues.night]\n",
             '[queues.night]\nruntime = "charliecloud"\ndefault_account = "nobody"\n',
         )
         + f'\n[data]\npaths = ["{tmp_path}", "/nonexistent"]\nca_file = "/nonexistent.pem"\n'
-        + "\n[quotas.tenants.hooli]\nweight = 2\n[limits]\nactive_jobs = 1000000\n"
+        + "\n[quotas.tenants.hooli]\nweight = 2\n"
     )
 
     result = run("check", "--json")
