@@ -43,6 +43,8 @@ def start(
     memory_mib: int = 16384,
     *,
     with_cgroups: bool = False,
+    max_jobs: int = 20_000,
+    min_job_age: int = 300,
 ) -> Slurm:
     """Start the cluster, on the state of an earlier run if there is one, and wait for its nodes.
 
@@ -51,12 +53,23 @@ def start(
         memory_mib: per node, whatever the machine has.
         with_cgroups: let the kernel limit memory and track processes, where `cgroups.are_there`; the nodes' names are
             then the lab's own, since their control groups are the whole machine's.
+        max_jobs: that the controller takes, those counted that it remembers (`MaxJobCount`).
+        min_job_age: so long it remembers ended ones, in seconds.
 
     Raises:
         LabError: a part did not start; the message holds the ends of the logs.
     """
     node = f"{paths.name}n" if with_cgroups else "n"
-    conf = _configure(paths, node, nodes, cpus, memory_mib, with_cgroups=with_cgroups)
+    conf = _configure(
+        paths,
+        node,
+        nodes,
+        cpus,
+        memory_mib,
+        with_cgroups=with_cgroups,
+        max_jobs=max_jobs,
+        min_job_age=min_job_age,
+    )
     munged = _start_munge(paths)
     if accounting.is_wanted():
         accounting.start(paths, conf, _munge_socket(paths))
@@ -132,7 +145,14 @@ def stop(paths: LabPaths, *, cancel: bool = True) -> None:
 
 
 def _configure(
-    paths: LabPaths, node: str, nodes: int, cpus: int, memory_mib: int, *, with_cgroups: bool
+    paths: LabPaths,
+    node: str,
+    nodes: int,
+    cpus: int,
+    memory_mib: int,
+    *,
+    with_cgroups: bool,
+    **limits: int,
 ) -> Path:
     home, conf = paths.directory("slurm"), _conf(paths)
     ports = paths.ports("slurm", 1 + nodes)
@@ -167,6 +187,7 @@ def _configure(
             gpus=len(GPUS),
             scratch_mib=SCRATCH_MIB,
             memory_mib=memory_mib,
+            **limits,
         )
     )
     return conf

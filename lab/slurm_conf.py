@@ -54,8 +54,8 @@ BatchStartTimeout=10
 KillWait=2
 UnkillableStepTimeout=15
 CompleteWait=0
-MinJobAge=300
-MaxJobCount=20000
+MinJobAge={min_job_age}
+MaxJobCount={max_jobs}
 PropagateResourceLimits=NONE
 GresTypes=gpu
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} TmpDisk={scratch_mib} Gres=gpu:a100:{gpus} State=UNKNOWN

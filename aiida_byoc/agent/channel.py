@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -62,11 +63,13 @@ def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Com
     _check_address(order, settings, command)
     if command.idempotency_key is None:
         raise ProblemError("idempotency-key-invalid")
+    policy = functools.cache(lambda: policy_of(settings))  # one and the same for all it is asked
     acceptance, replayed = ledger.accept(
         connection,
         order,
         command.idempotency_key,
-        place=lambda order: _place(settings, order),
+        place=lambda order: _place(policy(), settings, order),
+        quota=lambda tenant_id: policy().quota(tenant_id),
         now=datetime.now(UTC),
     )
     return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
@@ -91,9 +94,11 @@ def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Co
     )
 
 
-def _place(settings: NodeSettings, order: SubmitJobCommand) -> Placement | WorkchainPlacement:
+def _place(
+    policy: Policy, settings: NodeSettings, order: SubmitJobCommand
+) -> Placement | WorkchainPlacement:
     """What the policy says, but nobody waits for an image that is there."""
-    placement = policy_of(settings).place(order)
+    placement = policy.place(order)
     if isinstance(placement, Placement) and placement.pull is not None:
         store = ImageStore(settings.image_store)
         if store.has(placement.image_digest):

@@ -9,6 +9,7 @@ keeps looking.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from aiida.schedulers.datastructures import JobInfo, JobState
 from aiida_byoc import crashpoints
 from aiida_byoc.calculations.listening import Post, Sight
 from aiida_byoc.calculations.lookout import Lookout, lookout
+from aiida_byoc.calculations.submitting import submit
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.contracts.progress import Progress
@@ -54,6 +56,11 @@ class ChangeOnlyWaiting(tasks.Waiting):
         if self.process.is_cancelled():
             # Asked last before `sbatch`: the stopper tells the end of a job by this, though its processes sleep.
             return await super()._launch_task(self._until_killed)
+        if coro is tasks.task_submit_job:
+            waits = functools.partial(
+                submit, self.process, args[1], until_killed=self._until_killed
+            )
+            return await super()._launch_task(waits)
         if coro is tasks.task_update_job:
             watch = _Watch(self.process, args[1])
             return await super()._launch_task(watch.until_ended)

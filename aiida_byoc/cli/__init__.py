@@ -24,6 +24,7 @@ __all__ = ["byoc"]
         "events": "aiida_byoc.cli.events:events",
         "images": "aiida_byoc.cli.images:images",
         "node": "aiida_byoc.cli.node:node",
+        "policy": "aiida_byoc.cli.policy:policy",
     },
 )
 def byoc() -> None:

@@ -26,18 +26,20 @@ def doctor(as_json: bool) -> None:
     from aiida_byoc.cli.parts import ask, has_agent, parts, versions
     from aiida_byoc.commands.housekeeping import Limits, Repair
     from aiida_byoc.commands.policy import Policy, PolicyError
+    from aiida_byoc.commands.quotas import Quotas
 
     settings = node_settings()
     broker = get_manager().get_profile().process_control_backend or "none"
     try:
         policy = Policy.load(settings.policy_file)
-        limits, repair = policy.limits, policy.repair
+        limits, quotas, repair = policy.limits, policy.quotas, policy.repair
     except PolicyError:  # told as the profile's
-        limits, repair = Limits(), Repair()
+        limits, quotas, repair = Limits(), Quotas(), Repair()
     with node_tables() as connection:
         found = {name: ask(part) for name, part in parts(connection, settings, broker).items()}
         situation = Situation(
             limits=limits,
+            quotas=quotas,
             max_plays=repair.max_plays,
             has_agent=has_agent(connection),
             has_tasks=broker == "byoc.postgres",

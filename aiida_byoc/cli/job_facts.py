@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.rows import class_row
 
 from aiida_byoc.commands.housekeeping import Limits
+from aiida_byoc.commands.quotas import Quotas
 from aiida_byoc.events import standing
 from aiida_byoc.events.standing import Standing
 
@@ -84,6 +85,7 @@ class Situation:
     max_plays: int
     has_agent: bool
     has_tasks: bool
+    quotas: Quotas = field(default_factory=Quotas)
     trouble: str | None = None
 
 

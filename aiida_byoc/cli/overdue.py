@@ -192,18 +192,33 @@ def _not_launched(case: Case) -> Symptom | None:
             cause,
             f"verdi data byoc jobs show {job.job_id} --tenant {job.tenant_id}",
         )
-    of_tenant = situation.limits.active_jobs_per_tenant
-    if job.active >= situation.limits.active_jobs:
-        cause = f"{job.active} jobs are under way, the policy allows {situation.limits.active_jobs}"
-        return "no room", cause, "raise active_jobs in [limits] of policy.toml"
-    if of_tenant is not None and job.active_of_tenant >= of_tenant:
-        cause = f"{job.active_of_tenant} jobs of the tenant are under way, the policy allows {of_tenant}"
-        return "no room", cause, "raise active_jobs_per_tenant in [limits] of policy.toml"
+    if no_room := _no_room(case):
+        return "no room", *no_room
     return (
         "not launched",
         "not launched although there is room; the agent's log says why",
         "verdi data byoc status",
     )
+
+
+def _no_room(case: Case) -> tuple[str, str] | None:
+    """Which of the policy's bounds the launcher keeps, and what raises it."""
+    job, limits = case.job, case.situation.limits
+    of_tenant = case.situation.quotas.of(job.tenant_id).running or limits.active_jobs_per_tenant
+    bounds = (
+        (job.active, limits.active_jobs, "jobs are under way", "active_jobs in [limits]"),
+        (job.active, limits.slurm_jobs, "jobs may be in Slurm", "slurm_jobs in [limits]"),
+        (
+            job.active_of_tenant,
+            of_tenant,
+            "jobs of the tenant are under way",
+            "running in [quotas] (or active_jobs_per_tenant in [limits])",
+        ),
+    )
+    for there, most, what, key in bounds:
+        if most is not None and there >= most:
+            return f"{there} {what}, the policy allows {most}", f"raise {key} of policy.toml"
+    return None
 
 
 def _held(case: Case) -> Symptom | None:
@@ -216,6 +231,8 @@ def _held(case: Case) -> Symptom | None:
 def _in_slurm(case: Case) -> Symptom | None:
     job = case.job
     command = f"scontrol show job {job.slurm_job}"
+    if job.state == "queued" and job.slurm_job is None and job.reason:
+        return "in Slurm's queue", job.reason, "set slurm_jobs in [limits] of policy.toml"
     if job.state == "queued":
         hopeless = job.wait_reason in _HOPELESS
         condition = (

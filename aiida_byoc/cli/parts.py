@@ -17,7 +17,7 @@ from aiida_byoc.commands.policy import Policy
 from aiida_byoc.events import witness
 from aiida_byoc.node import NodeSettings, SettingsError
 
-__all__ = ["ask", "has_agent", "parts", "versions"]
+__all__ = ["ask", "has_agent", "parts", "versions", "work_chains"]
 
 _SESSION = (
     "SELECT true FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
@@ -93,7 +93,7 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         "transport": lambda: _transport(settings.code),
         "runtime": of_runtime,
         "epilog": of_epilog,
-        "work chains": lambda: _work_chains(Policy.load(settings.policy_file)),
+        "work chains": lambda: work_chains(Policy.load(settings.policy_file)),
     }
 
 
@@ -192,7 +192,7 @@ def _transport(code: str) -> str | None:
     )
 
 
-def _work_chains(policy: Policy) -> str | None:
+def work_chains(policy: Policy) -> str | None:
     """What the owner approved can be loaded, with the codes that it may use."""
     from aiida.common import EntryPointError, NotExistent
     from aiida.orm import load_code

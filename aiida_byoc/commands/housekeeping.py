@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-__all__ = ["Limits", "Progress", "Repair", "Retention", "Table"]
+__all__ = ["Limits", "Progress", "Repair", "Retention", "Signatures", "Table"]
 
 
 class Table(BaseModel):
@@ -18,7 +18,9 @@ class Limits(Table):
 
     active_jobs: int = Field(ge=1, default=200)
     active_jobs_per_tenant: int | None = Field(ge=1, default=None)
-    """`None`: a tenant may have them all."""
+    """`None`: a tenant may have them all. `quotas.running` takes its place."""
+    slurm_jobs: int | None = Field(ge=1, default=None)
+    """So many of them may be in Slurm, where the site sets a limit. A work chain counts by its calculations."""
 
 
 class Repair(Table):
@@ -42,6 +44,13 @@ class Progress(Table):
 
     seconds: float = Field(ge=1, le=3600, default=10)
     """At least that long between two events of a job; the newest report counts."""
+
+
+class Signatures(Table):
+    """Whether commands must carry the product's signature; one that is there must be right in any case."""
+
+    required: bool | None = None
+    """`None`: they must if the node knows keys of its product, as an enrolled one does."""
 
 
 class Retention(Table):

@@ -1,4 +1,4 @@
-"""Which images jobs need, known for certain: no job is accepted while somebody looks in order to remove the others."""
+"""Moments in which no job is accepted: to know for certain which images jobs need, before others are removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-__all__ = ["used_digests", "while_accepting"]
+__all__ = ["used_digests", "while_accepting", "while_nothing_is_accepted"]
 
 _ACCEPTING = 0x62796F66
 _USED = """
@@ -21,6 +21,11 @@ def while_accepting(connection: psycopg.Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (_ACCEPTING,))
 
 
+def while_nothing_is_accepted(connection: psycopg.Connection) -> None:
+    """Wait for acceptances under way, and let none begin until the transaction ends, so be quick."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ACCEPTING,))
+
+
 @contextlib.contextmanager
 def used_digests(connection: psycopg.Connection) -> Iterator[set[str]]:
     """The images of all jobs that have not ended; until the block ends, none is accepted, so be quick.
@@ -28,5 +33,5 @@ def used_digests(connection: psycopg.Connection) -> Iterator[set[str]]:
     Read the policy inside the block: a job that is accepted later is accepted under that one, or a younger one.
     """
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ACCEPTING,))
+        while_nothing_is_accepted(connection)
         yield {digest for (digest,) in connection.execute(_USED)}

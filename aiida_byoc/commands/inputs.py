@@ -40,6 +40,7 @@ WHERE depends.submission_id = %s ORDER BY earlier.accepted_at
 _DEPEND = (
     "INSERT INTO byoc.depends (submission_id, earlier_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 )
+_READS = "UPDATE byoc.job SET reads_jobs = true WHERE submission_id = %s AND NOT reads_jobs"
 _FETCH = "INSERT INTO byoc.input_fetch (submission_id, sha256, url) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -94,6 +95,7 @@ def want(connection: psycopg.Connection, submission_id: str, command: SubmitJobC
             errors.append(_no_such_output(index))
         else:
             connection.execute(_DEPEND, (submission_id, earlier.submission_id))
+            connection.execute(_READS, (submission_id,))
     if errors:
         raise ProblemError("input-not-found", errors=errors)
 

@@ -27,6 +27,7 @@ from aiida_byoc.commands.admission import SLOTS_OPTION, bounded, next_job
 from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.commands.inputs import UNAVAILABLE, earlier_jobs
 from aiida_byoc.commands.policy import Policy, PolicyError
+from aiida_byoc.commands.quotas import Quotas
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.contracts.failures import job_error
@@ -85,6 +86,8 @@ class Launcher:
         }
         self._slots = int(get_manager().get_option(SLOTS_OPTION))
         self._limits = bounded(Limits(), self._slots)
+        self._quotas = Quotas()
+        self._hopeless_first = False
         self._next_limits = 0.0
         self._next_play = 0.0
         self._stopper = Stopper(self._storage)
@@ -102,12 +105,18 @@ class Launcher:
         return launched or any(dispatched)
 
     def _launch_next(self) -> bool:
-        """Create the work chain of the oldest accepted job that has room, unless its deadline has passed."""
+        """Create the work chain of the accepted job whose turn it is, unless its deadline has passed."""
+        self._hopeless_first = not self._hopeless_first
         now = datetime.now(UTC)
         job: Mapping[str, Any] | None = None
         try:
             with transaction(self._storage) as connection:
-                job = next_job(connection, self._limits)
+                job = next_job(
+                    connection,
+                    self._limits,
+                    self._quotas,
+                    hopeless_first=self._hopeless_first,
+                )
                 if job is None:
                     return False
                 if job["deadline"] is not None and job["deadline"] <= now:
@@ -183,6 +192,7 @@ class Launcher:
         try:
             policy = Policy.load(self._settings.policy_file)
             self._limits = bounded(policy.limits, self._slots)
+            self._quotas = policy.quotas
             self._repairer.rules = policy.repair
         except PolicyError as error:
             _LOGGER.error("the limits stay as they were: %s", error)  # noqa: TRY400

@@ -18,8 +18,10 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
-from aiida_byoc.commands import image_use, inputs, pulls
+from aiida_byoc.commands import allowance, image_use, inputs, pulls
+from aiida_byoc.commands.draining import refuse_while_draining
 from aiida_byoc.commands.policy import Placement, WorkchainPlacement
+from aiida_byoc.commands.quotas import Quota, asked_node_seconds
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
@@ -48,15 +50,17 @@ def accept(
     key: str,
     *,
     place: Callable[[SubmitJobCommand], Placement | WorkchainPlacement],
+    quota: Callable[[str], Quota] = lambda _: Quota(),
     now: datetime,
 ) -> tuple[JobAcceptance, bool]:
     """Claim the command; return its acceptance and whether it is a replay.
 
     A replay is answered alike for ever: before the deadline, the policy and everything else that may have changed.
+    `quota` says how much of the node a tenant may have.
 
     Raises:
         ProblemError: `idempotency-key-reused`, `job-id-conflict`, `job-cancelled`, `command-expired`,
-            `input-not-found`, or what `place` refuses. Nothing is written then.
+            `node-draining`, `quota-exceeded`, `input-not-found`, or what `place` refuses. Nothing is written then.
     """
     intent = fingerprint("submit", command)
     with connection.transaction():
@@ -67,6 +71,14 @@ def accept(
             raise ProblemError("command-expired")
         image_use.while_accepting(connection)
         placement = place(command)
+        refuse_while_draining(connection)
+        bounds = quota(command.tenant_id)
+        if bounds.bounds_acceptance:
+            allowance.one_at_a_time(connection, command.tenant_id)
+            earlier = _earlier_claim(connection, command, key, intent)
+            if earlier is not None:  # it came meanwhile, and may have taken the last place
+                return earlier, True
+            allowance.refuse_beyond(connection, command, bounds, now)
         submission_id = _claim(
             connection, command, key=key, intent=intent, placement=placement, now=now
         )
@@ -243,8 +255,8 @@ def _claim(
 ) -> str | None:
     row = connection.execute(
         "INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotency_key, fingerprint,"
-        " command, placement, trace_id, accepted_at, deadline, state)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'accepted')"
+        " command, placement, trace_id, accepted_at, deadline, node_seconds, state)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'accepted')"
         " ON CONFLICT DO NOTHING RETURNING submission_id::text",
         (
             uuid.uuid4(),
@@ -258,6 +270,7 @@ def _claim(
             _trace_id(command.traceparent),
             now,
             command.deadline,
+            asked_node_seconds(command),
         ),
     ).fetchone()
     return row[0] if row else None

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from aiida_byoc.commands.data import Caps, Data
-from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Table
+from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
     ApprovedImage,
     PullFrom,
@@ -21,6 +21,7 @@ from aiida_byoc.commands.image_policy import (
     resolved_image,
 )
 from aiida_byoc.commands.queues import Ceilings, Queue, RuntimeName, over_the_ceilings
+from aiida_byoc.commands.quotas import Quota, Quotas
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
@@ -34,7 +35,7 @@ from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
 from aiida_byoc.runtimes import FOR_TASKS
 
-__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement"]
+__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement", "contents"]
 
 
 class PolicyError(Exception):
@@ -81,11 +82,13 @@ class Policy(Table):
     runtime: RuntimeName = "bubblewrap"
     ceilings: Ceilings
     limits: Limits = Limits()
+    quotas: Quotas = Quotas()
     repair: Repair = Repair()
     recovery: Recovery = Recovery()
     retention: Retention = Retention()
     data: Data = Data()
     progress: Progress = Progress()
+    signatures: Signatures = Signatures()
     queues: dict[Name, Queue] = Field(min_length=1)
     images: Annotated[dict[str, ApprovedImage], AfterValidator(check_repositories)]
     workchains: dict[EntryPoint, Workchain] = {}
@@ -101,11 +104,7 @@ class Policy(Table):
     def load(cls, path: Path) -> Policy:
         """Read the policy; raise `PolicyError` with one sentence when it cannot be used."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise PolicyError(f"the policy {path} is not TOML: {error}") from error
+            return cls.model_validate(contents(path))
         except ValidationError as error:
             first = field_errors(error)[0]
             raise PolicyError(
@@ -117,6 +116,13 @@ class Policy(Table):
         if tenant_id not in self.tenants:
             raise ProblemError("not-found")
 
+    def quota(self, tenant_id: str) -> Quota:
+        """How much of the node a tenant may have."""
+        quota = self.quotas.of(tenant_id)
+        if quota.running is None:
+            return quota.model_copy(update={"running": self.limits.active_jobs_per_tenant})
+        return quota
+
     def place(self, command: SubmitJobCommand) -> Placement | WorkchainPlacement:
         """Decide where the command runs; raise a problem that names each field at fault."""
         self.serve(command.tenant_id)
@@ -127,6 +133,7 @@ class Policy(Table):
             *self._ungranted(command),
             *self.data.refusals(command.workload),
             *self._not_in_parallel(command),
+            *self.quotas.never_fits(command),
         ]
         if errors:
             raise ProblemError(
@@ -226,6 +233,16 @@ class Policy(Table):
             for name, number in asked.items()
             if number > 1
         ]
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """What the file holds, whether or not it makes a policy; `PolicyError` when it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"the policy {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"the policy {path} is not TOML: {error}") from error
 
 
 def _unknown(field: str, known: list[str]) -> FieldError:

@@ -74,19 +74,19 @@ def may_follow(
     *,
     held_from: ExecutionState | None = None,
     new_attempt: bool = False,
-    new_wait_reason: bool = False,
+    new_place: bool = False,
     new_progress: bool = False,
 ) -> bool:
     """Say whether a job in `current` may be reported in `following`.
 
     `held_from` is the state in which the job was when it became held: it may return only there or end.
-    `queued` after `queued` needs a new attempt or a new wait reason, after `running` a new attempt; `running` after
-    `running` needs new progress.
+    `queued` after `queued` needs a new attempt or a new place in Slurm (it is there now, or waits for another reason),
+    after `running` a new attempt; `running` after `running` needs new progress.
     """
     if following not in SUCCESSORS[current]:
         return False
     if current is _S.HELD and following not in TERMINAL:
         return following is held_from
     if following is _S.QUEUED and current in {_S.QUEUED, _S.RUNNING}:
-        return new_attempt or (new_wait_reason and current is _S.QUEUED)
+        return new_attempt or (new_place and current is _S.QUEUED)
     return new_progress or (current, following) != (_S.RUNNING, _S.RUNNING)

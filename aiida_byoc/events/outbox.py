@@ -19,6 +19,7 @@ from aiida_byoc import crashpoints
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.events import ExecutionEvent, event_type, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState, may_follow
+from aiida_byoc.events.usage import note_ended
 
 __all__ = ["Report", "append", "resume"]
 
@@ -63,6 +64,14 @@ def append(connection: psycopg.Connection, submission_id: str, report: Report) -
     seq: int = job["seq"] + 1
     snapshot = _merged(job["snapshot"], report.facts, new_attempt=attempt > job["attempt"])
     body = _event(job, report, seq=seq, attempt=attempt, snapshot=snapshot)
+    note_ended(
+        connection,
+        job,
+        attempt=attempt,
+        state=report.state,
+        snapshot=snapshot,
+        occurred_at=report.occurred_at,
+    )
     held_from = job["state"] if report.state is ExecutionState.HELD else None
     cursor.execute(
         "UPDATE byoc.job SET state = %s, held_from = %s, attempt = %s, seq = %s, snapshot = %s"
@@ -103,14 +112,14 @@ def _has_place(job: Mapping[str, Any], report: Report, attempt: int) -> bool:
     if attempt < job["attempt"]:
         return False
     held_from = job["held_from"]
-    wait_reason = report.facts.get("scheduler", {}).get("wait_reason")
+    told, known = report.facts.get("scheduler", {}), job["snapshot"].get("scheduler", {})
     return may_follow(
         ExecutionState(job["state"]),
         report.state,
         held_from=ExecutionState(held_from) if held_from else None,
         new_attempt=attempt > job["attempt"],
-        new_wait_reason=wait_reason
-        not in {None, job["snapshot"].get("scheduler", {}).get("wait_reason")},
+        new_place=told.get("wait_reason") not in {None, known.get("wait_reason")}
+        or ("job_id" in told and "job_id" not in known),
         new_progress=report.facts.get("progress") not in (None, job["snapshot"].get("progress")),
     )
 

@@ -31,6 +31,7 @@ from aiida_byoc.schedulers.witnesses import FUNCTIONS, NODE, PATIENCE, SUBMITTIN
 __all__ = [
     "REFUSED",
     "ByocSlurmScheduler",
+    "LimitReached",
     "identity",
     "scancel_command",
     "slurm_id",
@@ -56,6 +57,14 @@ _PERMANENT = (
     "sbatch is not asked for",
 )
 """What `sbatch` says when trying again cannot help; matched without case."""
+
+_LIMITS = {
+    r"\b((?:Assoc|QOS)\w*Submit\w*Limit)\b": None,
+    r"Slurm temporarily unable to accept job|job queue full": "MaxJobCount",
+    r"submission failed: Resource temporarily unavailable": "MaxJobCount",
+}
+"""What `sbatch` says when it is a matter of time, matched without case, and the limit's name in Slurm, if it says none:
+`MaxSubmitJobs` of an association or QOS (sacctmgr(1)), and slurm.conf's `MaxJobCount`."""
 
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
@@ -90,14 +99,23 @@ adopt() {{
   [ -z "$jobs" ] || {{ echo "Submitted batch job $(tr '|' ' ' <<< "$jobs" | sort -n | head -n 1)"; exit 0; }}
 }}
 adopt
-timeout {submit_wait} {client} sbatch "${{options[@]}}" {script} && exit 0
-failed=$?
+exec 3>&1
+( echo "$BASHPID"; exec timeout {submit_wait} {client} sbatch "${{options[@]}}" {script} 2>&1 >&3 ) | {{
+  read -r sbatch
+  while IFS= read -r line; do
+    echo "$line" >&2
+    [[ $line != *'sleeping and retrying'* ]] || kill "$sbatch"
+  done
+}}
+failed=${{PIPESTATUS[0]}}
+[ "$failed" != 0 ] || exit 0
 adopt
 exit $failed
 """
 """The script's header, up to its first empty line, is repeated on the command line: `options.py` says why. A job that
 left its fence is adopted also when the controller has forgotten it. A `squeue` that fails knows nothing of the job, so
-nothing is submitted then."""
+nothing is submitted then. Where Slurm has no room `sbatch` sleeps and tries again, for two minutes, and the worker
+would with it (AiiDA submits in its event loop): that is cut short."""
 
 _SUBMIT_WAIT = 60
 """Seconds; `sbatch` gives up by itself after Slurm's MessageTimeout (10 s), in most cases."""
@@ -121,6 +139,18 @@ def slurm_id(job_id: str) -> str:
 def scancel_command(slurm_job: str, name: str) -> str:
     """Cancel that job if it is ours: Slurm combines the filters (measured, 22.05), so another's is left alone."""
     return f'timeout {PATIENCE} {CLIENT} scancel --name={shlex.quote(name)} --user="$(id -un)" {slurm_job}'
+
+
+class LimitReached(SchedulerError):
+    """Slurm takes no more jobs for now; nothing was submitted, and trying again later helps.
+
+    Attributes:
+        name: the limit's, in Slurm's words.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"Slurm takes no more jobs now: {name}")
 
 
 class ByocSlurmScheduler(SlurmScheduler):
@@ -173,6 +203,8 @@ class ByocSlurmScheduler(SlurmScheduler):
         if retval != 0 and any(text.lower() in lowered for text in _PERMANENT):
             self.logger.error(f"sbatch refused the job for good: {stderr.strip()}")
             return ExitCode(REFUSED, f"Slurm refused the job: {stderr.strip()[:300]}")
+        if retval != 0 and (limit := _limit_in(stderr)):
+            raise LimitReached(limit)
         answer: str | ExitCode = super()._parse_submit_output(retval, stdout, stderr)
         name = _NAME.search(stdout)
         if not isinstance(answer, str) or name is None:
@@ -218,3 +250,11 @@ class ByocSlurmScheduler(SlurmScheduler):
         seen = ending(str((detailed_job_info or {}).get("stdout", "")))
         end = explain(seen, Record.UNREAD, stderr=stderr or "")
         return ExitCode(end.status, end.told(seen)) if end else None
+
+
+def _limit_in(stderr: str) -> str | None:
+    """The limit that `sbatch` ran into, if it is one that passes."""
+    for pattern, name in _LIMITS.items():
+        if found := re.search(pattern, stderr, re.IGNORECASE):
+            return name or found[1]
+    return None

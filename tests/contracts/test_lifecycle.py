@@ -28,11 +28,11 @@ MAY_FOLLOW = {
 }
 WITH = {
     # … and what brings something new
-    ("queued", "queued"): {"new_attempt", "new_wait_reason"},
+    ("queued", "queued"): {"new_attempt", "new_place"},
     ("running", "queued"): {"new_attempt"},
     ("running", "running"): {"new_progress"},
 }
-NEWS = ("new_attempt", "new_wait_reason", "new_progress")
+NEWS = ("new_attempt", "new_place", "new_progress")
 BACK_FROM_HELD = {"launched", "queued", "running"}
 PAIRS = list(product(ExecutionState, ExecutionState))
 

@@ -55,6 +55,15 @@ def test_how_often_progress_is_told_is_the_owners_word(tmp_path: Path) -> None:
         read(tmp_path, f"{POLICY}\n[progress]\nseconds = 0\n")
 
 
+def test_whether_commands_are_signed_is_the_owners_word(tmp_path: Path) -> None:
+    assert read(tmp_path).signatures.required is None
+    for word, required in (("true", True), ("false", False)):
+        read_anew = read(tmp_path, f"{POLICY}\n[signatures]\nrequired = {word}\n")
+        assert read_anew.signatures.required is required
+    with pytest.raises(PolicyError, match=r"signatures\.required"):
+        read(tmp_path, f'{POLICY}\n[signatures]\nrequired = "sometimes"\n')
+
+
 def test_the_rules_of_recovery_are_stored_with_the_command(tmp_path: Path) -> None:
     rules = "[recovery]\nmemory_factor = 1.5\nmemory_ceiling_mib = 9000\nrequeues = 0\n\n"
     policy = read(tmp_path, POLICY.replace("[queues.main]", rules + "[queues.main]"))
