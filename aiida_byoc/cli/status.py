@@ -21,7 +21,7 @@ def status() -> None:
     """Show whether agent, daemon, Slurm and adapter are there, and what the ledger and the outbox hold."""
     from aiida.engine.daemon.client import get_daemon_client
 
-    from aiida_byoc.agent.heartbeat import heartbeat
+    from aiida_byoc.agent.heartbeat import Pulse
     from aiida_byoc.cli import checks
     from aiida_byoc.cli.profile import check as check_profile
     from aiida_byoc.commands.policy import Policy, PolicyError
@@ -38,7 +38,7 @@ def status() -> None:
         states = connection.execute(_STATES).fetchall()
         trouble = connection.execute(_RELAY).fetchone()
         blindness = witness.check(connection)
-        beat = heartbeat(connection, settings)
+        beat = Pulse(settings).heartbeat(connection)
     findings = {
         "agent": None if agents and agents[0] else "not running; start `verdi data byoc agent run`",
         "daemon": None
@@ -50,7 +50,7 @@ def status() -> None:
     probes: dict[str, Callable[[], None]] = {
         "profile": lambda: check_profile(Policy.load(settings.policy_file).limits),
         "slurm": checks.slurm,
-        "adapter": lambda: checks.adapter(str(settings.adapter_url)),
+        "adapter": lambda: checks.adapter(settings),
     }
     for name, probe in probes.items():
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.agent.heartbeat import Pulse
 from aiida_byoc.commands import ledger
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import redelivery
@@ -58,14 +58,14 @@ def test_tenants_with_the_same_job_id_see_their_own(connection: psycopg.Connecti
 def test_the_heartbeat_counts_what_is_under_way(
     connection: psycopg.Connection, settings: NodeSettings
 ) -> None:
-    assert heartbeat(connection, settings).jobs_active == 0
+    assert Pulse(settings).heartbeat(connection).jobs_active == 0
     first, second = accept(connection, "job-1"), accept(connection, "job-2")
     deliver(connection, Product())
     walk(connection, first, "launched", "queued", "succeeded")
     walk(connection, second, "launched")
     connection.execute("UPDATE byoc.event SET occurred_at = now() - interval '90 s' WHERE seq = 2")
 
-    beat = heartbeat(connection, settings)
+    beat = Pulse(settings).heartbeat(connection)
 
     assert (beat.jobs_active, beat.events_undelivered) == (1, 4)
     assert 90 <= beat.oldest_undelivered_seconds < 150
@@ -80,7 +80,7 @@ def test_a_quarantined_stream_is_not_counted_as_lag(
     accept(connection)
     connection.execute("""UPDATE byoc.stream SET quarantine = '{"code": "poison"}'""")
 
-    beat = heartbeat(connection, settings)
+    beat = Pulse(settings).heartbeat(connection)
 
     assert (beat.jobs_active, beat.events_undelivered, beat.jobs_quarantined) == (1, 0, 1)
     assert beat.oldest_undelivered_seconds == 0
@@ -90,10 +90,10 @@ def test_the_heartbeat_says_what_the_sweep_repaired(
     connection: psycopg.Connection, settings: NodeSettings
 ) -> None:
     """By kind; nothing at all on a node that never needed it."""
-    before = heartbeat(connection, settings).repairs
+    before = Pulse(settings).heartbeat(connection).repairs
     connection.execute("INSERT INTO byoc.repair (kind, count) VALUES ('ended', 2), ('held', 1)")
 
-    assert (before, heartbeat(connection, settings).repairs) == ({}, {"ended": 2, "held": 1})
+    assert (before, Pulse(settings).heartbeat(connection).repairs) == ({}, {"ended": 2, "held": 1})
 
 
 def test_a_node_without_a_policy_offers_nothing_and_lives(
@@ -101,4 +101,4 @@ def test_a_node_without_a_policy_offers_nothing_and_lives(
 ) -> None:
     Path(settings.policy_file).unlink()
 
-    assert heartbeat(connection, settings).queues == []
+    assert Pulse(settings).heartbeat(connection).queues == []

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from aiida_byoc.agent import client as module
-from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable, private_key
+from aiida_byoc.agent import credential as module
+from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.keys import private_key
 from aiida_byoc.contracts.delivery import Heartbeat, Verdict
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.node import NodeSettings, SettingsError
@@ -79,6 +80,7 @@ def key() -> Ed25519PrivateKey:
 @pytest.fixture
 def settings(tmp_path: Path, adapter: Adapter, key: Ed25519PrivateKey) -> NodeSettings:
     path = tmp_path / "node.pem"
+    path.touch(mode=0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return NodeSettings.model_validate(
         {
@@ -118,10 +120,10 @@ def test_a_poll_asks_and_reads_commands(client: AdapterClient, adapter: Adapter)
 
     (read,) = client.poll(wait_seconds=1, max_commands=7)
 
-    assert read.model_dump(mode="json") == command
+    assert read.model_dump(mode="json", exclude_none=True) == command
     path, headers, sent = adapter.requests[0]
     assert path == "/base/v1/nodes/n1/commands/poll"
-    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs"]}
+    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs", "signatures"]}
     assert headers["User-Agent"].startswith("aiida-byoc-agent/")
 
 
@@ -254,6 +256,7 @@ def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "node.pem"
     with pytest.raises(SettingsError, match=r"node\.pem cannot be read: No such file"):
         private_key(path)
+    path.touch(mode=0o600)
     path.write_text("no key")
     with pytest.raises(SettingsError, match=r"node\.pem is not a private key in PEM form"):
         private_key(path)
