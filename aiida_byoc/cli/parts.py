@@ -57,7 +57,7 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
     """What to ask, by its name, in the order of DESIGN's boxes."""
 
     def of_adapter() -> str | None:
-        checks.adapter(str(settings.adapter_url))
+        checks.adapter(settings)
         return None
 
     def of_profile() -> str | None:
