@@ -9,8 +9,6 @@ import logging
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import httpx
@@ -19,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.keys import private_key, public_key
-from aiida_byoc.agent.link import AdapterUnavailable, ask, read
+from aiida_byoc.agent.link import AdapterUnavailable, ahead_of, ask, read
 from aiida_byoc.contracts.enrolment import (
     ASSERTION_TYPE,
     MAX_ASSERTION_SECONDS,
@@ -101,10 +99,7 @@ def fetched_token(
 
 def _why(date: str | None) -> str:
     """Why a key is not taken, as far as the node can know: the adapter says of no node that it exists."""
-    try:
-        skew = (datetime.now(UTC) - parsedate_to_datetime(date or "")).total_seconds()
-    except (ValueError, TypeError):
-        skew = 0.0
+    skew = ahead_of(date) or 0.0
     if abs(skew) > _SKEW_SECONDS:
         return f"this machine's clock is {skew:+.0f} s off the adapter's; synchronise it (NTP)"
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -13,7 +15,16 @@ from aiida_byoc.contracts.problems import CATALOGUE, PROBLEM_BASE, ProblemError
 from aiida_byoc.contracts.validation import Model, validated
 from aiida_byoc.node import NodeSettings, SettingsError
 
-__all__ = ["ANSWER_SECONDS", "AdapterUnavailable", "ask", "link", "reach", "read", "timeout"]
+__all__ = [
+    "ANSWER_SECONDS",
+    "AdapterUnavailable",
+    "ahead_of",
+    "ask",
+    "link",
+    "reach",
+    "read",
+    "timeout",
+]
 
 ANSWER_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
@@ -80,11 +91,23 @@ def _authorities(settings: NodeSettings) -> ssl.SSLContext:
     return context
 
 
-def reach(settings: NodeSettings) -> None:
-    """Raise `AdapterUnavailable` unless the adapter answers that it lives."""
+def reach(settings: NodeSettings) -> float | None:
+    """Raise `AdapterUnavailable` unless the adapter answers that it lives.
+
+    Returns:
+        How far this machine's clock is ahead of the adapter's in seconds, as far as its `Date` tells (RFC 9110 §6.6.1).
+    """
     with link(settings) as http:
         base = str(settings.adapter_url).rstrip("/")
-        ask(http, f"{base}/livez", method="GET")
+        return ahead_of(ask(http, f"{base}/livez", method="GET").headers.get("Date"))
+
+
+def ahead_of(date: str | None) -> float | None:
+    """How far this machine's clock is ahead of the one in a `Date` header, in seconds."""
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date or "")).total_seconds()
+    except (ValueError, TypeError):
+        return None
 
 
 def ask(http: httpx.Client, path: str, *, method: str = "POST", **request: Any) -> httpx.Response:

@@ -6,14 +6,17 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aiida_byoc.cli.common import one_sentence, profile_storage, settings_path
 from aiida_byoc.cli.setup import check_ledger, examine, make, settings_of, setup_options
 
-__all__ = ["enroll"]
+if TYPE_CHECKING:
+    from aiida_byoc.contracts.enrolment import EnrolmentToken
+
+__all__ = ["enroll", "read_token"]
 
 
 @click.command()
@@ -42,7 +45,7 @@ def enroll(context: click.Context, url: str, key_file: Path | None, **wishes: An
     path = settings_path(profile)
     _complete(wishes, path)
     policy = examine(wishes["policy_file"])
-    token = _token()
+    token = read_token()
     settings = settings_of(
         wishes,
         node_id=token.node_id,
@@ -105,7 +108,8 @@ def _complete(wishes: dict[str, Any], path: Path) -> None:
             raise SettingsError(f"{option} is missing: this profile has not been a node before")
 
 
-def _token() -> Any:
+def read_token() -> EnrolmentToken:
+    """The token from a terminal, which does not show it, or from standard input; never from the command line."""
     from aiida_byoc.contracts.enrolment import EnrolmentToken
     from aiida_byoc.node import SettingsError
 

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aiida_byoc.agent import credential as module
+from aiida_byoc.agent import link as link_module
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.credential import credential
 from aiida_byoc.agent.keys import made_key, public_key
@@ -133,14 +134,14 @@ def test_an_adapter_that_is_away_costs_no_token_that_is_still_good(
 def test_a_clock_that_is_off_is_named_as_the_cause(
     enrolled: NodeSettings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.datetime
+    real = link_module.datetime
 
     class Ahead(real):  # type: ignore[misc, valid-type]
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return real.fromtimestamp(real.now(tz).timestamp() + 3600, tz)
 
-    monkeypatch.setattr(module, "datetime", Ahead)
+    monkeypatch.setattr(link_module, "datetime", Ahead)
     registry.keys.clear()
 
     with pytest.raises(AdapterUnavailable, match=r"clock is \+360\d s off"):
