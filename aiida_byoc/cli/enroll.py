@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aiida_byoc.cli.common import one_sentence, profile_storage, settings_path
+from aiida_byoc.cli.profile import BROKERS
 from aiida_byoc.cli.setup import check_ledger, examine, make, settings_of, setup_options
 
 if TYPE_CHECKING:
@@ -43,16 +45,17 @@ def enroll(context: click.Context, url: str, key_file: Path | None, **wishes: An
 
     profile, storage_config = profile_storage()
     path = settings_path(profile)
-    _complete(wishes, path)
+    kept = _complete(wishes, path)
     policy = examine(wishes["policy_file"])
     token = read_token()
+    places = {
+        "key_file": path.with_suffix(".pem"),
+        "product_keys_file": path.with_name(f"{path.stem}.product-keys.json"),
+        **kept,
+        **({"key_file": key_file} if key_file else {}),
+    }
     settings = settings_of(
-        wishes,
-        node_id=token.node_id,
-        url=("--url", url),
-        enrolled=True,
-        key_file=(key_file or path.with_suffix(".pem")),
-        product_keys_file=path.with_name(f"{path.stem}.product-keys.json"),
+        wishes, url=("--url", url), node_id=token.node_id, enrolled=True, **places
     )
     check_url(settings)
     with connect(storage_config, application="init") as connection:
@@ -70,7 +73,7 @@ def enroll(context: click.Context, url: str, key_file: Path | None, **wishes: An
     write_private(settings.product_keys_file, json.dumps(keys).encode())
     write_private(settings.key_file, pending.read_bytes())
     settings.save(path)
-    pending.unlink()
+    _tidy(settings.key_file)
     for sentence in told:
         click.echo(sentence)
     click.echo(f"Settings: {path}")
@@ -90,22 +93,49 @@ def enroll(context: click.Context, url: str, key_file: Path | None, **wishes: An
         return
 
 
-def _complete(wishes: dict[str, Any], path: Path) -> None:
-    """What was left out is as the node's settings say: a node that is enrolled again stays as it was set up."""
+def _tidy(key_file: Path) -> None:
+    """Remove keys of tokens that came to nothing, and of rotations before the enrolment: nobody knows them any more."""
+    for file in key_file.parent.glob(f"{key_file.name}.*"):
+        if re.fullmatch(r"[0-9a-f]{16}|next|old", file.name.removeprefix(f"{key_file.name}.")):
+            file.unlink()
+
+
+def _complete(wishes: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What was left out is as the node's settings say: a node that is enrolled again stays as it was set up.
+
+    Returns:
+        The settings for which there are no options.
+    """
+    from aiida.manage import get_manager
+
     from aiida_byoc.node import NodeSettings, SettingsError
 
     names = ("policy_file", "image_store", "fetched", "registry_auth_file", "ca_file", "proxy")
+    kept: dict[str, Any] = {}
     if path.exists():
         known = NodeSettings.load(path)
+        kept = {name: getattr(known, name) for name in ("poll_seconds", "heartbeat_seconds")}
+        if known.enrolled:  # where a running agent looks
+            kept["key_file"] = known.key_file
+            if known.product_keys_file:
+                kept["product_keys_file"] = known.product_keys_file
+        broker = get_manager().get_profile().process_control_backend
+        if _is_default("broker") and broker in BROKERS:
+            wishes["broker"] = broker
         for name in names:
             if wishes[name] is None:
                 wishes[name] = getattr(known, name)
-        parameter = click.get_current_context().get_parameter_source("computer")
-        if parameter is click.core.ParameterSource.DEFAULT:
+        if _is_default("computer"):
             wishes["computer"] = known.code.partition("@")[2]
     for name, option in (("policy_file", "--policy"), ("image_store", "--image-store")):
         if wishes[name] is None:
             raise SettingsError(f"{option} is missing: this profile has not been a node before")
+    return kept
+
+
+def _is_default(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.DEFAULT
 
 
 def read_token() -> EnrolmentToken:

@@ -13,7 +13,7 @@ from aiida.manage import get_config
 from click.testing import CliRunner, Result
 
 from aiida_byoc.agent.client import AdapterClient
-from aiida_byoc.agent.keys import private_key, public_key
+from aiida_byoc.agent.keys import made_key, private_key, public_key
 from aiida_byoc.cli import byoc
 from aiida_byoc.cli.common import settings_path
 from aiida_byoc.commands.draining import set_draining
@@ -197,13 +197,19 @@ def test_a_node_that_is_enrolled_again_stays_as_it_was_set_up(
     """As after a revocation: another key, the same policy, images and computer."""
     enroll(registry.token())
     before, key_id = NodeSettings.load(place), next(iter(registry.keys))
+    before = before.model_copy(update={"poll_seconds": 7})
+    before.save(place)
     registry.keys.clear()
+    made_key(before.key_file.with_name(f"{before.key_file.name}.next"))
+    registry.lose = ["enroll$"]
+    enroll(registry.token())
 
     again = enroll(registry.token(), policy=None, computer=None, **{"image-store": None})
 
     assert again.exit_code == 0, again.output
     assert NodeSettings.load(place) == before
     assert list(registry.keys) != [key_id]
+    assert {name for name in written(place) if ".pem" in name} == {f"{place.stem}.pem"}
     assert AdapterClient(before).poll(wait_seconds=0, max_commands=1) == []
 
 

@@ -25,7 +25,7 @@ from lab.paths import LabPaths
 NODE_ID = "second-node"
 PROFILE = "second"
 AGENT = "second-agent"
-SECONDS = 90.0
+SECONDS = 120.0
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Second:
             input=told,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
