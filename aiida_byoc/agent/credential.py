@@ -77,10 +77,12 @@ def fetched_token(
     Raises:
         AdapterUnavailable: the adapter gave none; with status 401 it does not take the key.
     """
-    form = TokenRequest(
-        grant_type="client_credentials",
-        client_assertion_type=ASSERTION_TYPE,
-        client_assertion=assertion(settings, key),
+    form = TokenRequest.model_validate(
+        {
+            "grant_type": "client_credentials",
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": assertion(settings, key),
+        }
     )
     try:
         answer = ask(http, f"/nodes/{settings.node_id}/token", data=form.model_dump())

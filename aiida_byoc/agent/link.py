@@ -138,7 +138,8 @@ def read(model: type[Model], response: httpx.Response) -> Model:
 
 def _refusal(response: httpx.Response) -> AdapterUnavailable:
     after = response.headers.get("Retry-After", "")
-    detail, problem, fields = "no problem document", None, ()
+    detail, problem = "no problem document", None
+    fields: tuple[str, ...] = ()
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         document = response.json()
         detail = document["detail"]

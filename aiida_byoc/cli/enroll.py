@@ -31,7 +31,7 @@ __all__ = ["enroll", "read_token"]
 @setup_options(required=False)
 @click.pass_context
 @one_sentence
-def enroll(context: click.Context, url: str, key_file: Path | None, **wishes: Any) -> None:
+def enroll(context: click.Context, /, url: str, key_file: Path | None, **wishes: Any) -> None:
     """Make this machine and profile a management node of the product that gave you a token.
 
     The token is asked for, or read from standard input; it is good once, for 15 minutes.

@@ -110,11 +110,11 @@ def accounting() -> str | None:
     except subprocess.TimeoutExpired:
         said = "no answer"
     except subprocess.CalledProcessError as error:
-        said = str(error.stderr).strip().splitlines()[-1:] or "no answer"
+        said = (str(error.stderr).strip().splitlines() or ["no answer"])[-1]
     else:
         return None
     return (
-        f"Slurm keeps accounts ({kind[1]}), but `sacct` fails ({''.join(said)[:200]}); jobs that the controller has"
+        f"Slurm keeps accounts ({kind[1]}), but `sacct` fails ({said[:200]}); jobs that the controller has"
         " forgotten stay held longer: start slurmdbd"
     )
 

@@ -17,6 +17,7 @@ import httpx
 import jwt
 import psycopg
 import pytest
+from psycopg import sql
 
 from aiida_byoc.contracts.signature import SIGNATURE_HEADER, signing_input
 from lab import convex, image, node, process
@@ -140,8 +141,12 @@ class Second:
 def second(lab: dict[str, Any], lab_paths: LabPaths, acme: Any) -> Iterator[Second]:
     """A profile on the lab's PostgreSQL and Slurm, not a node yet."""
     dsn = psycopg.conninfo.conninfo_to_dict(lab["postgres"]["dsn"])
-    with psycopg.connect(lab["postgres"]["dsn"], autocommit=True) as admin:
-        admin.execute("CREATE DATABASE second")
+    superuser = psycopg.conninfo.make_conninfo(
+        host=str(lab_paths.service_run("pg")), port=dsn["port"], user="postgres", dbname="postgres"
+    )
+    with psycopg.connect(superuser, autocommit=True) as admin:
+        owned = sql.SQL("CREATE DATABASE second OWNER {}")
+        admin.execute(owned.format(sql.Identifier(str(dsn["user"]))))
     policy = lab_paths.root / "second.toml"
     built = image.build(lab_paths)
     repository, _, tag = built.ref.rpartition(":")
