@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.validation import field_errors
+from aiida_byoc.private_file import write_private
 from aiida_byoc.runtimes.fetched import FetchedFiles
 
 __all__ = ["NodeSettings", "SettingsError"]
@@ -25,7 +26,12 @@ class NodeSettings(BaseModel):
         node_id: the name the product knows this node by.
         adapter_url: where the adapter listens; the agent connects outward to it.
         audience: the `aud` of the agent's tokens.
+        enrolled: whether the product knows the node's key by its enrolment, and access tokens are fetched with it; if
+            not, the key stands in the adapter's settings, and the node signs its own tokens.
         key_file: the node's private key (PEM, Ed25519), mode 0600.
+        product_keys_file: public keys (JWK Set) that the product signs commands with.
+        ca_file: certificates (PEM) of authorities that the adapter's is checked by, beside the usual ones.
+        proxy: the HTTP proxy on the way to the adapter; by default what HTTPS_PROXY and NO_PROXY say.
         policy_file: what the owner allows.
         image_store: directory of OCI images, shared with the compute nodes; this node's alone.
         registry_auth_file: credentials for registries, as `docker login` writes them, mode 0600; by default where the
@@ -41,7 +47,11 @@ class NodeSettings(BaseModel):
     node_id: Name
     adapter_url: HttpUrl
     audience: str = "byoc-adapter"
+    enrolled: bool = False
     key_file: Path
+    product_keys_file: Path | None = None
+    ca_file: Path | None = None
+    proxy: HttpUrl | None = None
     policy_file: Path
     image_store: Path
     registry_auth_file: Path | None = None
@@ -74,14 +84,15 @@ class NodeSettings(BaseModel):
             raise SettingsError(f"{path} is wrong at {first.field}: {first.message}") from error
 
     def save(self, path: Path) -> None:
-        """Write the settings as TOML."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the settings as TOML, at once and for their owner alone: a proxy's address may hold a password."""
         values = self.model_dump(mode="json", exclude_none=True)
         lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
-        path.write_text("\n".join(lines) + "\n")
+        write_private(path, ("\n".join(lines) + "\n").encode())
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from aiida_byoc.commands import ledger
+from aiida_byoc.commands import ledger, signatures
 from aiida_byoc.commands.policy import Placement, Policy, PolicyError, WorkchainPlacement
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, Verdict
@@ -18,7 +19,7 @@ from aiida_byoc.contracts.validation import validated
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.runtimes.images import ImageStore
 
-__all__ = ["decide", "judged", "policy_of"]
+__all__ = ["check_signature", "decide", "judged", "policy_of"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,7 +31,12 @@ def decide(connection: psycopg.Connection, settings: NodeSettings, command: Comm
         psycopg.OperationalError: the database is gone; no verdict is right then, the adapter's waiter times out
             and the client repeats its key.
     """
-    return judged(command, lambda: _OPERATIONS[command.operation](connection, settings, command))
+
+    def carry_out() -> Verdict:
+        check_signature(settings, command)
+        return _OPERATIONS[command.operation](connection, settings, command)
+
+    return judged(command, carry_out)
 
 
 def judged(
@@ -122,6 +128,27 @@ def _check_address(
         raise ProblemError(
             "validation-failed", errors=[FieldError(field="job_id", message=message)]
         )
+
+
+def check_signature(settings: NodeSettings, command: Command) -> None:
+    """Hold a command to the product's signature, by the keys and the policy as they are now.
+
+    Raises:
+        ProblemError: `signature-invalid`, or `node-failed` when that cannot be known.
+    """
+    keys: signatures.ProductKeys = {}
+    if settings.product_keys_file is not None:
+        try:
+            keys = signatures.load_product_keys(settings.product_keys_file)
+        except signatures.KeysError as error:
+            _LOGGER.error("nothing can be decided: %s", error)  # noqa: TRY400
+            raise ProblemError("node-failed", retry_after=30) from error
+    required = bool(keys)
+    # A policy that cannot be read says nothing: what was decided before is still told by whom it was told.
+    with contextlib.suppress(PolicyError):
+        said = Policy.load(settings.policy_file).signatures.required
+        required = required if said is None else said
+    signatures.check(command, keys, required=required)
 
 
 def policy_of(settings: NodeSettings) -> Policy:

@@ -1,20 +1,15 @@
-"""The node's side of the adapter's HTTP: one client, short-lived tokens signed with the node's own key."""
+"""The node's side of the adapter's HTTP: what the loops of the agent ask."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-import uuid
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from aiida_byoc import __version__
+from aiida_byoc.agent.credential import Credential, credential
+from aiida_byoc.agent.link import AdapterUnavailable, ask, link, read, timeout
 from aiida_byoc.contracts.delivery import (
     Acknowledgement,
     Command,
@@ -22,54 +17,34 @@ from aiida_byoc.contracts.delivery import (
     Heartbeat,
     Verdict,
 )
-from aiida_byoc.contracts.problems import CATALOGUE, PROBLEM_BASE, ProblemError
-from aiida_byoc.contracts.validation import Model, validated
 from aiida_byoc.events.relay import BatchRefused
-from aiida_byoc.node import NodeSettings, SettingsError
+from aiida_byoc.node import NodeSettings
 
-__all__ = ["AdapterClient", "AdapterUnavailable", "private_key", "public_jwk"]
+__all__ = ["AdapterClient", "AdapterUnavailable"]
 
-_TOKEN_SECONDS = 300
-_ANSWER_SECONDS = 30.0
-_OPERATIONS = ["logs"]
+_OPERATIONS = ["logs", "signatures"]
 """What this node knows beside what every node knows."""
 _POISON = {400, 413, 422}
-
-
-class AdapterUnavailable(Exception):
-    """The adapter did not do what was asked; trying again later is right.
-
-    Attributes:
-        retry_after: seconds the adapter asked us to wait, if it did.
-        status: the HTTP status, if there was an answer.
-        problem: name in the problem catalogue, if the answer was a problem document.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        retry_after: float | None = None,
-        *,
-        status: int | None = None,
-        problem: str | None = None,
-    ) -> None:
-        self.retry_after, self.status, self.problem = retry_after, status, problem
-        super().__init__(message)
+_LATER_FIELDS = {
+    "partitions",
+    "jobs_waiting",
+    "jobs_running",
+    "slots_free",
+    "clock_skew_seconds",
+    "trouble",
+}
+"""Of a heartbeat, what adapters of version 0.1 do not know."""
+_OLD_ADAPTER_SECONDS = 3600.0
 
 
 class AdapterClient:
-    """Calls of one node. Each thread needs its own."""
+    """Calls of one node. Each thread needs its own; they may share the credential."""
 
-    def __init__(self, settings: NodeSettings) -> None:
-        self._settings = settings
-        self._key = private_key(settings.key_file)
-        self._token, self._renew_at = "", 0.0
-        base = str(settings.adapter_url).rstrip("/")
-        self._http = httpx.Client(
-            base_url=f"{base}/v1/nodes/{settings.node_id}",
-            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=10.0),
-            headers={"User-Agent": f"aiida-byoc-agent/{__version__}"},
-        )
+    def __init__(self, settings: NodeSettings, shared: Credential | None = None) -> None:
+        self._node = settings.node_id
+        self._credential = shared or credential(settings)
+        self._http = link(settings)
+        self._adapter_is_old_until = 0.0
 
     def poll(self, *, wait_seconds: int, max_commands: int) -> list[Command]:
         """Wait for commands; an empty list when none came."""
@@ -80,13 +55,17 @@ class AdapterClient:
                 "max_commands": max_commands,
                 "operations": _OPERATIONS,
             },
-            timeout=httpx.Timeout(wait_seconds + _ANSWER_SECONDS, connect=10.0),
+            timeout=timeout(wait_seconds),
         )
-        return _read(CommandBatch, response).commands
+        return read(CommandBatch, response).commands
 
     def verdict(self, command_id: str, verdict: Verdict) -> None:
         """Answer a command. One that the adapter no longer waits for (404) is answered all the same."""
-        self._post(f"/commands/{command_id}/verdict", json=verdict.wire(), gone_is_fine=True)
+        try:
+            self._post(f"/commands/{command_id}/verdict", json=verdict.wire())
+        except AdapterUnavailable as error:
+            if error.status != 404:
+                raise
 
     def events(self, batch: list[dict[str, Any]]) -> Acknowledgement:
         """Deliver a CloudEvents batch; the answer says what the product has.
@@ -101,75 +80,52 @@ class AdapterClient:
             if error.status in _POISON:
                 raise BatchRefused(str(error), error.problem) from error
             raise
-        return _read(Acknowledgement, response)
+        return read(Acknowledgement, response)
 
-    def heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Tell that we live."""
-        self._post("/heartbeat", json=heartbeat.model_dump(mode="json", exclude_none=True))
+    def heartbeat(self, heartbeat: Heartbeat) -> float | None:
+        """Tell that we live, to an adapter of the version before in its words.
 
-    def _post(self, path: str, *, gone_is_fine: bool = False, **request: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self._bearer()}", **request.pop("headers", {})}
+        Returns:
+            How far this machine's clock is ahead of the adapter's, in seconds, as far as the answer tells.
+        """
+        told = heartbeat.model_dump(mode="json", exclude_none=True)
+        if time.monotonic() < self._adapter_is_old_until:
+            return self._told(_older(told))
         try:
-            response = self._http.post(path, headers=headers, **request)
-        except httpx.HTTPError as error:
-            raise AdapterUnavailable(f"{type(error).__name__}: {error}") from error
-        if response.is_success or (gone_is_fine and response.status_code == 404):
-            return response
-        raise _refusal(response)
+            return self._told(told)
+        except AdapterUnavailable as error:
+            unknown = {field.partition(".")[0] for field in error.fields} & _LATER_FIELDS
+            if error.status != 422 or not unknown:
+                raise
+        skew = self._told(_older(told))
+        self._adapter_is_old_until = time.monotonic() + _OLD_ADAPTER_SECONDS
+        return skew
 
-    def _bearer(self) -> str:
-        now = time.time()
-        if now >= self._renew_at:
-            node = self._settings.node_id
-            claims = {
-                "iss": node,
-                "sub": node,
-                "aud": self._settings.audience,
-                "iat": int(now),
-                "exp": int(now) + _TOKEN_SECONDS,
-                "jti": str(uuid.uuid4()),
-            }
-            self._token = jwt.encode(claims, self._key, algorithm="EdDSA")
-            self._renew_at = now + _TOKEN_SECONDS / 2
-        return self._token
+    def _told(self, heartbeat: dict[str, Any]) -> float | None:
+        self._credential.bearer(self._http)  # fetched before the time is taken
+        before = datetime.now(UTC)
+        response = self._post("/heartbeat", json=heartbeat)
+        half = (datetime.now(UTC) - before) / 2
+        try:
+            answered = datetime.fromisoformat(response.json()["received_at"])
+            return (before + half - answered).total_seconds()
+        except (ValueError, KeyError, TypeError):
+            return None
 
+    def _post(self, path: str, **request: Any) -> httpx.Response:
+        """POST with a bearer, and once more with another if that one is not taken any longer."""
+        bearer = self._credential.bearer(self._http)
+        try:
+            return self._sent(path, bearer, **request)
+        except AdapterUnavailable as error:
+            if error.status != 401 or not self._credential.refused(bearer):
+                raise
+        return self._sent(path, self._credential.bearer(self._http), **request)
 
-def public_jwk(key: Ed25519PrivateKey) -> str:
-    """The public half as a JWK (RFC 8037): what the adapter's settings need to know of a node."""
-    return json.dumps(jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True))
-
-
-def private_key(path: Path) -> Ed25519PrivateKey:
-    """Read the node's key; raise `SettingsError` with one sentence when it cannot be used."""
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise SettingsError(f"the node's key {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingsError(f"the node's key {path} is not a private key in PEM form") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"the node's key {path} is not an Ed25519 key")
-    return key
+    def _sent(self, path: str, bearer: str, **request: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {bearer}", **request.pop("headers", {})}
+        return ask(self._http, f"/nodes/{self._node}{path}", headers=headers, **request)
 
 
-def _read(model: type[Model], response: httpx.Response) -> Model:
-    """Read a success; one without sense (a proxy's page, perhaps) did not come from the adapter."""
-    try:
-        return validated(model, response.json(), what="answer")
-    except (ValueError, ProblemError) as error:
-        raise AdapterUnavailable(f"HTTP {response.status_code}: {error}") from error
-
-
-def _refusal(response: httpx.Response) -> AdapterUnavailable:
-    after = response.headers.get("Retry-After", "")
-    detail, problem = "no problem document", None
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        document = response.json()
-        detail = document["detail"]
-        problem = document["type"].removeprefix(PROBLEM_BASE)
-    return AdapterUnavailable(
-        f"HTTP {response.status_code}: {detail}",
-        float(after) if after.isdigit() else None,
-        status=response.status_code,
-        problem=problem if problem in CATALOGUE else None,
-    )
+def _older(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in _LATER_FIELDS}

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from aiida_byoc.agent.channel import judged, policy_of
+from aiida_byoc.agent.channel import check_signature, judged, policy_of
 from aiida_byoc.agent.client import AdapterClient
 from aiida_byoc.agent.reader import Reader, ReaderUnavailable
 from aiida_byoc.contracts.delivery import Command, Verdict
@@ -105,6 +105,7 @@ class LogDesk:
         self._reader.kill()
 
     def _answer(self, connection: psycopg.Connection, command: Command, until: float) -> Verdict:
+        check_signature(self._settings, command)
         wanted = validated(LogRequest, command.body or {}, what="command")
         policy_of(self._settings).serve(command.tenant_id)
         place = _place(connection, command, wanted)

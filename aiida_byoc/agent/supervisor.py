@@ -22,8 +22,11 @@ from aiida_byoc import crashpoints
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.credential import credential
 from aiida_byoc.agent.fetching import fetch_lanes
-from aiida_byoc.agent.heartbeat import heartbeat
+from aiida_byoc.agent.heartbeat import Pulse
+from aiida_byoc.agent.inventory import Inventory
+from aiida_byoc.agent.keys import private_key
 from aiida_byoc.agent.logs import LogDesk
 from aiida_byoc.agent.pulling import pull_lanes
 from aiida_byoc.agent.reader import Reader
@@ -31,7 +34,7 @@ from aiida_byoc.agent.relaying import relay_lanes
 from aiida_byoc.commands.retention import forget_by_policy
 from aiida_byoc.database.connection import connect
 from aiida_byoc.database.migrate import check
-from aiida_byoc.node import NodeSettings
+from aiida_byoc.node import NodeSettings, SettingsError
 
 __all__ = ["ONE_AGENT", "AlreadyRunning", "run"]
 
@@ -55,7 +58,19 @@ class AlreadyRunning(Exception):
 
 
 def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str) -> None:
-    """Run the agent until SIGTERM or SIGINT."""
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        AlreadyRunning: another agent holds the profile.
+        SettingsError: the node's key, or what leads to the adapter, cannot be used.
+    """
+    private_key(settings.key_file)
+    known_by = credential(settings)
+
+    def client() -> AdapterClient:
+        return AdapterClient(settings, known_by)
+
+    presence = client()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -72,11 +87,11 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
         stopping.set()
 
     for name, step in _steps(settings, desk).items():
-        loop = _Loop(name, step, settings, storage_config, stopping)
+        loop = _Loop(name, step, client(), storage_config, stopping)
         threading.Thread(target=loop.run, name=name, daemon=True).start()
-    presence = _Loop("agent", be_present, settings, storage_config, stopping)
+    watch = _Loop("agent", be_present, presence, storage_config, stopping)
     threading.Thread(
-        target=presence.run, args=(connection, give_way), name="agent", daemon=True
+        target=watch.run, args=(connection, give_way), name="agent", daemon=True
     ).start()
     _LOGGER.info("Agent started event=agent_started node=%s", settings.node_id)
     _keep_launcher(_command(profile, "launch"), stopping)
@@ -100,8 +115,10 @@ def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
                 crashpoints.reached("verdict.sent")
         return 0
 
+    pulse = Pulse(settings, Inventory())
+
     def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
-        client.heartbeat(heartbeat(connection, settings))
+        pulse.skew = client.heartbeat(pulse.heartbeat(connection))
         return settings.heartbeat_seconds
 
     def keep_house(connection: psycopg.Connection, _: AdapterClient) -> float:
@@ -125,12 +142,12 @@ class _Loop:
         self,
         name: str,
         step: Step,
-        settings: NodeSettings,
+        client: AdapterClient,
         storage_config: Mapping[str, Any],
         stopping: threading.Event,
     ) -> None:
         self._name, self._step, self._stopping = name, step, stopping
-        self._settings, self._storage_config = settings, storage_config
+        self._client, self._storage_config = client, storage_config
 
     def run(
         self,
@@ -138,7 +155,6 @@ class _Loop:
         give_way: Callable[[AlreadyRunning], None] | None = None,
     ) -> None:
         """Go on until told to stop; with `give_way`, also until another agent has the loop's lock."""
-        client = AdapterClient(self._settings)
         backoff, database = Backoff(), Backoff(first=0.2, most=_DATABASE_SECONDS)
         while not self._stopping.is_set():
             try:
@@ -147,7 +163,7 @@ class _Loop:
                     database.succeeded()
                 # A step may begin with HTTP, and only who has the lock may speak.
                 connection.execute("SELECT 1")
-                wait = self._step(connection, client)
+                wait = self._step(connection, self._client)
                 backoff.succeeded()
             except AlreadyRunning as error:
                 if give_way is not None:
@@ -167,6 +183,14 @@ class _Loop:
                 wait = backoff.failed(error.retry_after)
                 _LOGGER.warning(
                     "Adapter unavailable event=adapter_unavailable loop=%s wait=%.1f: %s",
+                    self._name,
+                    wait,
+                    error,
+                )
+            except SettingsError as error:
+                wait = backoff.failed()
+                _LOGGER.error(  # noqa: TRY400  (the operator's, not ours)
+                    "Settings unusable event=settings_unusable loop=%s wait=%.1f: %s",
                     self._name,
                     wait,
                     error,

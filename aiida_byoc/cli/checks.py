@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiida_byoc import runtimes
-from aiida_byoc.node import SettingsError
+from aiida_byoc.node import NodeSettings, SettingsError
 from aiida_byoc.runtimes import RUNTIMES, missing
 
 if TYPE_CHECKING:
@@ -90,16 +90,16 @@ def _slurm_configuration() -> str:
     ).stdout
 
 
-def adapter(url: str) -> None:
-    """The adapter can be reached from here."""
-    import httpx
+def adapter(settings: NodeSettings) -> None:
+    """The adapter can be reached from here, by the node's own way."""
+    from aiida_byoc.agent.link import AdapterUnavailable, reach
 
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/livez", timeout=10)
-        answer.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reach(settings)
+    except AdapterUnavailable as error:
         raise SettingsError(
-            f"the adapter cannot be reached at {url}: {error}; check the address, or pass --offline"
+            f"the adapter cannot be reached at {settings.adapter_url}: {error}; check the address, the proxy"
+            " (HTTPS_PROXY, or --proxy) and the certificates (--ca-file), or pass --offline"
         ) from error
 
 

@@ -50,6 +50,8 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         import psycopg
 
+        from aiida_byoc.agent.enrolment import EnrolmentRefused
+        from aiida_byoc.agent.link import AdapterUnavailable
         from aiida_byoc.agent.supervisor import AlreadyRunning
         from aiida_byoc.commands.policy import PolicyError
         from aiida_byoc.contracts.problems import ProblemError
@@ -57,7 +59,15 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
         from aiida_byoc.node import SettingsError
         from aiida_byoc.runtimes.images import ImageError
 
-        known = (AlreadyRunning, ImageError, PolicyError, SchemaError, SettingsError)
+        known = (
+            AdapterUnavailable,
+            AlreadyRunning,
+            EnrolmentRefused,
+            ImageError,
+            PolicyError,
+            SchemaError,
+            SettingsError,
+        )
         try:
             return function(*args, **kwargs)
         except known as error:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
-from aiida_byoc.cli import checks, profile
+from aiida_byoc.agent.link import AdapterUnavailable, reach
+from aiida_byoc.cli import checks, profile, surroundings
+from aiida_byoc.cli.advisories import advisories
 from aiida_byoc.cli.trial import trial
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.events import witness
@@ -57,12 +61,20 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
     """What to ask, by its name, in the order of DESIGN's boxes."""
 
     def of_adapter() -> str | None:
-        checks.adapter(str(settings.adapter_url))
+        checks.adapter(settings)
         return None
 
     def of_profile() -> str | None:
         profile.check(Policy.load(settings.policy_file).limits)
         return None
+
+    def of_policy() -> str | None:
+        Policy.load(settings.policy_file)
+        return None
+
+    def of_identity() -> str | None:
+        surroundings.identity(settings)
+        return surroundings.private(settings.registry_auth_file, "the registries' credentials")
 
     def of_runtime() -> str | None:
         for name in Policy.load(settings.policy_file).runtimes:
@@ -77,9 +89,13 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
 
     return {
         "database": lambda: _database(connection),
-        "clock": lambda: _clock(connection),
+        "exposure": lambda: surroundings.exposure(connection, broker, _broker_settings()),
+        "disk": lambda: surroundings.disk(_places(settings)),
+        "clock": lambda: _clock(connection, settings),
+        "versions": lambda: "; ".join(advisories()) or None,
         "witness": lambda: _witness(connection),
         "profile": of_profile,
+        "policy": of_policy,
         "broker": lambda: _broker(broker),
         "agent": lambda: (
             None if has_agent(connection) else "not running; start `verdi data byoc agent run`"
@@ -88,8 +104,10 @@ def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -
         "reader": lambda: _process_of_agent(connection, "reader"),
         "workers": lambda: _workers(connection, broker),
         "adapter": of_adapter,
+        "identity": of_identity,
         "relay": lambda: _relay(connection),
         "slurm": _slurm,
+        "accounting": surroundings.accounting,
         "transport": lambda: _transport(settings.code),
         "runtime": of_runtime,
         "epilog": of_epilog,
@@ -119,13 +137,37 @@ def _database(connection: psycopg.Connection) -> str | None:
     return f"PostgreSQL may lose what it has committed ({', '.join(careless)}); switch that on in postgresql.conf"
 
 
-def _clock(connection: psycopg.Connection) -> str | None:
+def _places(settings: NodeSettings) -> list[Path]:
+    from aiida.manage import get_config
+    from aiida.manage.configuration import get_profile
+
+    repository = urlsplit(get_profile().storage_config.get("repository_uri", "")).path
+    return [
+        settings.image_store,
+        Path(get_config().dirpath),
+        *([Path(repository)] if repository else []),
+    ]
+
+
+def _broker_settings() -> Mapping[str, Any]:
+    from aiida.manage.configuration import get_profile
+
+    return get_profile().process_control_config or {}
+
+
+def _clock(connection: psycopg.Connection, settings: NodeSettings) -> str | None:
     before = time.time()
     row = connection.execute(_CLOCK).fetchone()
     skew = abs((row[0] if row else before) - before)
-    if skew <= _SKEW_SECONDS:
+    if skew > _SKEW_SECONDS:
+        return f"this machine and the database disagree by {skew:.0f} s; synchronise their clocks (NTP)"
+    try:
+        ahead = reach(settings)
+    except AdapterUnavailable:  # told as the adapter's
         return None
-    return f"this machine and the database disagree by {skew:.0f} s; synchronise their clocks (NTP)"
+    if ahead is None or abs(ahead) <= _SKEW_SECONDS:
+        return None
+    return f"this machine and the adapter disagree by {abs(ahead):.0f} s; synchronise this machine's clock (NTP)"
 
 
 def _witness(connection: psycopg.Connection) -> str | None:

@@ -21,10 +21,13 @@ def status() -> None:
     """Show whether agent, daemon, Slurm and adapter are there, and what the ledger and the outbox hold."""
     from aiida.engine.daemon.client import get_daemon_client
 
-    from aiida_byoc.agent.heartbeat import heartbeat
-    from aiida_byoc.cli import checks
+    from aiida_byoc.agent.heartbeat import Pulse
+    from aiida_byoc.agent.link import AdapterUnavailable
+    from aiida_byoc.cli import checks, surroundings
     from aiida_byoc.cli.profile import check as check_profile
+    from aiida_byoc.commands.draining import draining_since
     from aiida_byoc.commands.policy import Policy, PolicyError
+    from aiida_byoc.commands.signatures import KeysError
     from aiida_byoc.database.connection import connect
     from aiida_byoc.database.migrate import check
     from aiida_byoc.events import witness
@@ -38,7 +41,8 @@ def status() -> None:
         states = connection.execute(_STATES).fetchall()
         trouble = connection.execute(_RELAY).fetchone()
         blindness = witness.check(connection)
-        beat = heartbeat(connection, settings)
+        draining = draining_since(connection)
+        beat = Pulse(settings).heartbeat(connection)
     findings = {
         "agent": None if agents and agents[0] else "not running; start `verdi data byoc agent run`",
         "daemon": None
@@ -50,17 +54,20 @@ def status() -> None:
     probes: dict[str, Callable[[], None]] = {
         "profile": lambda: check_profile(Policy.load(settings.policy_file).limits),
         "slurm": checks.slurm,
-        "adapter": lambda: checks.adapter(str(settings.adapter_url)),
+        "adapter": lambda: checks.adapter(settings),
+        "identity": lambda: surroundings.identity(settings),
     }
     for name, probe in probes.items():
         try:
             probe()
             findings[name] = None
-        except (PolicyError, SettingsError) as error:
+        except (AdapterUnavailable, KeysError, PolicyError, SettingsError) as error:
             findings[name] = str(error)
     click.echo(f"node      {settings.node_id} (profile {profile})")
     for name, finding in findings.items():
         click.echo(f"{name:<9} {finding or 'ok'}")
+    if draining:
+        click.echo(f"draining  since {draining:%Y-%m-%d %H:%M:%S %Z}; takes no new jobs")
     click.echo("jobs      " + (", ".join(f"{count} {state}" for state, count in states) or "none"))
     repairs = ", ".join(f"{count} {kind}" for kind, count in (beat.repairs or {}).items())
     click.echo(f"repairs   {repairs or 'none'}")

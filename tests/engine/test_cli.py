@@ -71,6 +71,7 @@ def adapter_url() -> Any:
 def options(tmp_path: Path, adapter_url: str) -> dict[str, str]:
     """Options of `init` that fit this machine, apart from the broker."""
     key = Ed25519PrivateKey.generate()
+    (tmp_path / "node.pem").touch(mode=0o600)
     (tmp_path / "node.pem").write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )

@@ -63,6 +63,7 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
 @pytest.fixture
 def client(settings: NodeSettings, adapter: Refusing) -> AdapterClient:
     key = Ed25519PrivateKey.generate()
+    settings.key_file.touch(mode=0o600)
     settings.key_file.write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from aiida_byoc.agent import client as module
-from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable, private_key
+from aiida_byoc.agent import credential as module
+from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.keys import private_key
 from aiida_byoc.contracts.delivery import Heartbeat, Verdict
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.node import NodeSettings, SettingsError
@@ -29,13 +30,15 @@ COMMAND_ID = "33333333-3333-4333-8333-333333333333"
 
 @dataclass
 class Adapter:
-    """Answers every request alike, and keeps what it was sent."""
+    """Answers every request alike unless it is told to decide, and keeps what it was sent."""
 
     url: str = ""
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
+    decide: Callable[[Any], None] = lambda _: None
+    """Sees what was sent, and may set the answer."""
 
     def answer(self, body: Any = None, *, status: int = 200, **headers: str) -> None:
         self.status, self.headers = status, headers
@@ -51,6 +54,7 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Adapter]:
         def do_POST(self) -> None:
             content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             adapter.requests.append((self.path, dict(self.headers), content))
+            adapter.decide(content)
             self.send_response(adapter.status)
             self.send_header("Content-Length", str(len(adapter.body)))
             for name, value in adapter.headers.items():
@@ -79,6 +83,7 @@ def key() -> Ed25519PrivateKey:
 @pytest.fixture
 def settings(tmp_path: Path, adapter: Adapter, key: Ed25519PrivateKey) -> NodeSettings:
     path = tmp_path / "node.pem"
+    path.touch(mode=0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return NodeSettings.model_validate(
         {
@@ -118,10 +123,10 @@ def test_a_poll_asks_and_reads_commands(client: AdapterClient, adapter: Adapter)
 
     (read,) = client.poll(wait_seconds=1, max_commands=7)
 
-    assert read.model_dump(mode="json") == command
+    assert read.model_dump(mode="json", exclude_none=True) == command
     path, headers, sent = adapter.requests[0]
     assert path == "/base/v1/nodes/n1/commands/poll"
-    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs"]}
+    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs", "signatures"]}
     assert headers["User-Agent"].startswith("aiida-byoc-agent/")
 
 
@@ -254,6 +259,7 @@ def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "node.pem"
     with pytest.raises(SettingsError, match=r"node\.pem cannot be read: No such file"):
         private_key(path)
+    path.touch(mode=0o600)
     path.write_text("no key")
     with pytest.raises(SettingsError, match=r"node\.pem is not a private key in PEM form"):
         private_key(path)
@@ -261,3 +267,75 @@ def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(SettingsError, match=r"node\.pem is not an Ed25519 key"):
         private_key(path)
+
+
+def full_heartbeat() -> Heartbeat:
+    return Heartbeat(
+        sent_at=datetime.now(UTC),
+        versions={"python": "3"},
+        jobs_active=2,
+        partitions=[],
+        jobs_waiting=1,
+        jobs_running=1,
+        slots_free=3,
+        clock_skew_seconds=0.5,
+        trouble=["slurm"],
+    )
+
+
+def test_an_adapter_of_the_version_before_gets_what_it_knows(
+    client: AdapterClient, adapter: Adapter
+) -> None:
+    """It refuses the new fields; the node repeats without them at once, and does not try each time."""
+    known = {"sent_at", "versions", "jobs_active", "queues", "runtimes", "draining"}
+    known |= {"events_undelivered", "oldest_undelivered_seconds"}
+    refusals: list[set[str]] = []
+
+    def decide(sent: dict[str, Any]) -> None:
+        unknown = sent.keys() - known
+        refusals.append(set(unknown))
+        if unknown:
+            errors = [{"field": name, "message": "Extra inputs"} for name in sorted(unknown)]
+            kind = "https://aiida-byoc.org/problems/validation-failed"
+            adapter.answer({"type": kind, "detail": "no", "errors": errors}, status=422)
+        else:
+            adapter.answer({"received_at": "2026-03-01T12:00:15.000Z"})
+
+    adapter.decide = decide
+
+    for _ in range(2):
+        client.heartbeat(full_heartbeat())
+
+    assert [bool(unknown) for unknown in refusals] == [True, False, False]
+
+
+def test_another_fault_of_a_heartbeat_is_for_later(client: AdapterClient, adapter: Adapter) -> None:
+    errors = [{"field": "queues.0", "message": "String should match pattern"}]
+    kind = "https://aiida-byoc.org/problems/validation-failed"
+    adapter.answer({"type": kind, "detail": "no", "errors": errors}, status=422)
+
+    with pytest.raises(AdapterUnavailable, match="422"):
+        client.heartbeat(full_heartbeat())
+    assert len(adapter.requests) == 1
+
+
+@pytest.mark.parametrize(("behind", "skew"), [(0, 0), (90, 90), (-3600, -3600)])
+def test_the_answer_to_a_heartbeat_tells_the_clocks_skew(
+    client: AdapterClient, adapter: Adapter, behind: int, skew: int
+) -> None:
+    def decide(_: Any) -> None:
+        at = datetime.now(UTC) - timedelta(seconds=behind)
+        adapter.answer({"received_at": at.isoformat()})
+
+    adapter.decide = decide
+
+    assert client.heartbeat(full_heartbeat()) == pytest.approx(skew, abs=1)
+
+
+@pytest.mark.parametrize("said", [{}, [], {"received_at": "noon"}, {"received_at": 7}])
+def test_an_answer_without_a_time_tells_no_skew(
+    client: AdapterClient, adapter: Adapter, said: Any
+) -> None:
+    adapter.answer(said)
+
+    assert client.heartbeat(full_heartbeat()) is None

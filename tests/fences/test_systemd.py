@@ -1,0 +1,70 @@
+"""The units that we give away are what systemd understands, and closed as far as a node allows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = sorted((Path(__file__).parents[2] / "docs" / "install" / "systemd").glob("*.service"))
+MOST_EXPOSURE = 25
+"""Of 100, as `systemd-analyze security` counts: what is left is the network, the user and the shared directories."""
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+@pytest.fixture(params=UNITS, ids=lambda unit: unit.name)
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit for a profile `main`, with a program that is on this machine."""
+    found: Path = request.param
+    file = tmp_path / found.name.replace("@", "@main")
+    file.write_text(found.read_text().replace("/opt/byoc/bin/verdi", sys.executable))
+    return file
+
+
+def test_there_are_units_for_agent_and_daemon() -> None:
+    assert [unit.name for unit in UNITS] == ["byoc-agent@.service", "byoc-daemon@.service"]
+
+
+@needs_systemd
+def test_systemd_understands_each_line(unit: Path) -> None:
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, unit.name in result.stderr) == (0, False), result.stderr
+
+
+@needs_systemd
+def test_little_is_left_open(unit: Path) -> None:
+    result = subprocess.run(
+        [
+            *("systemd-analyze", "security", "--offline=true", "--no-pager"),
+            *(f"--threshold={MOST_EXPOSURE}", str(unit)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unrecognized option" in result.stderr:  # before systemd 250
+        pytest.skip("this systemd-analyze cannot examine a file")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_what_a_node_writes_to_is_named_in_the_page() -> None:
+    page = (UNITS[0].parents[1] / "node.md").read_text()
+
+    for unit in UNITS:
+        (places,) = re.findall(r"^ReadWritePaths=(.*)$", unit.read_text(), re.MULTILINE)
+        assert all(place in page for place in places.split())
+        assert unit.name in page
