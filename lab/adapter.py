@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import httpx
 
@@ -24,9 +25,12 @@ START_SECONDS = 30.0
 
 
 def start(
-    paths: LabPaths, *, convex: Convex, credentials: Credentials
+    paths: LabPaths, *, convex: Convex, credentials: Credentials, declare_node: bool = True
 ) -> tuple[str, process.Daemon]:
     """Write the adapter's settings, start it and wait until it is ready; return its URL and its process.
+
+    Args:
+        declare_node: whether the lab's node stands in the settings; else the product knows it.
 
     Raises:
         LabError: it did not start; the message holds the end of its log.
@@ -43,12 +47,7 @@ def start(
                 "algorithms": ["ES256"],
             }
         ],
-        "nodes": {
-            NODE_ID: {
-                "jwks": credentials.node_jwks,
-                "tenants": [tenant.tenant_id for tenant in credentials.tenants],
-            }
-        },
+        "nodes": {NODE_ID: _declared(credentials)} if declare_node else {},
         "convex": {
             "url": convex.url,
             "service_issuer": credentials.service.iss,
@@ -63,22 +62,32 @@ def start(
     return f"http://127.0.0.1:{port}", spawn(paths)
 
 
-def spawn(paths: LabPaths) -> process.Daemon:
-    """Start the adapter on its settings (again), and wait until it is ready."""
+def spawn(paths: LabPaths, name: str = "adapter") -> process.Daemon:
+    """Start the adapter on its settings (again), and wait until it is ready; under another name, a replica of it."""
+    port = paths.ports(name)[0]
     daemon = process.spawn(
         paths,
-        "adapter",
+        name,
         [sys.executable, "-m", "adapter"],
-        env={"BYOC_ADAPTER_CONFIG": str(paths.root / "adapter.json")},
+        env={
+            "BYOC_ADAPTER_CONFIG": str(paths.root / "adapter.json"),
+            "BYOC_ADAPTER_PORT": str(port),
+        },
     )
-    port = paths.ports("adapter")[0]
     process.wait_until(
         lambda: _ready(f"http://127.0.0.1:{port}/readyz"),
         START_SECONDS,
-        "the adapter to be ready",
+        f"the {name} to be ready",
         needs=[daemon],
     )
     return daemon
+
+
+def _declared(credentials: Credentials) -> dict[str, Any]:
+    return {
+        "jwks": credentials.node_jwks,
+        "tenants": [tenant.tenant_id for tenant in credentials.tenants],
+    }
 
 
 def _ready(url: str) -> bool:

@@ -42,7 +42,7 @@ missing_packages() {
     [[ "${BYOC_LAB_ACCOUNTING:-}" != slurmdbd ]] || accounting=(slurmdbd:slurmdbd mariadbd:mariadb-server)
     for pair in slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge bwrap:bubblewrap \
         podman:podman runc:runc catatonit:catatonit newuidmap:uidmap ch-run:charliecloud-runtime mksquashfs:squashfs-tools \
-        docker-registry:docker-registry git:git make:make ps:procps npm:npm "${accounting[@]}"; do
+        docker-registry:docker-registry ip:iproute2 iptables:iptables nginx:nginx-light git:git make:make ps:procps npm:npm "${accounting[@]}"; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql

@@ -1,4 +1,4 @@
-"""Two machines on one: the product in one network namespace, the node in another behind a firewall, a wire between them.
+"""Two machines on one: the product in one network namespace, the node in another behind a firewall, a wire between.
 
 Needs root, `ip` and `iptables`. Nothing that runs in them reaches any other network.
 """
@@ -37,7 +37,7 @@ class Networks:
     def within(self, name: str) -> Iterator[None]:
         """This thread, and what it starts, in one of them."""
         with (
-            open("/proc/thread-self/ns/net", "rb") as before,
+            Path("/proc/thread-self/ns/net").open("rb") as before,
             (_NAMED / name).open("rb") as there,
         ):
             _enter(there.fileno())
@@ -100,4 +100,3 @@ def _enter(descriptor: int) -> None:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PATH": _PATH})
-

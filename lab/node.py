@@ -107,6 +107,14 @@ class Node:
     daemon_log: Path
 
 
+@dataclass(frozen=True)
+class Enrolment:
+    """How a node joins that nobody declared: with a token of the product's, and options of `node enroll`."""
+
+    token: str
+    options: Sequence[str]
+
+
 def environment(paths: LabPaths, slurm: Slurm) -> dict[str, str]:
     """What every command of the node needs. TMPDIR: AiiDA's brokers and supervisors put their sockets there.
 
@@ -134,6 +142,7 @@ def start(
     image: Image,
     credentials: Credentials,
     adapter_url: str,
+    enrolment: Enrolment | None = None,
     broker: str = BROKER,
     rabbitmq: RabbitMQ | None = None,
     workers: int = WORKERS,
@@ -141,6 +150,7 @@ def start(
     """Set the profile up, start daemon and agent, and wait until the agent answers commands.
 
     Args:
+        enrolment: `None`: the adapter was told of the node.
         broker: what carries tasks to the workers, by its entry point.
         rabbitmq: the server, for `core.rabbitmq`.
         workers: how many of AiiDA's workers to start.
@@ -164,14 +174,19 @@ def start(
             missing=MISSING_DIGEST,
         )
     )
-    _byoc(
-        env,
-        "init",
-        *("--node-id", NODE_ID, "--adapter-url", adapter_url, "--policy", str(policy)),
-        *("--key-file", str(credentials.node_key_file), "--computer", COMPUTER),
+    options = (
+        *("--policy", str(policy), "--computer", COMPUTER, "--broker", broker),
         *("--image-store", str(paths.directory("store")), "--job-poll-seconds", "0.5"),
-        *("--broker", broker),
     )
+    if enrolment is None:
+        identity = ("--node-id", NODE_ID, "--key-file", str(credentials.node_key_file))
+        _byoc(env, "init", "--adapter-url", adapter_url, *identity, *options)
+    else:
+        _byoc(
+            env,
+            *("node", "enroll", "--url", adapter_url, *enrolment.options, *options),
+            typed=f"{enrolment.token}\n",
+        )
     _byoc(env, "images", "add", str(image.layout_dir), image.digest)
     _verdi(
         env,
@@ -257,15 +272,22 @@ def _point_to(server: RabbitMQ, env: Mapping[str, str]) -> None:
     )
 
 
-def _byoc(env: Mapping[str, str], *arguments: str) -> None:
-    _verdi(env, "data", "byoc", *arguments)
+def _byoc(env: Mapping[str, str], *arguments: str, typed: str | None = None) -> None:
+    _verdi(env, "data", "byoc", *arguments, typed=typed)
 
 
-def _verdi(env: Mapping[str, str], *arguments: str, profile: str | None = PROFILE) -> None:
+def _verdi(
+    env: Mapping[str, str],
+    *arguments: str,
+    profile: str | None = PROFILE,
+    typed: str | None = None,
+) -> None:
     command: Sequence[str] = [_program("verdi"), *(["-p", profile] if profile else []), *arguments]
     outcome = subprocess.run(
         command,
         env={**os.environ, **env},
+        input=typed,
+        stdin=subprocess.DEVNULL if typed is None else None,
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,

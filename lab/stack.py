@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,13 @@ Route = Callable[[str, str], str]
 """Turns name and URL of a part into the URL by which the others reach it."""
 
 
-def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
+def up(
+    paths: LabPaths,
+    via: Route = lambda _, url: url,
+    *,
+    at_the_product: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    enrols_with: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Start everything and wait until it is ready; return what `lab.json` holds.
 
     `BYOC_LAB_BROKER` names another broker (`core.rabbitmq`, `core.zeromq`), `BYOC_LAB_WORKERS` the number of AiiDA's
@@ -32,6 +39,9 @@ def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
 
     Args:
         via: puts proxies before `convex` and `adapter`; a lab that is up keeps its own.
+        at_the_product: entered while product and adapter are started, and asked.
+        enrols_with: the node is not declared to the adapter by hand, but enrols itself with a token of the product's
+            and these options.
 
     Raises:
         LabError: a part did not start; what had started is stopped again, its logs are in the message.
@@ -43,7 +53,7 @@ def up(paths: LabPaths, via: Route = lambda _, url: url) -> dict[str, Any]:
     paths.discard()
     paths = LabPaths(paths.root)
     try:
-        return _start(paths, via)
+        return _start(paths, via, at_the_product, enrols_with)
     except BaseException:
         process.sweep(paths)
         raise
@@ -75,19 +85,29 @@ def read(paths: LabPaths) -> dict[str, Any]:
     return content
 
 
-def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
+def _start(
+    paths: LabPaths,
+    via: Route,
+    at_the_product: Callable[[], AbstractContextManager[None]],
+    enrols_with: Sequence[str] | None,
+) -> dict[str, Any]:
     with _step("Postgres"):
         database = postgres.start(paths)
     with _step("Slurm"):
         cluster = slurm.start(paths)
     with _step("demonstration image"):
         built = image.build(paths)
-    with _step("Convex functions"):
+    enrolment = None
+    with _step("Convex functions"), at_the_product():
         keys = credentials.make(paths, TENANTS)
-        product, declared = _start_convex(paths, keys)
-    with _step("adapter"):
+        product, declared = _start_convex(paths, keys, declare_node=enrols_with is None)
+        if enrols_with is not None:
+            enrolment = node.Enrolment(_enrolment_token(product, keys), enrols_with)
+    with _step("adapter"), at_the_product():
         reached = replace(product, url=via("convex", product.url))
-        adapter_url, adapter_daemon = adapter.start(paths, convex=reached, credentials=keys)
+        adapter_url, adapter_daemon = adapter.start(
+            paths, convex=reached, credentials=keys, declare_node=enrols_with is None
+        )
         adapter_url = via("adapter", adapter_url)
     broker = os.environ.get("BYOC_LAB_BROKER") or node.BROKER
     queues = None
@@ -102,6 +122,7 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
             image=built,
             credentials=keys,
             adapter_url=adapter_url,
+            enrolment=enrolment,
             broker=broker,
             rabbitmq=queues,
             workers=int(os.environ.get("BYOC_LAB_WORKERS") or node.WORKERS),
@@ -157,7 +178,7 @@ def _start(paths: LabPaths, via: Route) -> dict[str, Any]:
 
 
 def _start_convex(
-    paths: LabPaths, keys: credentials.Credentials
+    paths: LabPaths, keys: credentials.Credentials, *, declare_node: bool
 ) -> tuple[convex.Convex, dict[str, Any]]:
     product = convex.start(
         lambda name, argv, env: process.spawn(paths, name, argv, env=env),
@@ -174,7 +195,7 @@ def _start_convex(
         needs=[process.recorded(paths)["convex"]],
     )
     tenants = [tenant.tenant_id for tenant in keys.tenants]
-    declared = {
+    declared: dict[str, Any] = {
         "tenants": [{"tenant_id": tenant} for tenant in tenants],
         "memberships": [
             {
@@ -184,10 +205,25 @@ def _start_convex(
             }
             for each in keys.tenants
         ],
-        "nodes": [{"node_id": node.NODE_ID, "tenant_ids": tenants, "owner": tenants[0]}],
     }
+    if declare_node:
+        known = {"node_id": node.NODE_ID, "tenant_ids": tenants, "owner": tenants[0]}
+        declared["nodes"] = [known]
     convex.call(product, "mutation", "tenancy:seed", declared)
     return product, declared
+
+
+def _enrolment_token(product: convex.Convex, keys: credentials.Credentials) -> str:
+    """What the first tenant's owner gets from the product for the new node."""
+    owner = keys.tenants[0]
+    answer = convex.call(
+        product,
+        "action",
+        "nodes:create",
+        {"tenant_id": owner.tenant_id, "node_id": node.NODE_ID},
+        authorization=f"Bearer {owner.token}",
+    )
+    return str(answer["enrolment_token"])
 
 
 def _pid_and_log(paths: LabPaths, name: str) -> dict[str, Any]:
