@@ -59,7 +59,7 @@ SUBMIT_PROBLEMS = (
     "quota-exceeded",
     "input-not-found",
 )
-"""The last eight, and `signature-invalid`, are the node's to decide, see `aiida_byoc.contracts.problems`."""
+"""The last eight, and `signature-invalid`, are the node's to decide, see `aiida_byoc.contracts.catalogue`."""
 
 _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 

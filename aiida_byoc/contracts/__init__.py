@@ -1,7 +1,7 @@
 """The shared language of product, adapter and node: pure Pydantic, no AiiDA, no SQL, no HTTP.
 
 Read in this order: `base`, `identity`, `lifecycle`, `commands`, `progress`, `events`, `projection`, `logs`, `delivery`,
-`problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
+`catalogue`, `problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
 """
 
 from __future__ import annotations
