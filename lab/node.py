@@ -13,6 +13,7 @@ from lab import process
 from lab.credentials import Credentials
 from lab.image import Image
 from lab.paths import LabPaths
+from lab.policy import QUEUE, owners_policy
 from lab.postgres import Postgres
 from lab.proctable import MARK
 from lab.rabbitmq import RabbitMQ
@@ -32,7 +33,6 @@ __all__ = [
 
 NODE_ID = "lab-node"
 PROFILE = "byoc"
-QUEUE = "main"
 COMPUTER = "lab"
 BROKER = "byoc.postgres"
 WORKERS = 2
@@ -40,57 +40,6 @@ CODE = "bash"
 PLUGINS = Path(__file__).parent / "plugins"
 START_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
-
-# Ceilings of a small machine. The second digest is approved but in no store: what a job of it shows is
-# how a missing image is told.
-POLICY = """\
-tenants = [{tenants}]
-runtime = "bubblewrap"
-
-[ceilings]
-cpu = 4
-memory_mib = 4096
-walltime_seconds = 3600
-gpus = 2
-nodes = 2
-scratch_mib = 1024
-attempts = 3
-
-[queues.{queue}]
-partition = "main"
-
-[queues.high]
-partition = "high"
-
-[workchains."core.arithmetic.multiply_add"]
-codes = ["bash@lab"]
-defaults = {{ code = "bash@lab" }}
-
-[workchains."core.arithmetic.multiply_add".inputs]
-type = "object"
-additionalProperties = false
-required = ["x", "y", "z"]
-properties.x = {{ type = "integer", minimum = -1000, maximum = 1000 }}
-properties.y = {{ type = "integer", minimum = -1000, maximum = 1000 }}
-properties.z = {{ type = "integer", minimum = -1000, maximum = 1000 }}
-
-[workchains."lab.shell"]
-codes = ["bash@lab"]
-defaults = {{ code = "bash@lab" }}
-options = ["job.metadata.options"]
-
-[workchains."lab.shell".inputs]
-type = "object"
-additionalProperties = false
-required = ["script", "greeting"]
-properties.greeting = {{ type = "string", maxLength = 100 }}
-properties.script = {{ type = "object", required = ["filename", "text"] }}
-
-[images."{repository}"]
-digests = ["{digest}", "{missing}"]
-tags = {{ "{tag}" = "{digest}" }}
-"""
-MISSING_DIGEST = "sha256:" + "0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,17 +112,7 @@ def start(
     if rabbitmq is not None:
         _point_to(rabbitmq, env)
     policy = paths.root / "policy.toml"
-    repository, _, tag = image.ref.rpartition(":")
-    policy.write_text(
-        POLICY.format(
-            tenants=", ".join(f'"{tenant.tenant_id}"' for tenant in credentials.tenants),
-            queue=QUEUE,
-            repository=repository,
-            tag=tag,
-            digest=image.digest,
-            missing=MISSING_DIGEST,
-        )
-    )
+    policy.write_text(owners_policy([tenant.tenant_id for tenant in credentials.tenants], image))
     options = (
         *("--policy", str(policy), "--computer", COMPUTER, "--broker", broker),
         *("--image-store", str(paths.directory("store")), "--job-poll-seconds", "0.5"),
