@@ -1,0 +1,59 @@
+"""Two adapters behind the nginx that we ship: a node and its clients meet in one, and in the other when it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+
+import pytest
+
+from lab import adapter, process
+from lab.networks import Networks
+from lab.paths import LabPaths
+from tests.network.product import Product
+
+REPLICAS = ("adapter", "adapter-2")
+
+
+def test_all_that_concerns_a_node_meets_in_one_replica(
+    product: Product, paths: LabPaths, wire: Networks
+) -> None:
+    """Three connections, one replica: nginx chooses it by the node's name."""
+    before = {name: _accepted(paths, name) for name in REPLICAS}
+
+    commands = [product.command("true") for _ in range(3)]
+    assert [product.submit(command).status_code for command in commands] == [202] * 3
+
+    more = sorted(_accepted(paths, name) - before[name] for name in REPLICAS)
+    assert more == [0, 3]
+    assert [product.wait(command)["state"] for command in commands] == ["succeeded"] * 3
+
+
+@pytest.mark.parametrize("killed", REPLICAS)
+def test_a_replica_that_dies_is_replaced_by_the_other(
+    product: Product, paths: LabPaths, wire: Networks, killed: str
+) -> None:
+    """Its sender repeats with the same key; the job that ran is told through whoever is left."""
+    running, command, key = product.command("sleep", "3"), product.command("true"), uuid.uuid4()
+    assert product.submit(running).status_code == 202
+
+    os.kill(process.recorded(paths)[killed].pid, signal.SIGKILL)
+    try:
+        statuses: list[int] = []
+
+        def accepted() -> bool:
+            statuses.append(product.submit(command, str(key)).status_code)
+            return statuses[-1] == 202
+
+        process.wait_until(accepted, 90, "the node and its client to meet again")
+        assert all(status >= 500 for status in statuses[:-1])
+        assert product.wait(running)["state"] == "succeeded"
+        assert product.wait(command)["state"] == "succeeded"
+    finally:
+        with wire.within(wire.product):
+            adapter.spawn(paths, killed)
+
+
+def _accepted(paths: LabPaths, name: str) -> int:
+    return (paths.logs / f"{name}.log").read_text().count("command.accepted")
