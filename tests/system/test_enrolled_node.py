@@ -47,10 +47,11 @@ class Second:
     def log(self) -> Path:
         return self.paths.logs / f"{AGENT}.log"
 
-    def verdi(self, *words: str, told: str | None = None) -> str:
+    def verdi(self, *words: str, told: str | None = None, profile: str | None = PROFILE) -> str:
         """Run a command on the node's profile; its output, once it succeeded."""
+        named = ("-p", profile) if profile else ()
         done = subprocess.run(
-            [str(Path(sys.executable).parent / "verdi"), "-p", PROFILE, *words],
+            [str(Path(sys.executable).parent / "verdi"), *named, *words],
             env={**os.environ, **self.lab["node"]["environment"]},
             input=told,
             capture_output=True,
@@ -58,7 +59,7 @@ class Second:
             timeout=300,
             check=False,
         )
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{words[:4]}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def byoc(self, *words: str, told: str | None = None) -> str:
@@ -170,6 +171,7 @@ def second(lab: dict[str, Any], lab_paths: LabPaths, acme: Any) -> Iterator[Seco
             str(dsn.get("password", "")),
         ),
         *("--repository-uri", repository_path.as_uri()),
+        profile=None,
     )
     made.verdi(
         *("computer", "setup", "-n", "--label", node.COMPUTER, "--hostname", "localhost"),
@@ -233,7 +235,8 @@ def test_a_node_joins_works_changes_its_key_drains_and_is_revoked(second: Second
     second.runs("true")
 
     # Revoked, it says so, and its job runs to the end; enrolled again, all is told.
-    long = second.command("sh", "-c", "sleep 5")
+    # It is longer than a revocation takes to count.
+    long = second.command("sh", "-c", "sleep 70")
     assert second.submit(long).status_code == 202
     second.until(lambda: second.state(long["job_id"]) == "running", "the job to run")
     second.product("mutation", "nodes:revoke")
