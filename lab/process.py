@@ -168,6 +168,7 @@ def sweep(paths: LabPaths, patience: float = 5) -> list[str]:
         found |= present
         end({pid: process.started for pid, process in present.items()}, signal.SIGTERM, seconds)
         _reap()
+    stop(paths, *recorded(paths), patience=patience)  # nginx writes over its mark
     if left := belonging(paths):
         raise LabError(f"processes of the lab that do not end: {sorted(left)}")
     for record in _records(paths).iterdir():

@@ -70,6 +70,16 @@ def test_a_reused_pid_is_never_signalled(
     assert bystander.poll() is None
 
 
+def test_the_sweep_needs_no_mark(paths: LabPaths) -> None:
+    """Some programs write over their environment; their record is enough."""
+    daemon = spawn(paths, "bare", ["env", "-i", "sleep", "600"])
+    wait_until(lambda: not belonging(paths), 10, "the mark to be gone", needs=[daemon])
+
+    sweep(paths)
+
+    assert not daemon.alive
+
+
 def test_the_sweep_needs_no_record(paths: LabPaths, bystander: subprocess.Popen[bytes]) -> None:
     """The mark finds a daemon and what descends from it, even with an empty environment."""
     script = "env -i sleep 600 & exec sleep 601"
