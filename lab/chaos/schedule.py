@@ -57,9 +57,9 @@ class Chaos:
         began = time.monotonic()
         next_job = next_fault = next_word = began
         while (now := time.monotonic()) < began + seconds:
-            if now >= next_job:
+            while now >= next_job:  # also those that came due while a part was started
                 load.any(self.chance)
-                next_job = now + self.chance.expovariate(self.rate)
+                next_job += self.chance.expovariate(self.rate)
             if now >= next_fault:
                 self._disturb()
                 next_fault = now + self.chance.expovariate(1 / self.every)
