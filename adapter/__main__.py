@@ -10,6 +10,7 @@ import uvicorn
 from adapter import log
 from adapter.app import create_app
 from adapter.channel import Channel
+from adapter.connections import allow_connections, patient
 from adapter.settings import SettingsError, load_settings
 
 __all__ = ["main"]
@@ -40,12 +41,13 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"aiida-byoc-adapter: {error}\n")
         return 2
+    allow_connections()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=patient(settings.request_seconds),
         ws="none",
         access_log=False,
         log_config=None,

@@ -15,6 +15,7 @@ from adapter.convex import Convex
 from adapter.declarations import describe
 from adapter.delivery import Delivery
 from adapter.deployment import Deployment
+from adapter.pace import Pace
 from adapter.problems import install_problems
 from adapter.product import Product
 from adapter.registry import Registry
@@ -60,10 +61,12 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url="/openapi.json" if settings.expose_docs else None,
         docs_url="/docs" if settings.expose_docs else None,
         redoc_url=None,
     )
     app.state.channel = channel
+    app.add_middleware(Pace, seconds=settings.request_seconds)
     install_problems(app)
     app.include_router(jobs_router(clients, channel))
     app.include_router(logs_router(clients, channel, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import CATALOGUE, ProblemError
 
 __all__ = ["MEDIA_TYPE", "RequestBoundary", "install_problems", "problem_response", "responses"]
@@ -42,12 +44,18 @@ async def _on_problem(request: Request, error: Exception) -> Response:
         extra={
             "event": "request.refused",
             "problem": error.kind.name,
-            "node_id": request.path_params.get("node_id"),
-            "job_id": request.path_params.get("job_id"),
+            "node_id": _name(request, "node_id"),
+            "job_id": _name(request, "job_id"),
             "request_id": request.state.request_id,
         },
     )
     return problem_response(error)
+
+
+def _name(request: Request, parameter: str) -> str | None:
+    """A name of the path for the log; what is none may be anything, a secret among others, and stays out."""
+    value = request.path_params.get(parameter)
+    return value if isinstance(value, str) and re.fullmatch(NAME, value) else None
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:

@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     public_url: HttpUrl | None = None
     expose_docs: bool = False
+    request_seconds: Seconds = 20
     audience: Annotated[str, Field(min_length=1), AfterValidator(_not_a_placeholder)] = (
         "byoc-adapter"
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from jwt.algorithms import ECAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm
 
 CLIENT_ISSUER = "https://product.example"
 SCOPES = "jobs:submit jobs:cancel jobs:read nodes:manage"
@@ -40,3 +46,15 @@ class Keys:
         now = int(time.time())
         claims = {"aud": "byoc-adapter", "iat": now, "exp": now + 600, **claims}
         return jwt.encode(claims, self.private[key], "ES256")
+
+
+def hs256_with_the_public_key(keys: Keys, key: str, claims: dict[str, Any]) -> str:
+    """A token for whoever lets it choose the algorithm: the secret is what everybody knows."""
+    form = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    secret = keys.private[key].public_key().public_bytes(*form)
+
+    def part(value: bytes) -> bytes:
+        return base64.urlsafe_b64encode(value).rstrip(b"=")
+
+    signed = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(claims).encode())
+    return (signed + b"." + part(HMACAlgorithm(HMACAlgorithm.SHA256).sign(signed, secret))).decode()

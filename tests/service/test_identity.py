@@ -13,9 +13,8 @@ import pytest
 
 from aiida_byoc.contracts.enrolment import ASSERTION_TYPE, thumbprint
 from tests.service.enrolled import FORM, NodeKey, access_token, ask_for_token, bearer, beat
-from tests.service.keys import Keys
+from tests.service.keys import Keys, hs256_with_the_public_key
 from tests.service.node import PROBLEMS
-from tests.service.test_routes import hs256_with_the_public_key
 
 
 @pytest.fixture
