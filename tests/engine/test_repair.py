@@ -115,8 +115,8 @@ def test_i3_it_is_played_so_often_and_then_waits_for_a_person(
 
 
 def test_what_an_operator_paused_is_left_alone(node: Any) -> None:
-    job = Underway(node, node.accept())
-    job.until_state("queued")
+    job = Underway(node, node.accept("sleep", "5"))
+    job.until(lambda: job.last["state"] in {"queued", "running"}, "the job to be in Slurm")
     job.attempt_process.pause("Paused through `verdi process pause`")
     until_paused(job)
 
