@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from aiida_byoc.crashpoints import POINTS
@@ -24,6 +25,7 @@ __all__ = ["Chaos"]
 _LOGGER = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 TELL_SECONDS = 15.0
+AT_ONCE = 16
 KILLED_PARTS = ("adapter", "convex", "slurmctld", "slurmd-n1", postgres.NAME)
 KILLED_IF_THERE = (rabbitmq.NAME, accounting.NAME)
 WIRE = [fault for fault in Fault if fault is not Fault.NONE]
@@ -50,6 +52,8 @@ class Chaos:
     _due: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _down: set[str] = field(default_factory=set)
+    _aside: list[Future[object]] = field(default_factory=list)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE))
 
     def run(self, seconds: float) -> Truths:
         """Submit and disturb for so long, then mend everything, wait and compare."""
@@ -69,7 +73,9 @@ class Chaos:
             self._do(until=now)
             time.sleep(TICK_SECONDS)
         self._tell("no more faults; waiting for quiet")
-        self._do(until=float("inf"))
+        while self._due or self._aside:
+            self._do(until=float("inf"))
+            time.sleep(TICK_SECONDS)
         self.arena.calm()
         return self.arena.settle(load, self.settle)
 
@@ -229,8 +235,13 @@ class Chaos:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), what))
 
     def _do(self, until: float) -> None:
+        """Begin what is due, aside: a part that takes its time to start keeps no job and no other fault waiting."""
         while self._due and self._due[0][0] <= until:
-            heapq.heappop(self._due)[2]()
+            self._aside.append(self._pool.submit(heapq.heappop(self._due)[2]))
+        ended = [each for each in self._aside if each.done()]
+        self._aside = [each for each in self._aside if each not in ended]
+        for each in ended:
+            each.result()
 
     def _count(self, what: str, times: int = 1) -> None:
         _LOGGER.info("%s", what)
