@@ -253,10 +253,9 @@ def test_the_product_sees_what_the_node_has(second: Second) -> None:
     """Partitions of the policy's queues, free slots, the clock, and nothing that does not work."""
 
     def reported() -> Any:
-        listed = second.acme.query("nodes:list")
-        nodes = listed["nodes"] if isinstance(listed, dict) else listed
+        nodes = second.acme.query("nodes:list")
         (mine,) = [each for each in nodes if each["node_id"] == NODE_ID]
-        beat = mine.get("heartbeat") or mine
+        beat = mine["heartbeat"]["report"] if "heartbeat" in mine else {}
         return beat if beat.get("partitions") and "clock_skew_seconds" in beat else None
 
     beat = second.until(reported, "a heartbeat with all of it")
