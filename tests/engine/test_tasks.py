@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiida_byoc.runtimes import FOR_TASKS
+from aiida_byoc.runtimes import FOR_TASKS, OVERHEAD_MIB
 from aiida_byoc.runtimes.in_job.environment import TASK_VARIABLES
 from lab.process import wait_until
 from tests.engine.driving import Underway, run
@@ -84,7 +84,8 @@ def test_the_tasks_of_a_job_find_each_other(
     assert result["exit_code"] == 0
     assert result["usage"]["cpu_seconds"] > 4 * 0.02
     shown = scontrol("show", "job", job)
-    for granted in ("NumNodes=2", "NumCPUs=4", "NumTasks=4", "CPUs/Task=1", "MinMemoryNode=256M"):
+    memory = f"MinMemoryNode={256 + 2 * OVERHEAD_MIB.get(runtime, 0)}M"
+    for granted in ("NumNodes=2", "NumCPUs=4", "NumTasks=4", "CPUs/Task=1", memory):
         assert granted in shown
 
 
