@@ -243,7 +243,8 @@ def test_a_job_that_an_administrator_requeues_goes_on_as_another_attempt(
     chain = job.finish()
 
     assert result(chain) == "2: half\n"
-    assert shown(first)["JobState"] == "FAILED"
+    seen = shown(first)
+    assert (seen["JobState"], seen["ExitCode"]) == ("FAILED", "75:0")
     assert len(attempts_in_slurm(job)) == 2
     cause = causes(job)[-1][1]
     assert cause is not None
