@@ -239,7 +239,8 @@ def test_a_job_that_an_administrator_requeues_goes_on_as_another_attempt(
     scontrol("update", f"jobid={first}", "requeue=1")
     scontrol("requeue", first)
     job.until(lambda: shown(first)["Restarts"] == "1", "the requeue")
-    scontrol("update", f"jobid={first}", "starttime=now")
+    # Not at once: a slurmd refuses a job's second launch until the revoked credential of its first has expired (5 s).
+    scontrol("update", f"jobid={first}", "starttime=now+10")
     chain = job.finish()
 
     assert result(chain) == "2: half\n"
