@@ -1,4 +1,4 @@
-"""The container file that we ship names what is there: it cannot be built here, where no base image is to be had."""
+"""The container file that we ship names what is there: it is built by hand, where its base image is to be had."""
 
 from __future__ import annotations
 
