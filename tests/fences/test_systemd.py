@@ -35,6 +35,14 @@ def test_there_are_units_for_adapter_agent_and_daemon() -> None:
     assert names == ["byoc-adapter.service", "byoc-agent@.service", "byoc-daemon@.service"]
 
 
+def test_systemd_never_gives_up(unit: Path) -> None:
+    """By default it would after five starts within ten seconds."""
+    before_service, _, service = unit.read_text().partition("[Service]")
+
+    assert "\nStartLimitIntervalSec=0\n" in before_service
+    assert "\nRestart=always\n" in service
+
+
 @needs_systemd
 def test_systemd_understands_each_line(unit: Path) -> None:
     result = subprocess.run(
