@@ -6,15 +6,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import accounting, slurm
 from lab.paths import LabPaths
-from lab.process import stop as stop_daemons
 from lab.process import wait_until
 from tests.engine.driving import Underway, run
 
@@ -178,48 +176,3 @@ def test_more_scratch_space_than_there_is_is_refused(node: Any) -> None:
 
     error = node.events(submission)[-1]["error"]
     assert (error["code"], error["retryable"]) == ("scheduler_refused", False)
-
-
-needs_accounts = pytest.mark.skipif(
-    not accounting.is_wanted(), reason="a Slurm without accounts; BYOC_LAB_ACCOUNTING=slurmdbd"
-)
-
-
-@pytest.fixture
-def enforcing(paths: LabPaths, cluster: slurm.Slurm) -> Iterator[None]:
-    """A controller that takes only accounts and QOS that it knows, and knows `proj42` and `swift`."""
-    for words in (
-        ("qos", "swift"),
-        ("account", "proj42"),
-        ("user", run("id", "-un").strip(), "account=proj42", "qos=+swift"),
-    ):
-        run("sacctmgr", "--immediate", "add", *words)
-    loose = cluster.conf.read_text()
-    for conf in (f"{loose}AccountingStorageEnforce=associations,qos\n", loose):
-        cluster.conf.write_text(conf)
-        stop_daemons(paths, "slurmctld")
-        slurm.start_controller(paths)
-        if conf != loose:
-            yield
-
-
-@needs_accounts
-def test_account_and_qos_reach_slurm(
-    node: Any, enforcing: None, scontrol: Callable[..., str]
-) -> None:
-    """By the words that the policy has for them; what Slurm does not know is refused for good."""
-    placed = {"account": "proj42", "qos": "swift"}
-    good = node.accept("true", placed=placed)
-    bad = [node.accept("true", placed={**placed, word: "nobodys"}) for word in placed]
-
-    for submission in (good, *bad):
-        node.run(submission)
-
-    job = node.events(good)[-1]["scheduler"]["job_id"]
-    assert "Account=proj42 QOS=swift" in scontrol("show", "job", job)
-    errors = [node.events(submission)[-1]["error"] for submission in bad]
-    assert [error["code"] for error in errors] == ["scheduler_refused"] * 2
-    assert ["Invalid account" in errors[0]["message"], "Invalid qos" in errors[1]["message"]] == [
-        True,
-        True,
-    ]
