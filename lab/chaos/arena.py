@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from lab.paths import LabPaths
 __all__ = ["Arena", "arena"]
 
 KEEP_SECONDS = 0.5
+ADMINISTER_SECONDS = 5.0
 IMPATIENT = {"transport.task_retry_initial_interval": 1, "transport.task_maximum_attempts": 3}
 """AiiDA's patience with a failing transport or scheduler, for a lab in which they fail all the time."""
 POLICY = """
@@ -126,7 +127,7 @@ class Arena:
 
 @contextmanager
 def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
-    """Start a lab with everything in place, and a supervisor for its agent; stop it at the end.
+    """Start a lab with everything in place, and who keeps agent and Slurm going; stop it at the end.
 
     Args:
         seed: of every random choice.
@@ -153,18 +154,26 @@ def arena(paths: LabPaths, seed: int = 0) -> Iterator[Arena]:
     parts.start_daemon()
     ending = threading.Event()
 
-    def keep() -> None:
-        while not ending.wait(KEEP_SECONDS):
-            parts.keep()
+    def repeat(seconds: float, what: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            while not ending.wait(seconds):
+                what()
 
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    caretakers = [
+        repeat(KEEP_SECONDS, parts.keep),
+        repeat(ADMINISTER_SECONDS, parts.resume_nodes),
+    ]
     built = Arena(paths=paths, lab=lab, parts=parts, proxies=proxies)
     try:
         yield built
     finally:
         ending.set()
-        keeper.join()
+        for caretaker in caretakers:
+            caretaker.join()
         if not built.keep:
             stack.down(paths)
         for proxy in proxies.values():

@@ -23,6 +23,7 @@ WORKER = ("daemon", "worker")
 LAUNCHER = ("agent", "launch")
 READER = ("agent", "read")
 CIRCUS = ("daemon", "start-circus")
+DUPLICATE = "Duplicate jobid"
 
 
 class Parts:
@@ -58,6 +59,16 @@ class Parts:
         """Start what a supervisor of the machine would: the agent, if it died."""
         if not process.recorded(self._paths)["agent"].alive:
             self.start("agent")
+
+    def resume_nodes(self) -> None:
+        """Do what the site's administrator would: bring back the nodes that Slurm drained over a number given twice.
+
+        A controller that was killed gives numbers anew: it does so where the first job of a number still runs.
+        """
+        told = self._slurm("sinfo", "--noheader", "--Node", "--states=drain", "--format=%N %E")
+        for name, _, reason in (line.partition(" ") for line in set(told.splitlines())):
+            if reason.strip() == DUPLICATE:
+                self._slurm("scontrol", "update", f"NodeName={name}", "State=RESUME")
 
     def kill_launcher(self) -> bool:
         """SIGKILL the agent's launcher; whether there was one."""
@@ -115,6 +126,12 @@ class Parts:
         if check and done.returncode != 0:
             raise process.LabError(f"verdi {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def _slurm(self, *command: str) -> str:
+        """What one of Slurm's commands says; nothing without a controller."""
+        environment = {**os.environ, **self._lab["node"]["environment"]}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout if done.returncode == 0 else ""
 
     def _begin_anew(self) -> None:
         """A product that lost everything learns its tenants again; `replay` gives it the rest."""
