@@ -250,3 +250,24 @@ def _slurm(arena: Arena, command: str, *arguments: str) -> str:
         text=True,
         check=False,
     ).stdout
+
+
+def test_a_node_that_slurm_drained_over_a_number_comes_back(arena: Arena) -> None:
+    """As on a site with an administrator; what others drained stays drained."""
+    environment = arena.lab["node"]["environment"]
+
+    def slurm(*command: str) -> str:
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def state(node: str) -> str:
+        return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=main", "--format=%t")
+
+    try:
+        for name, reason in (("n1", "Duplicate jobid"), ("n2", "a new fan")):
+            slurm("scontrol", "update", f"NodeName={name}", "State=DRAIN", f"Reason={reason}")
+        eventually(lambda: state("n1") == "idle", "the node to come back")
+        assert state("n2") == "drain"
+    finally:
+        slurm("scontrol", "update", "NodeName=n2", "State=RESUME")
