@@ -109,9 +109,9 @@ class FaultProxy:
         finally:
             self.remove(rule)
 
-    def add(self, rule: Rule) -> None:
-        """Apply a rule from now on, after those that are there."""
-        self._rules = [*self._rules, rule]
+    def add(self, rule: Rule, *, first: bool = False) -> None:
+        """Apply a rule from now on, after those that are there or before them; each request suffers one of them."""
+        self._rules = [rule, *self._rules] if first else [*self._rules, rule]
 
     def remove(self, rule: Rule) -> None:
         """End a rule."""

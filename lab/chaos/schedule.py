@@ -143,11 +143,16 @@ class Chaos:
         self._later(60 if long else self._pause(), lambda: self._start(name))
 
     def _start(self, name: str) -> None:
+        unready = Rule(Fault.UNAVAILABLE)
+        # As when a product is restored: nobody may ask it before it knows its tenants.
+        if name == "convex":
+            self.arena.proxies[name].add(unready, first=True)
         self.arena.parts.start(name)
         self._down.discard(name)
         if name == "slurmctld":
             self._take_over_numbers()
         if name == "convex":
+            self.arena.proxies[name].remove(unready)
             self._later(0, self._replay_all)
 
     def _replay_all(self) -> None:
