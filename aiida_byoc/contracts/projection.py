@@ -22,10 +22,20 @@ from aiida_byoc.contracts.events import (
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.lifecycle import ExecutionState, ProductState
 
-__all__ = ["MAX_PROJECTION_BATCH", "ProjectionOutcome", "ProjectionUpdate"]
+__all__ = ["MAX_PROJECTION_BATCH", "REJECTIONS", "ProjectionOutcome", "ProjectionUpdate"]
 
 MAX_PROJECTION_BATCH = 100
 """Updates in one `applyProjections` call (facts: 200 documents and ~51 kB written per 100)."""
+
+REJECTIONS = {
+    "invalid": "a rule of the contract that validators cannot say",
+    "too_large": "more than 64 Ki characters of JSON",
+    "forbidden": "this node may not write that job",
+    "inconsistent": "state against execution_state, or another workspace or submission than stored",
+    "seq_conflict": "that epoch and seq are stored with other content",
+    "terminal": "in this epoch the job has ended otherwise",
+}
+"""Why the product refuses one update, by code; none of them is cured by sending the same update again."""
 
 
 class ProjectionUpdate(Fact):

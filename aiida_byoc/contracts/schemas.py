@@ -13,6 +13,9 @@ from aiida_byoc.contracts.delivery import (
     Acknowledgement,
     CommandBatch,
     Heartbeat,
+    JobAcceptance,
+    JobCancellation,
+    JobView,
     PollRequest,
     Verdict,
 )
@@ -27,15 +30,19 @@ from aiida_byoc.contracts.enrolment import (
 from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem
-from aiida_byoc.contracts.projection import ProjectionUpdate
+from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
 
 __all__ = ["SURFACES", "schema_text"]
 
 SURFACES: dict[str, type[BaseModel]] = {
     "submit-job-command.v1": SubmitJobCommand,
     "cancel-job-command.v1": CancelJobCommand,
+    "job-acceptance.v1": JobAcceptance,
+    "job-cancellation.v1": JobCancellation,
+    "job-view.v1": JobView,
     "execution-event.v1": ExecutionEvent,
     "projection-update.v1": ProjectionUpdate,
+    "projection-outcome.v1": ProjectionOutcome,
     "poll-request.v1": PollRequest,
     "command-batch.v1": CommandBatch,
     "verdict.v1": Verdict,

@@ -9,29 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
-from aiida_byoc.contracts.delivery import (
-    Acknowledgement,
-    CommandBatch,
-    Heartbeat,
-    JobAcceptance,
-    JobCancellation,
-    JobView,
-    PollRequest,
-    Verdict,
-)
-from aiida_byoc.contracts.enrolment import (
-    AccessToken,
-    Enrolment,
-    EnrolmentRequest,
-    KeyAddition,
-    NodeKeys,
-    TokenRequest,
-)
-from aiida_byoc.contracts.events import ExecutionEvent
-from aiida_byoc.contracts.logs import LogChunk, LogRequest
-from aiida_byoc.contracts.problems import Problem, ProblemError
-from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
+from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.contracts.schemas import SURFACES
 from aiida_byoc.contracts.validation import validated
 
 ROOT = Path(__file__).parents[2]
@@ -39,28 +18,7 @@ DOCUMENTS = ROOT / "docs" / "contracts"
 EXAMPLES = DOCUMENTS / "examples"
 
 MODELS: dict[str, type[BaseModel]] = {
-    "access-token": AccessToken,
-    "acknowledgement": Acknowledgement,
-    "cancel-job-command": CancelJobCommand,
-    "command-batch": CommandBatch,
-    "enrolment": Enrolment,
-    "enrolment-request": EnrolmentRequest,
-    "execution-event": ExecutionEvent,
-    "heartbeat": Heartbeat,
-    "job-acceptance": JobAcceptance,
-    "job-cancellation": JobCancellation,
-    "job-view": JobView,
-    "key-addition": KeyAddition,
-    "log-chunk": LogChunk,
-    "log-request": LogRequest,
-    "node-keys": NodeKeys,
-    "poll-request": PollRequest,
-    "problem": Problem,
-    "projection-outcome": ProjectionOutcome,
-    "projection-update": ProjectionUpdate,
-    "submit-job-command": SubmitJobCommand,
-    "token-request": TokenRequest,
-    "verdict": Verdict,
+    name.partition(".")[0]: model for name, model in SURFACES.items()
 }
 """First word of a golden file's name (before the first dot) → the model that must read it for ever."""
 

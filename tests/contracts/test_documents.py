@@ -179,15 +179,10 @@ def test_every_route_that_is_named_exists():
     assert named == {route for route in routes if "/v1/" in route}
 
 
-def rejection_codes() -> set[str]:
-    """The codes that the product's validator knows."""
-    text = (ROOT / "convex" / "contract.ts").read_text()
-    union = text.partition("rejectionCode = v.union(")[2].partition("\n);")[0]
-    return set(re.findall(r'v\.literal\("(\w+)"\)', union))
-
-
-def test_the_rejection_codes_are_the_products():
-    assert {plain(row["Code"]) for row in tables("table")["rejections"]} == rejection_codes()
+def test_the_rejection_codes_are_the_contracts():
+    assert {plain(row["Code"]) for row in tables("table")["rejections"]} == set(
+        projection.REJECTIONS
+    )
 
 
 def test_the_quarantine_codes_are_the_products_and_the_adapters():
@@ -196,7 +191,7 @@ def test_the_quarantine_codes_are_the_products_and_the_adapters():
 
     codes = {plain(row["Code"]) for row in tables("table")["quarantine-codes"]}
 
-    assert codes == rejection_codes() | adapters
+    assert codes == set(projection.REJECTIONS) | adapters
 
 
 def test_the_codes_of_failed_jobs_are_the_catalogue():
