@@ -89,7 +89,7 @@ def test_the_envelope_agrees_with_its_data(path, value, words):
         ("data.image", {"reference": "a/b:1", "digest": "1"}),
         ("data.image", {"reference": "x" * 256, "digest": "sha256:" + "0" * 64}),
         ("data.scheduler.job_id", 4711),
-        ("data.scheduler.nodes", ["n"] * 1025),
+        ("data.scheduler.nodes", ["n"] * 65),
         ("data.timings.queued", "yesterday"),
         ("data.result", {"exit_code": 256}),
         ("data.result", {"exit_code": -1}),
