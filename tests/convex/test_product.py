@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service.product_cases import CASES, play
+from aiida_byoc.contracts.conformance.receiver_cases import CASES, play
 
 
 @pytest.mark.parametrize("case", CASES)

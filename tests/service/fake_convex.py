@@ -13,8 +13,8 @@ from typing import Any
 
 import jwt
 
+from aiida_byoc.contracts.conformance.projections import EpochMismatchError, Projections
 from tests.service.keys import Keys
-from tests.service.projections import EpochMismatchError, Projections
 from tests.service.registry_functions import RegistryFunctions
 
 

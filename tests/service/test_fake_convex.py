@@ -9,8 +9,8 @@ import httpx
 import jwt
 import pytest
 
+from aiida_byoc.contracts.conformance.receiver_cases import CASES, play
 from tests.service import registry_cases
-from tests.service.product_cases import CASES, play
 
 
 @pytest.mark.parametrize("case", CASES)

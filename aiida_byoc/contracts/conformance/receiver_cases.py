@@ -1,4 +1,4 @@
-"""What any product answers to a node's updates, on the wire: the real functions are held to it, and the fake.
+"""What any product answers to a node's updates: orders, repetitions, gaps, ends and epochs.
 
 A case is a list of steps: an epoch that an operator accepts, or updates of one job with the expected outcomes.
 """
@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from aiida_byoc.contracts.conformance.musts import hold
+
+__all__ = ["CASES", "Accept", "Told", "play"]
 
 ONE, TWO, THREE = "aaaaaaaaaaaaaaaa", "5555555555555555", "cccccccccccccccc"
 MISMATCH = "epoch_mismatch"
@@ -128,20 +132,24 @@ def play(
     base: dict[str, Any],
     call: Callable[[list[dict[str, Any]]], dict[str, Any]],
     accept: Callable[[Accept], object],
-) -> None:
-    """Tell a product a case and hold its answers against it.
+) -> str:
+    """Tell a product a case and hold its answers against it; `Broken` at the first that differs.
 
     Args:
         base: the fields of an update that say whose it is.
         call: `applyProjections` with these updates; returns the body of the 200.
         accept: carries out an operator's decision.
     """
+    seen = []
     for number, step in enumerate(CASES[case], 1):
         if isinstance(step, Accept):
             accept(step)
             continue
         updates = [_whole(base, update) for update in step.updates]
-        assert _read(call(updates), updates) == step.expected, f"{case}, step {number}"
+        answered = _read(call(updates), updates)
+        hold(answered == step.expected, f"{case}, step {number}: {answered}, not {step.expected}")
+        seen.append(answered)
+    return "; ".join(seen)
 
 
 def _whole(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
@@ -152,10 +160,15 @@ def _whole(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
 
 def _read(answer: dict[str, Any], updates: list[dict[str, Any]]) -> str:
     if answer["status"] == "error":
-        assert answer["errorData"]["message"]
-        return answer["errorData"]["code"]
+        data = answer.get("errorData", {})
+        hold(data.get("message"), "an error has no sentence")
+        return str(data["code"])
     outcomes = answer["value"]["outcomes"]
-    assert [one["projection_id"] for one in outcomes] == [one["projection_id"] for one in updates]
+    named = [one["projection_id"] for one in outcomes]
+    hold(
+        named == [one["projection_id"] for one in updates],
+        "the outcomes are not those of the updates, in order",
+    )
     words = []
     for one in outcomes:
         word = one["code"] if one["outcome"] == "rejected" else one["outcome"]
