@@ -1,7 +1,8 @@
 """The shared language of product, adapter and node: pure Pydantic, no AiiDA, no SQL, no HTTP.
 
 Read in this order: `base`, `identity`, `lifecycle`, `commands`, `progress`, `events`, `projection`, `logs`, `delivery`,
-`catalogue`, `problems`, `canonical`. `schemas` writes the JSON Schema files beside the contract documents.
+`catalogue`, `problems`, `canonical`. `schemas`, `typescript` and `asyncapi` write what is generated from them, `lock`
+holds a version to what it promised. Beside them `conformance` tries an implementation over HTTP; nothing imports it.
 """
 
 from __future__ import annotations

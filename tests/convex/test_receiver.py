@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from aiida_byoc.contracts.conformance.musts import Finding, table
-from aiida_byoc.contracts.conformance.receiver import ReceiverSettings, try_receiver
+from aiida_byoc.contracts.conformance.receiver import try_receiver
+from aiida_byoc.contracts.conformance.receiver_scene import ReceiverSettings
 from tests.convex.conftest import Deployment, Tenant
 from tests.service.proxy import Broken, Passing, changed
 

@@ -52,6 +52,11 @@ VIOLATIONS = [
     ),
     ("adapter/convex.py", "import psycopg", "The adapter knows neither AiiDA nor a database"),
     (
+        "aiida_byoc/contracts/delivery.py",
+        "from aiida_byoc.contracts.conformance import wire",
+        "Nothing depends on the conformance kit",
+    ),
+    (
         "aiida_byoc/events/hooks.py",
         "import httpx",
         "Nothing that runs in a job, and no command, speaks HTTP",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from aiida_byoc.contracts.conformance.adapter_commands import ABSENT, COMMANDS
 from aiida_byoc.contracts.conformance.adapter_events import EVENTS
 from aiida_byoc.contracts.conformance.adapter_scene import AdapterScene, AdapterSettings
+from aiida_byoc.contracts.conformance.adapter_walls import WALLS
 from aiida_byoc.contracts.conformance.musts import Finding, Musts, hold
 from aiida_byoc.contracts.conformance.played import Played
 from aiida_byoc.contracts.conformance.played_product import PlayedProduct
@@ -82,6 +83,7 @@ def try_adapter(
         yield from ABSENT.try_all(scene)
         scene.connect()
         yield from COMMANDS.try_all(scene)
+        yield from WALLS.try_all(scene)
         lacks = None if product else "give `product`: where the adapter believes its product to be"
         yield from EVENTS.try_all(scene, lacks)
         yield from ANSWERS.try_all(scene)
