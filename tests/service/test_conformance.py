@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +20,12 @@ from aiida_byoc.contracts.conformance.musts import Finding, table
 from aiida_byoc.contracts.conformance.played import Played, Reply, Request
 from aiida_byoc.contracts.conformance.played_product import PlayedProduct
 from aiida_byoc.contracts.problems import ProblemError
-from tests.service.adapter_process import Adapter
+from tests.service.adapter_process import ROOT, Adapter
 from tests.service.keys import Keys
 from tests.service.proxy import Broken, Passing, changed
 
 NODES = [f"kit-{number}" for number in range(32)]
-AT_A_TIME = 10
+AT_A_TIME = 12
 
 
 class Products:
@@ -86,31 +91,6 @@ def settings(keys: Keys, node_id: str) -> AdapterSettings:
 
 def broken(findings: list[Finding]) -> set[str]:
     return {each.must for each in findings if each.verdict == "broken"}
-
-
-def test_our_adapter_keeps_every_must(adapter: Adapter, keys: Keys, products: Products) -> None:
-    findings = list(try_adapter(adapter.url, settings(keys, NODES[0]), products.of[NODES[0]]))
-
-    assert {each.verdict for each in findings} == {"kept"}, table(findings)
-    assert len(findings) > 40
-
-
-def test_without_a_product_and_strangers_it_says_what_was_not_tested(
-    adapter: Adapter, keys: Keys
-) -> None:
-    alone = settings(keys, NODES[1]).model_copy(update={"foreign": None, "powerless_token": None})
-
-    findings = list(try_adapter(adapter.url, alone))
-
-    untested = {each.must for each in findings if each.verdict == "not tested"}
-    assert broken(findings) == set()
-    assert {
-        "auth.foreign-alike",
-        "auth.tenants-apart",
-        "auth.scope",
-        "events.stored-first",
-    } <= untested
-    assert all(each.evidence.startswith("give `") for each in findings if each.must in untested)
 
 
 def body(passing: Passing) -> dict[str, Any]:
@@ -306,18 +286,49 @@ def name_of(mutant: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def found(adapter: Adapter, keys: Keys, products: Products) -> list[list[Finding]]:
-    """What the kit finds of each broken copy; several at a time, since most of it is waiting."""
+    """What the kit finds of each broken copy, of the adapter itself, and where little is given.
+
+    Several at a time, since most of it is waiting.
+    """
 
     def tried(number: int) -> list[Finding]:
+        node_id = NODES[number]
+        known = settings(keys, node_id)
+        if number == len(MUTANTS):
+            return list(try_adapter(adapter.url, known, products.of[node_id]))
+        if number > len(MUTANTS):
+            alone = known.model_copy(update={"foreign": None, "powerless_token": None})
+            return list(try_adapter(adapter.url, alone))
         proxy = Broken(adapter.port, **MUTANTS[number][0])
-        node_id = NODES[number + 2]
         try:
-            return list(try_adapter(proxy.url, settings(keys, node_id), products.of[node_id]))
+            return list(try_adapter(proxy.url, known, products.of[node_id]))
         finally:
             proxy.stop()
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(tried, range(len(MUTANTS))))
+        return list(pool.map(tried, range(len(MUTANTS) + 2)))
+
+
+def test_our_adapter_keeps_every_must(found: list[list[Finding]]) -> None:
+    findings = found[-2]
+
+    assert {each.verdict for each in findings} == {"kept"}, table(findings)
+    assert len(findings) > 40
+
+
+def test_without_a_product_and_strangers_it_says_what_was_not_tested(
+    found: list[list[Finding]],
+) -> None:
+    untested = {each.must for each in found[-1] if each.verdict == "not tested"}
+
+    assert broken(found[-1]) == set(), table(found[-1])
+    assert {
+        "auth.foreign-alike",
+        "auth.tenants-apart",
+        "auth.scope",
+        "events.stored-first",
+    } <= untested
+    assert all(each.evidence.startswith("give `") for each in found[-1] if each.must in untested)
 
 
 NAMES = [f"{name_of(mutant)}-{min(musts)}" for mutant, musts in MUTANTS]
@@ -326,3 +337,30 @@ NAMES = [f"{name_of(mutant)}-{min(musts)}" for mutant, musts in MUTANTS]
 @pytest.mark.parametrize("number", range(len(MUTANTS)), ids=NAMES)
 def test_a_broken_adapter_is_found_out(number: int, found: list[list[Finding]]) -> None:
     assert broken(found[number]) == MUTANTS[number][1], table(found[number])
+
+
+def test_the_command_tries_an_adapter_and_plays_its_product(
+    tmp_path: Path, keys: Keys, kit_settings: Callable[..., dict[str, Any]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    product = SimpleNamespace(url=f"http://127.0.0.1:{port}")
+    adapter = Adapter(tmp_path, kit_settings(product))
+    known = settings(keys, NODES[0]).model_copy(update={"product": f"127.0.0.1:{port}"})
+    (tmp_path / "kit.json").write_text(known.model_dump_json())
+    command = [sys.executable, "-m", "aiida_byoc.contracts.conformance", "--adapter", adapter.url]
+
+    ended = subprocess.run(
+        [*command, "--settings", tmp_path / "kit.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    adapter.stop()
+
+    assert ended.stdout.splitlines()[-1].endswith("kept, 0 broken, 0 not tested"), (
+        ended.stdout + ended.stderr
+    )
+    assert ended.returncode == 0

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from aiida_byoc.contracts.problems import ProblemError
+
 __all__ = ["Broken", "Finding", "Musts", "NotTested", "Unusable", "hold", "table", "until"]
 
 Scene = TypeVar("Scene")
@@ -90,6 +92,9 @@ class Musts(Generic[Scene]):
                 verdict, evidence = "not tested", str(why)
             except Broken as why:
                 verdict, evidence = "broken", str(why)
+            except ProblemError as why:
+                faults = "; ".join(f"{one.field}: {one.message}" for one in why.errors)
+                verdict, evidence = "broken", f"a message does not fit its contract: {faults}"
             except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
                 verdict, evidence = (
                     "broken",

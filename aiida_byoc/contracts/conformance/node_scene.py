@@ -87,12 +87,12 @@ class NodeScene:
         }
         return [told[seq] for seq in sorted(told)]
 
-    def _decided(self, operation: str, job_id: str, **fields: Any) -> Any:
+    def _decided(self, operation: str, about: str, /, **fields: Any) -> Any:
         command = {
             "command_id": str(uuid4()),
             "operation": operation,
             "tenant_id": self.tenant_id,
-            "job_id": job_id,
+            "job_id": about,
             **fields,
         }
         validated(Command, command)
