@@ -62,7 +62,7 @@ def kit_settings(
         settings = base_settings(tmp_path_factory.mktemp("settings"), keys, product)
         served = {"jwks": keys.jwks("n1"), "tenants": ["acme", "globex"]}
         nodes = {**settings["nodes"], **dict.fromkeys(NODES, served)}
-        return settings | {"nodes": nodes, "verdict_timeout_seconds": 1.5}
+        return settings | {"nodes": nodes, "verdict_timeout_seconds": 2.5}
 
     return made
 
