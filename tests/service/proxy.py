@@ -68,7 +68,7 @@ class Broken:
                 work = pool.submit(passed, asked)
                 hasty = early(asked)
                 try:
-                    answered = answer(asked, work.result(0.35 if hasty else None))
+                    answered = answer(asked, work.result(0.6 if hasty else None))
                 except Late:
                     assert hasty is not None
                     answered = hasty

@@ -113,31 +113,27 @@ def job_id_conflict(scene: AdapterScene) -> str:
 @must("submit.node-refuses", f"{SUBMIT}#error-semantics")
 def node_refuses(scene: AdapterScene) -> str:
     """What the node refuses is refused to the client, by the same problem and status."""
-    node, told = scene.node, []
-    for name in (
+    told = []
+    names = (
         "policy-refused",
         "command-expired",
         "image-not-allowed",
         "node-draining",
         "quota-exceeded",
-    ):
-        node.decide = lambda _, name=name: rejection(name)  # type: ignore[misc]
-        try:
-            told.append(refused(scene.submit(scene.command()), name))
-        finally:
-            node.decide = node.verdict
+    )
+    for name in names:
+        command = scene.command()
+        scene.node.rules[command["job_id"]] = lambda _, name=name: rejection(name)  # type: ignore[misc]
+        told.append(refused(scene.submit(command), name))
     return told[-1]
 
 
 @must("submit.not-the-nodes", f"{DELIVERY}#error-semantics")
 def not_the_nodes(scene: AdapterScene) -> str:
     """A problem that a node has no right to reaches the client as internal-error."""
-    node = scene.node
-    node.decide = lambda _: rejection("unauthenticated")
-    try:
-        return refused(scene.submit(scene.command()), "internal-error")
-    finally:
-        node.decide = node.verdict
+    command = scene.command()
+    scene.node.rules[command["job_id"]] = lambda _: rejection("unauthenticated")
+    return refused(scene.submit(command), "internal-error")
 
 
 @must("submit.contract", f"{SUBMIT}#required-and-optional-fields")
@@ -187,11 +183,8 @@ def trace(scene: AdapterScene) -> str:
 def delivered_again(scene: AdapterScene) -> str:
     """A command without a verdict is handed out again, as the same command_id; at last the client gets 504."""
     node, command = scene.node, scene.command()
-    node.decide = lambda _: None
-    try:
-        answer = scene.in_time(scene.aside(scene.submit, command))
-    finally:
-        node.decide = node.verdict
+    node.rules[command["job_id"]] = lambda _: None
+    answer = scene.in_time(scene.aside(scene.submit, command))
     got = node.got(command["job_id"])
     hold(len(got) > 1, "the node got the command once")
     hold(len({each["command_id"] for each in got}) == 1, "each time it was another command_id")
@@ -203,11 +196,8 @@ def verdict_fits(scene: AdapterScene) -> str:
     """A verdict that does not answer the command is 422, the client waits on; one that nobody waits for is 404."""
     node, command = scene.node, scene.command()
     wrong = iter([{"outcome": "answered"}])
-    node.decide = lambda each: next(wrong, None) or node.verdict(each)
-    try:
-        answer = scene.in_time(scene.aside(scene.submit, command))
-    finally:
-        node.decide = node.verdict
+    node.rules[command["job_id"]] = lambda each: next(wrong, None) or node.verdict(each)
+    answer = scene.in_time(scene.aside(scene.submit, command))
     expect(answer, 202)
     bad = [each for each in node.answers if each.status == 422]
     hold(bad and bad[-1].problem == "validation-failed", "the wrong verdict was taken")

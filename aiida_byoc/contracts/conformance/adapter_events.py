@@ -20,7 +20,7 @@ EVENTS: Musts[AdapterScene] = Musts()
 must = EVENTS.must
 
 DELIVERY, PROJECTION = "event-delivery.md", "projection-update.md"
-_MOMENT = 0.5
+_MOMENT = 1.0
 
 
 def _job() -> str:

@@ -34,14 +34,14 @@ class PlayedNode:
     Attributes:
         received: the commands it saw, redeliveries included.
         answers: what the adapter said to each verdict.
-        decide: its verdict on a command; `None` means that it gives none.
+        rules: by `job_id`, what decides on its commands instead; `None` means that no verdict is given.
         deciding: cleared, it thinks until it is set again.
     """
 
     def __init__(self, url: str, node_id: str, token: Callable[[], str]) -> None:
         self.received: list[Command] = []
         self.answers: list[Answer] = []
-        self.decide: Callable[[Command], Verdict | None] = self.verdict
+        self.rules: dict[str, Callable[[Command], Verdict | None]] = {}
         self.deciding = threading.Event()
         self.deciding.set()
         self.jobs: dict[tuple[str, str], tuple[str, Any, dict[str, Any]]] = {}
@@ -132,7 +132,7 @@ class PlayedNode:
         for command in answer.json["commands"]:
             self.received.append(command)
             self.deciding.wait(30)
-            verdict = self.decide(command)
+            verdict = self.rules.get(command["job_id"], self.verdict)(command)
             if verdict is not None:
                 path = f"{base}/{command['command_id']}/verdict"
                 self.answers.append(self._wire.ask("POST", path, verdict, token=self._token()))
