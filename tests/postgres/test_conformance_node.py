@@ -336,5 +336,14 @@ def test_our_agent_keeps_every_must(found: dict[str, list[Finding]]) -> None:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_agent_is_found_out(name: str, found: dict[str, list[Finding]]) -> None:
-    assert broken(found[name]) == MUTANTS[name][1], table(found[name])
+def test_a_broken_agent_is_found_out(
+    name: str, found: dict[str, list[Finding]], tried: Callable[..., list[Finding]]
+) -> None:
+    mutant, expected = MUTANTS[name]
+    findings = found[name]
+    if (
+        broken(findings) != expected
+    ):  # a machine with too much to do may keep the agent waiting: once more, alone
+        findings = tried(**mutant)
+
+    assert broken(findings) == expected, table(findings)

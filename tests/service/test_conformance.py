@@ -24,7 +24,7 @@ from tests.service.adapter_process import ROOT, Adapter
 from tests.service.keys import Keys
 from tests.service.proxy import Broken, Passing, changed
 
-NODES = [f"kit-{number}" for number in range(32)]
+NODES = [f"kit-{number}" for number in range(64)]
 AT_A_TIME = 12
 
 
@@ -284,15 +284,16 @@ def name_of(mutant: dict[str, Any]) -> str:
     return getattr(change, "__name__", "header")
 
 
-@pytest.fixture(scope="module")
-def found(adapter: Adapter, keys: Keys, products: Products) -> list[list[Finding]]:
-    """What the kit finds of each broken copy, of the adapter itself, and where little is given.
+Trial = Callable[[int], list[Finding]]
 
-    Several at a time, since most of it is waiting.
-    """
+
+@pytest.fixture(scope="module")
+def trial(adapter: Adapter, keys: Keys, products: Products) -> Trial:
+    """Tries a broken copy; with a number beyond them, the adapter itself, and then where little is given."""
+    fresh = iter(NODES)
 
     def tried(number: int) -> list[Finding]:
-        node_id = NODES[number]
+        node_id = next(fresh)
         known = settings(keys, node_id)
         if number == len(MUTANTS):
             return list(try_adapter(adapter.url, known, products.of[node_id]))
@@ -305,12 +306,22 @@ def found(adapter: Adapter, keys: Keys, products: Products) -> list[list[Finding
         finally:
             proxy.stop()
 
+    return tried
+
+
+@pytest.fixture(scope="module")
+def found(trial: Trial) -> list[list[Finding]]:
+    """What the kit finds of each; several at a time, since most of it is waiting."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(tried, range(len(MUTANTS) + 2)))
+        return list(pool.map(trial, range(len(MUTANTS) + 2)))
 
 
-def test_our_adapter_keeps_every_must(found: list[list[Finding]]) -> None:
+def test_our_adapter_keeps_every_must(found: list[list[Finding]], trial: Trial) -> None:
     findings = found[-2]
+    if broken(
+        findings
+    ):  # a machine with too much to do may keep the adapter from answering: once more, alone
+        findings = trial(len(MUTANTS))
 
     assert {each.verdict for each in findings} == {"kept"}, table(findings)
     assert len(findings) > 40
@@ -335,8 +346,14 @@ NAMES = [f"{name_of(mutant)}-{min(musts)}" for mutant, musts in MUTANTS]
 
 
 @pytest.mark.parametrize("number", range(len(MUTANTS)), ids=NAMES)
-def test_a_broken_adapter_is_found_out(number: int, found: list[list[Finding]]) -> None:
-    assert broken(found[number]) == MUTANTS[number][1], table(found[number])
+def test_a_broken_adapter_is_found_out(
+    number: int, found: list[list[Finding]], trial: Trial
+) -> None:
+    findings, expected = found[number], MUTANTS[number][1]
+    if broken(findings) != expected:  # as above
+        findings = trial(number)
+
+    assert broken(findings) == expected, table(findings)
 
 
 def test_the_command_tries_an_adapter_and_plays_its_product(

@@ -161,12 +161,21 @@ def quarantined_alone(scene: NodeScene) -> str:
 @must("events.halved", f"{DELIVERY}#ordering-and-retry-rule")
 def halved(scene: NodeScene) -> str:
     """A batch that is refused whole is made smaller until the culprit stands alone."""
-    _, told = _told_together(scene, lambda *_: problem("payload-too-large"))
-    sizes = [len(events) for events in told[:2]]
-    hold(
-        sizes[1] < sizes[0], f"of the job {sizes[0]} events were refused, and {sizes[1]} came next"
+    whole: list[list[Event]] = []
+
+    def refuse(batch: list[Event], _: str) -> Reply:
+        whole.append(batch)
+        return problem("payload-too-large")
+
+    job_id, _ = _told_together(scene, refuse)
+    batches = list(scene.adapter.batches)
+    at = next(place for place, batch in enumerate(batches) if batch is whole[0])
+    following = next(
+        batch for batch in batches[at + 1 :] if any(each["subject"] == job_id for each in batch)
     )
-    return f"{sizes[0]}, then {sizes[1]}"
+    sizes = f"{len(whole[0])} events were refused, and {len(following)} came next"
+    hold(len(following) < len(whole[0]), sizes)
+    return sizes
 
 
 def _ended_job(scene: NodeScene) -> tuple[dict[str, Any], dict[str, Any]]:
