@@ -6,6 +6,7 @@ import { makeFunctionReference } from "convex/server";
 import { convexTest, type TestConvex } from "convex-test";
 import schema from "../../convex/schema";
 import type { Caller } from "./auth";
+import { loadComponents } from "./components";
 import { newestCommit, watchWrites, type Trace } from "./tracking";
 
 export type FunctionType = "query" | "mutation" | "action";
@@ -18,8 +19,9 @@ export type RunQuery = (path: string, args: JSONValue, trace: Trace) => Promise<
 
 type Exported = { isPublic?: boolean; isQuery?: boolean; isMutation?: boolean; isAction?: boolean };
 
-const FUNCTIONS = new URL("../../convex/", import.meta.url);
-const CONFIGURATION = new Set(["schema.ts", "auth.config.ts"]);
+/** The directory of the functions. */
+export const FUNCTIONS = new URL("../../convex/", import.meta.url);
+const CONFIGURATION = new Set(["schema.ts", "auth.config.ts", "convex.config.ts", "crons.ts"]);
 
 export class Deployment {
   private constructor(
@@ -44,6 +46,9 @@ export class Deployment {
       }
     }
     const database = convexTest({ schema, modules });
+    for (const component of await loadComponents(FUNCTIONS)) {
+      database.registerComponent(component.path, component.schema, component.modules);
+    }
     await database.run(async () => {}); // the first commit: no time before it is ever told
     return new Deployment(database, exported);
   }

@@ -2,10 +2,13 @@
 // `convex/README.md` says what this imitates and what it does not prove.
 import { Authenticator } from "./auth";
 import { configure } from "./config";
+import { runCrons } from "./crons";
 import { Deployment } from "./functions";
 import { listen } from "./http";
 
 const config = configure(process.env);
 const authenticator = await Authenticator.create(config);
-const url = await listen(config.port, authenticator, await Deployment.load());
+const deployment = await Deployment.load();
+const url = await listen(config.port, authenticator, deployment);
+await runCrons(deployment);
 console.log(`ready ${url}`);
