@@ -3,7 +3,7 @@
 const CHANGES = [
   [
     "class DatabaseFake {",
-    `import { Indexes } from "${new URL("indexes.ts", import.meta.url)}";\nclass DatabaseFake {`,
+    `import { Indexes, placeAfter } from "${new URL("indexes.ts", import.meta.url)}";\nclass DatabaseFake {`,
   ],
   ["    _documents = {};\n", "    _documents = {};\n    _indexes = new Indexes();\n"],
   [
@@ -20,6 +20,15 @@ const CHANGES = [
   ["_iterateDocs(tableName, callback) {", "_iterateDocs(tableName, callback, fields, range) {"],
   ["new Set(Object.keys(this._documents).filter(isInTable))", "new Set(this._indexes.ids(tableName, fields, range))"],
   [
+    "                this._iterateDocs(tableName, (doc) => {\n                    if (source.range.every(",
+    `                if (!this._writes.some((level) => Object.keys(level).some((id) => tableNameFromId(id) === tableName))) {
+                    ordered = this._indexes.ordered(tableName, fields, source.range, evaluateRangeFilter);
+                    break;
+                }
+                this._iterateDocs(tableName, (doc) => {
+                    if (source.range.every(`,
+  ],
+  [
     `evaluateRangeFilter(doc, filter))) {
                         results.push(doc);
                     }
@@ -28,6 +37,23 @@ const CHANGES = [
                         results.push(doc);
                     }
                 }, fields, source.range);`,
+  ],
+  [
+    "        let fieldPathsToSortBy;\n        let order;\n",
+    "        let fieldPathsToSortBy;\n        let order;\n        let ordered;\n",
+  ],
+  ["        results.sort((a, b) => {", "        if (ordered === undefined) results.sort((a, b) => {"],
+  [
+    "            sortedDocs: results,",
+    "            sortedDocs: ordered === undefined ? results : order === 'asc' ? ordered : ordered.reverse(),",
+  ],
+  [
+    "        for (let i = 0; i < sortedDocs.length; i++) {\n            const doc = sortedDocs[i];\n            const isLastDoc",
+    `        const passed = (doc) => this._docIsAfterCursor(doc, cursorKeys, cursorFields, order) <= 0;
+        const first = cursorKeys && fieldPathsToSortBy.length > 0 ? placeAfter(sortedDocs, passed) : 0;
+        for (let i = first; i < sortedDocs.length; i++) {
+            const doc = sortedDocs[i];
+            const isLastDoc`,
   ],
 ];
 

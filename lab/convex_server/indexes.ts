@@ -3,7 +3,7 @@
 import { compareValues, convexToJson, type JSONValue, type Value } from "convex/values";
 
 type Document = { _id: string } & Record<string, Value>;
-type Filter = { type: string; value: JSONValue };
+type Filter = { type: string; fieldPath: string; value: JSONValue };
 
 /** The committed documents of one table, by the first `depth` fields of an index and in the order of all its fields. */
 class Index {
@@ -46,13 +46,7 @@ class Index {
   }
 
   private place(bucket: Document[], document: Document): number {
-    let [low, high] = [0, bucket.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.compare(bucket[middle]!, document) < 0) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return placeAfter(bucket, (other) => this.compare(other, document) < 0);
   }
 
   private compare(one: Document, other: Document): number {
@@ -82,10 +76,19 @@ export class Indexes {
   }
 
   /** The committed documents in which to look for those of a range, in the order of the fields, if there are any. */
-  *ids(table: string, fields?: string[], range: Filter[] = []): Iterable<string> {
-    const documents = this.tables.get(table);
-    if (documents === undefined) return;
-    if (fields === undefined) return yield* documents.keys();
+  ids(table: string, fields?: string[], range: Filter[] = []): Iterable<string> {
+    if (fields === undefined) return this.tables.get(table)?.keys() ?? [];
+    return this.bucket(table, fields, range).documents.map(({ _id }) => _id);
+  }
+
+  /** The committed documents of a range, in the order of the fields. */
+  ordered(table: string, fields: string[], range: Filter[], holds: (one: Document, of: Filter) => boolean): Document[] {
+    const { documents, depth } = this.bucket(table, fields, range);
+    const rest = range.slice(depth);
+    return documents.filter((document) => rest.every((filter) => holds(document, filter)));
+  }
+
+  private bucket(table: string, fields: string[], range: Filter[]): { documents: readonly Document[]; depth: number } {
     const values: JSONValue[] = [];
     for (const { type, value } of range) {
       // An object may be written in several ways; the rest of the range finds it.
@@ -95,10 +98,21 @@ export class Indexes {
     const indexes = this.indexes.get(table) ?? new Map<string, Index>();
     this.indexes.set(table, indexes);
     const name = JSON.stringify([fields, values.length]);
-    const index = indexes.get(name) ?? new Index(fields, values.length, documents.values());
+    const index = indexes.get(name) ?? new Index(fields, values.length, this.tables.get(table)?.values() ?? []);
     indexes.set(name, index);
-    for (const { _id } of index.bucket(values)) yield _id;
+    return { documents: index.bucket(values), depth: values.length };
   }
+}
+
+/** How many of the sorted documents come before all for which `isBefore` does not hold. */
+export function placeAfter<Of>(documents: readonly Of[], isBefore: (document: Of) => boolean): number {
+  let [low, high] = [0, documents.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (isBefore(documents[middle]!)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function valueOf(document: Document, path: string): Value | undefined {

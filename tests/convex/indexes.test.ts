@@ -24,9 +24,9 @@ test("whatever is written, and whenever an index is first read", () => {
     fc.property(fc.array(row, { maxLength: 40 }), value, value, fc.nat(40), (writes, a, c, early) => {
       const [indexes, rows] = [new Indexes(), new Map<string, Row>()];
       const range = [
-        { type: "Eq", value: json(a) },
-        { type: "Eq", value: json(c) },
-        { type: "Gt", value: 0 },
+        { type: "Eq", fieldPath: "a", value: json(a) },
+        { type: "Eq", fieldPath: "b.c", value: json(c) },
+        { type: "Gt", fieldPath: "_creationTime", value: 0 },
       ];
       writes.forEach(({ id, gone, a, c }, at) => {
         if (at === early) for (const depth of [0, 1, 2]) [...indexes.ids("rows", FIELDS, range.slice(0, depth))];
@@ -48,6 +48,13 @@ test("whatever is written, and whenever an index is first read", () => {
       expect([...indexes.ids("rows", FIELDS, range)]).toEqual(ordered(known(a) ? both : all));
       expect(new Set(indexes.ids("rows"))).toEqual(new Set(rows.keys()));
       expect([...indexes.ids("others", FIELDS, range)]).toEqual([]);
+      const holds = (one: object, { fieldPath }: { fieldPath: string }) => {
+        const { a: its, _creationTime } = one as Row;
+        if (fieldPath === "_creationTime") return _creationTime > 0;
+        return fieldPath === "a" ? equal(its, a) : equal(inside(one as Row), c);
+      };
+      const found = first.filter((each) => equal(inside(each), c) && each._creationTime > 0);
+      expect(indexes.ordered("rows", FIELDS, range, holds).map(({ _id }) => _id)).toEqual(ordered(found));
     }),
     { numRuns: 500 },
   );
