@@ -51,6 +51,7 @@ export async function serve() {
       stdio: ["ignore", "pipe", "inherit"],
       env: {
         ...process.env,
+        TSX_DISABLE_CACHE: "1", // it would stay behind
         CONVEX_SERVER_PORT: port,
         CONVEX_SERVER_ADMIN_KEY: ADMIN_KEY,
         BYOC_PRODUCT_ISSUER: product.iss,
