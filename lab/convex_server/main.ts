@@ -4,7 +4,7 @@ import { register } from "node:module";
 import { Authenticator } from "./auth";
 import { configure } from "./config";
 
-register("./indexed.mjs", import.meta.url); // before anything that loads convex-test
+register("./indexed.js", import.meta.url); // before anything that loads convex-test
 const [{ runCrons }, { Deployment }, { listen }] = await Promise.all([
   import("./crons"),
   import("./functions"),
