@@ -23,8 +23,8 @@ export function serveSync(server: Server, authenticator: Authenticator, deployme
     for (const session of sessions.values()) session.hearWrite(table);
   });
   server.on("upgrade", (request: IncomingMessage, stream: Duplex, head: Buffer) => {
-    const { pathname } = new URL(request.url ?? "/", "http://host");
-    if (!ROUTE.test(pathname)) return refuse(stream, "404 Not Found");
+    const path = (request.url ?? "/").split("?", 1)[0]!;
+    if (!ROUTE.test(path)) return refuse(stream, "404 Not Found");
     if (sessions.size >= MAX_CONNECTIONS) return refuse(stream, "503 Service Unavailable");
     sockets.handleUpgrade(request, stream, head, (socket) => {
       const session = new Session(wire(socket), authenticator, deployment, requests);
@@ -63,5 +63,6 @@ function wire(socket: WebSocket): Wire {
 }
 
 function refuse(stream: Duplex, status: string): void {
+  stream.on("error", () => {}); // whoever has gone needs no answer
   stream.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }

@@ -119,8 +119,8 @@ describe("a client that breaks the protocol", () => {
     expect(messages.at(-1)).toMatchObject({ type: "FatalError", error: expect.stringContaining("waiting messages") });
   });
 
-  test("gets no socket on another route", async () => {
-    await expect(served.socket("/api/1.44.0/other")).rejects.toThrow("404");
+  test.each(["/api/1.44.0/other", "/api/sync/1", "//", "/%"])("gets no socket at %s", async (path) => {
+    await expect(served.socket(path)).rejects.toThrow("404");
   });
 
   afterEach(async () => {
