@@ -14,7 +14,9 @@ const ADMIN_KEY = "an-admin-key";
 const KID = "k1";
 
 /** How long to wait for what must come (vi.waitFor). */
-export const WITHIN = { timeout: 10_000, interval: 10 };
+export const WITHIN = { timeout: 20_000, interval: 10 };
+/** For tests that wait more than once (vi.setConfig). */
+export const PATIENCE = { testTimeout: 60_000, hookTimeout: 60_000 };
 
 async function issuer(iss: string) {
   const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });

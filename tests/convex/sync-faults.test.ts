@@ -3,12 +3,14 @@
 import type { ConvexError } from "convex/values";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { api } from "../../convex/_generated/api";
-import { Seen, serve, WITHIN } from "./served";
+import { PATIENCE, Seen, serve, WITHIN } from "./served";
 
 type Nodes = { node_id: string }[];
 
 let served: Awaited<ReturnType<typeof serve>>;
 let made = 0;
+
+vi.setConfig(PATIENCE);
 
 beforeAll(async () => {
   served = await serve();

@@ -6,7 +6,7 @@ import type { ConvexError } from "convex/values";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { api } from "../../convex/_generated/api";
 import { update } from "./fixtures";
-import { Seen, serve, WITHIN } from "./served";
+import { PATIENCE, Seen, serve, WITHIN } from "./served";
 
 type Served = Awaited<ReturnType<typeof serve>>;
 type Nodes = { node_id: string; status: { state: string; since: string } }[];
@@ -17,6 +17,8 @@ const FIRST_PAGE: Page = { numItems: 50, cursor: null };
 
 let served: Served;
 let job = 0;
+
+vi.setConfig(PATIENCE);
 
 beforeAll(async () => {
   served = await serve();
@@ -200,4 +202,4 @@ test("a client comes back after a restart of the server, with its subscriptions 
   await vi.waitFor(() => expect(stateOf(jobs, job_id)).toBe("queued"), WITHIN);
   expect(stateOf(jobs, lost)).toBeUndefined();
   expect(await drained).toEqual({ changed: true });
-}, 20_000);
+});
