@@ -129,6 +129,26 @@ export const projectionFields = {
 export const projectionUpdate = v.object(projectionFields);
 export type ProjectionUpdate = Infer<typeof projectionUpdate>;
 
+/** An update as it is taken: also in states that only a later version of the contract knows. */
+export const toldUpdate = v.object({ ...projectionFields, state: v.string(), execution_state: v.string() });
+export type ToldUpdate = Infer<typeof toldUpdate>;
+
+/** What users see of an execution state, or undefined for one that this version does not know. */
+export function productStateOf(execution_state: string): ProductState | undefined {
+  return Object.hasOwn(PRODUCT_STATE, execution_state) ? PRODUCT_STATE[execution_state as ExecutionState] : undefined;
+}
+
+export function isProductState(state: string): state is ProductState {
+  return productState.members.some(({ value }) => value === state);
+}
+
+/** An update as it is stored: a state that is none of ours stands in `raw_state`, and the job needs attention. */
+export function shownOf(update: ToldUpdate): Shown {
+  const { state, ...rest } = update;
+  return isProductState(state) ? { ...rest, state } : { ...rest, state: "attention", raw_state: state };
+}
+export type Shown = Omit<ToldUpdate, "state"> & { state: ProductState; raw_state?: string };
+
 /** Why one update is refused; none of them is cured by sending the same update again. */
 export const rejectionCode = v.union(
   v.literal("invalid"), // breaks a rule of the contract that validators cannot say
@@ -154,9 +174,10 @@ export const projectionOutcome = v.object({
 export type ProjectionOutcome = Infer<typeof projectionOutcome>;
 
 /** The update that a stored document carries, without what the product added. */
-export function updateOf(document: ProjectionUpdate): ProjectionUpdate {
+export function updateOf(document: Shown): ProjectionUpdate {
   const fields = Object.keys(projectionFields) as (keyof ProjectionUpdate)[];
+  const told = { ...document, state: document.raw_state ?? document.state };
   return Object.fromEntries(
-    fields.filter((field) => document[field] !== undefined).map((field) => [field, document[field]]),
+    fields.filter((field) => told[field] !== undefined).map((field) => [field, told[field]]),
   ) as ProjectionUpdate;
 }

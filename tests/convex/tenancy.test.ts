@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { deployment, errorCode, LIFE, type Deployment } from "./fixtures";
 
 type Exported = { isPublic?: boolean; isQuery?: boolean; isMutation?: boolean; exportArgs: () => string };
-const modules = import.meta.glob<Record<string, unknown>>(["../../convex/*.ts", "!../../convex/auth.config.ts"], {
+const modules = import.meta.glob<Record<string, unknown>>(["../../convex/*.ts", "!../../convex/*.config.ts"], {
   eager: true,
 });
 const sources = import.meta.glob<string>("../../convex/*.ts", { eager: true, query: "?raw", import: "default" });
@@ -45,6 +45,8 @@ const ARGUMENTS: Record<string, unknown> = {
   key_id: KEY_ID,
   by: KEY_ID,
   actor: "robot",
+  workspace_id: "w1",
+  command: { execution_profile: {}, resource_shape: {}, workload: {} },
 };
 
 type Caller = Deployment["t"] | ReturnType<Deployment["user"]>;
@@ -72,20 +74,24 @@ function ending(called: Promise<unknown>): Promise<string> {
 const ofAdapter = (path: string): boolean =>
   path.startsWith("registry:") || ["nodes:recordHeartbeat", "projections:applyProjections"].includes(path);
 const paths = publicFunctions.map(({ path }) => path).sort();
-const users = paths.filter((path) => !ofAdapter(path));
+const own = ["tenancy:mine"];
+const users = paths.filter((path) => !ofAdapter(path) && !own.includes(path));
 const adapters = paths.filter(ofAdapter);
 const reading = users.filter((path) => publicFunctions.find((one) => one.path === path)!.type === "query");
-const managing = users.filter((path) => !reading.includes(path));
+const asking = ["commands:cancelJob", "commands:submitJob"];
+const managing = users.filter((path) => ![...reading, ...asking].includes(path));
 
 test("the public functions are these", () => {
   expect(reading).toEqual([
-    ...["jobs:get", "jobs:list", "jobs:timeline"],
-    ...["nodes:get", "nodes:list", "nodes:offers", "serviceTokens:list"],
+    ...["commands:list", "commands:submitted", "jobs:attempts", "jobs:get", "jobs:list", "jobs:timeline"],
+    ...["nodes:get", "nodes:list", "nodes:offers", "serviceTokens:list", "usage:summary"],
   ]);
   expect(managing).toEqual([
     ...["nodes:acceptShare", "nodes:create", "nodes:drain", "nodes:leaveShare", "nodes:renewToken", "nodes:resume"],
     ...["nodes:revoke", "nodes:share", "nodes:unshare", "serviceTokens:create", "serviceTokens:revoke"],
   ]);
+  expect(paths.filter((path) => asking.includes(path))).toEqual(asking);
+  expect(paths.filter((path) => own.includes(path))).toEqual(own);
   expect(adapters).toEqual([
     ...["nodes:recordHeartbeat", "projections:applyProjections", "registry:addKey", "registry:node"],
     ...["registry:productKeys", "registry:redeem", "registry:retireKey", "registry:revoke", "registry:serviceToken"],
@@ -208,7 +214,7 @@ test("only functions.ts holds the raw builders", () => {
 test("only secretAction draws secrets, as what queries and mutations draw is seeded", () => {
   const drawing = /getRandomValues|randomUUID|generateKey|Math\.random|\bnewSecret\b/;
   const holders = Object.entries(sources).filter(([, source]) => drawing.test(source));
-  expect(holders.map(([path]) => path.split("/").at(-1))).toEqual(["functions.ts", "secrets.ts"]);
+  expect(holders.map(([path]) => path.split("/").at(-1))).toEqual(["functions.ts", "names.ts", "secrets.ts"]);
   const [[, door]] = holders as [[string, string]];
   const uses = [...door.matchAll(/newSecret\(\)/g)].map(({ index }) => index);
   const action = door.indexOf("export function secretAction");
