@@ -12,7 +12,7 @@ export function intentOf(command: string | Record<string, unknown>): {
   intent: Record<string, unknown>;
   deadline?: number;
 } {
-  const intent = typeof command === "string" ? parsed(command) : command;
+  const intent = typeof command === "string" ? parsed(command) : checked(command);
   for (const member of Object.keys(intent)) {
     if (!MEMBERS.includes(member)) {
       throw refusal("invalid", `command.${member.slice(0, 64)} is not known: command has ${MEMBERS.join(", ")}`);
@@ -45,6 +45,10 @@ function parsed(text: string): Record<string, unknown> {
   } catch {
     throw refusal("invalid", "command must be an object, or JSON text of one");
   }
+  return checked(value);
+}
+
+function checked(value: unknown): Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw refusal("invalid", "command must be an object, or JSON text of one");
   }

@@ -56,25 +56,30 @@ type Wanted = { state?: ProductState; node_id?: string; since?: string; until?: 
 function byTime({ db, tenant_id }: TenantCtx, { state, node_id, since, until }: Wanted) {
   const from = since === undefined ? 0 : timeOf("since", since);
   const end = until === undefined ? Infinity : timeOf("until", until);
-  const jobs = db.query("jobs");
   if (state !== undefined && node_id !== undefined) {
-    const index = "by_tenant_node_state";
-    const found = jobs.withIndex(index, (q) =>
-      within(q.eq("tenant_id", tenant_id).eq("node_id", node_id).eq("state", state), from, end),
-    );
-    return found.order("desc");
+    return db
+      .query("jobs")
+      .withIndex("by_tenant_node_state", (q) =>
+        within(q.eq("tenant_id", tenant_id).eq("node_id", node_id).eq("state", state), from, end),
+      )
+      .order("desc");
   }
   if (state !== undefined) {
-    return jobs
+    return db
+      .query("jobs")
       .withIndex("by_tenant_state", (q) => within(q.eq("tenant_id", tenant_id).eq("state", state), from, end))
       .order("desc");
   }
   if (node_id !== undefined) {
-    return jobs
+    return db
+      .query("jobs")
       .withIndex("by_tenant_node", (q) => within(q.eq("tenant_id", tenant_id).eq("node_id", node_id), from, end))
       .order("desc");
   }
-  return jobs.withIndex("by_tenant", (q) => within(q.eq("tenant_id", tenant_id), from, end)).order("desc");
+  return db
+    .query("jobs")
+    .withIndex("by_tenant", (q) => within(q.eq("tenant_id", tenant_id), from, end))
+    .order("desc");
 }
 
 type Timed = IndexRangeBuilder<Doc<"jobs">, ["_creationTime"], 0>;
