@@ -54,7 +54,7 @@ export function read(response: Response, job_id: string, now = Date.now()): Answ
     const message = "The adapter does not accept the product's credential: an operator of the product has to look.";
     return { ...again(code, message), clean: true, ...waiting };
   }
-  const message = told(body!);
+  const message = told(code, body!);
   if (status >= 500 || TRY_AGAIN.has(status)) {
     return { ...again(code, message), clean: NOTHING_STORED.has(code), ...waiting };
   }
@@ -93,10 +93,13 @@ function problemName({ status, type }: Response, body: Body | undefined): string
   return /^[a-z][a-z0-9-]{0,63}$/.test(name) ? name : undefined;
 }
 
-function told({ title, detail, errors }: Body): string {
-  const said = [detail, title].find((text) => typeof text === "string" && text !== "") ?? "The command was refused.";
+/** For people: what is the matter, and what exactly, unless that only tells the sender to try again. */
+function told(code: string, { title, detail, retry, errors }: Body): string {
+  const said = [title, retry === true && code !== "quota-exceeded" ? undefined : detail];
   const fields = fieldErrors(errors).map(({ field, message }) => `${field}: ${message}`);
-  return [said, ...fields].join(" ").slice(0, MAX_MESSAGE);
+  const sentences = [...said, ...fields].filter((text) => typeof text === "string" && text !== "") as string[];
+  const closed = sentences.map((text) => (/[.!?]$/.test(text) ? text : `${text}.`));
+  return (closed.join(" ") || "The command was refused.").slice(0, MAX_MESSAGE);
 }
 
 function remedies({ errors }: Body): string {

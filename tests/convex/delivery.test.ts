@@ -40,7 +40,7 @@ function json(status: number, body: object, headers: Record<string, string> = {}
 }
 
 function problem(status: number, name: string, headers: Record<string, string> = {}, extra: object = {}): Response {
-  const body = { type: PROBLEMS + name, title: name, status, detail: `detail of ${name}`, retry: status >= 500, ...extra };
+  const body = { type: PROBLEMS + name, title: `title of ${name}`, status, detail: `detail of ${name}`, retry: status >= 500, ...extra };
   return json(status, body, { "Content-Type": "application/problem+json", ...headers });
 }
 
@@ -143,11 +143,11 @@ describe("a submission", () => {
     const [command] = await commands(product);
     expect(command).toMatchObject({
       state: "pending",
-      last_problem: { code: "node-unreachable", message: "detail of node-unreachable" },
+      last_problem: { code: "node-unreachable", message: "title of node-unreachable." },
     });
     expect(Date.parse(command!.next_at!) - Date.now()).toBeGreaterThan(110_000);
     const job = await product.user("bob").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" });
-    expect(job).toMatchObject({ state: "queued", message: "detail of node-unreachable" });
+    expect(job).toMatchObject({ state: "queued", message: "title of node-unreachable." });
   });
 
   test("that is refused for good makes its job fail, with the reason on the timeline", async () => {
@@ -159,7 +159,7 @@ describe("a submission", () => {
     expect(requests).toHaveLength(1);
     const error = {
       code: "policy-refused",
-      message: "detail of policy-refused resource_shape.cpu: must be at most 4",
+      message: "title of policy-refused. detail of policy-refused. resource_shape.cpu: must be at most 4.",
       retryable: false,
       remedy: "ask for 4",
     };
