@@ -20,6 +20,9 @@ import { again, answer, wait, type Answer } from "./verdicts";
 const MAX_AT_ONCE = 10;
 /** So long the adapter may not know yet what the product has changed of a node; it says so with a 404. */
 const NEWS_TAKES_MS = 120_000;
+const WAKING_TAKES_MS = 5_000;
+/** A command has up to 256 KiB, and is read twice. */
+const WOKEN_AT_ONCE = 20;
 
 // `_generated` names components only where codegen had a deployment.
 const components = componentsGeneric() as unknown as { deliveries: WorkpoolComponent };
@@ -165,6 +168,27 @@ export const completed = internalMutation({
   },
 });
 
+/** A node is heard again: what waits for it is tried within seconds, not all at the same instant. */
+export const wake = internalMutation({
+  args: { node_id: v.string(), cursor: v.optional(v.string()) },
+  returns: v.null(),
+  handler: async (ctx, { node_id, cursor }): Promise<null> => {
+    const waiting = await ctx.db
+      .query("commands")
+      .withIndex("by_node_state", (q) => q.eq("node_id", node_id).eq("state", "pending"))
+      .paginate({ numItems: WOKEN_AT_ONCE, cursor: cursor ?? null });
+    for (const command of waiting.page) {
+      if (Date.parse(command.next_at ?? "") > Date.now() + WAKING_TAKES_MS) {
+        await enqueue(ctx, command, 1 + chance() * WAKING_TAKES_MS);
+      }
+    }
+    if (!waiting.isDone) {
+      await ctx.scheduler.runAfter(0, internal.delivery.wake, { node_id, cursor: waiting.continueCursor });
+    }
+    return null;
+  },
+});
+
 async function accepted(ctx: MutationCtx, command: Command, status: string | undefined): Promise<void> {
   await settle(ctx, command, "accepted");
   if (command.operation !== "cancel") return;
@@ -190,7 +214,7 @@ async function tryAgain(ctx: MutationCtx, command: Command, told: Exclude<Answer
   const in_doubt = command.in_doubt - (clean ? 1 : 0);
   await ctx.db.patch(command._id, { in_doubt, last_problem: { code, message, at: new Date().toISOString() } });
   if (command.operation === "submit") await explain(ctx, await jobOf(ctx, command.tenant_id, command.job_id), message);
-  const pause = wait(command.attempts, told.kind === "again" ? told.retry_after : undefined, chance());
+  const pause = wait(command.attempts, told, chance());
   const left = in_doubt === 0 ? (command.deadline ?? Infinity) - Date.now() : Infinity;
   await enqueue(ctx, { ...command, in_doubt }, Math.max(1, Math.min(pause, left)));
 }

@@ -140,7 +140,7 @@ export default defineSchema({
   })
     .index("by_command", ["command_id"])
     .index("by_tenant_job", ["tenant_id", "job_id"])
-    .index("by_state", ["state"]),
+    .index("by_node_state", ["node_id", "state"]),
 
   // Changes of what jobs count for, appended by whoever writes a job, so that no counter is hot; summed up into
   // usageDays by a cron. Written by: usage.ts. Read by: it, usage:summary.

@@ -5,6 +5,8 @@ const PROBLEM_BASE = "https://aiida-byoc.org/problems/";
 const MAX_MESSAGE = 1_000;
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;
+/** For a node that is away: its next sign of life wakes what waits for it. */
+const LONGEST_WAIT_FOR_A_NODE_MS = 300_000;
 const LONGEST_RETRY_AFTER_SECONDS = 300;
 
 /** Problems that say that the node has stored nothing. */
@@ -70,10 +72,12 @@ export function again(code: string, message: string) {
  * How long to wait before the attempt after `attempts`, in ms: full jitter, doubling to half a minute, on top of what the
  * answer asked for. `random` is from 0 to 1.
  */
-export function wait(attempts: number, retry_after: number | undefined, random: number): number {
-  const span = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(attempts - 1, 10));
-  return 1_000 * Math.min(retry_after ?? 0, LONGEST_RETRY_AFTER_SECONDS) + Math.round(random * span);
+export function wait(attempts: number, { code, retry_after = 0 }: Asked, random: number): number {
+  const longest = code === "node-unreachable" ? LONGEST_WAIT_FOR_A_NODE_MS : LONGEST_WAIT_MS;
+  const span = Math.min(longest, FIRST_WAIT_MS * 2 ** Math.min(attempts - 1, 10));
+  return 1_000 * Math.min(retry_after, LONGEST_RETRY_AFTER_SECONDS) + Math.round(random * span);
 }
+type Asked = { code: string; retry_after?: number };
 
 type Body = Record<string, unknown>;
 

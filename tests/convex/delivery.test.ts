@@ -150,6 +150,29 @@ describe("a submission", () => {
     expect(job).toMatchObject({ state: "queued", message: "title of node-unreachable." });
   });
 
+  test("waits the longer for a node that is away, and goes out soon after its next sign of life", async () => {
+    const product = await deployment();
+    const beat = () =>
+      product.service().mutation(api.nodes.recordHeartbeat, {
+        ...{ node_id: "n1", report: {}, received_at: new Date().toISOString() },
+      });
+    await beat();
+    adapter = () => problem(503, "node-unreachable", { "Retry-After": "300" });
+    await submit(product);
+    await product.until(async () => (await commands(product))[0]!.last_problem !== undefined);
+    const offline = Date.now() + 90_000;
+    await product.until(async () => Date.now() > offline);
+    expect(requests).toHaveLength(1);
+    adapter = () => json(202, acceptance());
+    await beat();
+    const heard = Date.now();
+    await settled(product);
+    expect(Date.now() - heard).toBeLessThan(10_000);
+    const much_later = Date.now() + 600_000;
+    await product.until(async () => Date.now() > much_later, 700_000);
+    expect(requests).toHaveLength(2); // what was to come at its old time does nothing
+  });
+
   test("that is refused for good makes its job fail, with the reason on the timeline", async () => {
     const product = await deployment();
     const errors = [{ field: "resource_shape.cpu", message: "must be at most 4", remedy: "ask for 4" }];
