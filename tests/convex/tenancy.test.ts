@@ -59,7 +59,8 @@ test.each(users)("%s answers strangers as if nothing were there", async (path) =
     call(user("alice", "https://elsewhere.test"), path, "acme"),
     call(service(), path, "acme"),
   ];
-  for (const stranger of strangers) expect(await errorCode(stranger)).toBe("not_found");
+  const codes = await Promise.all(strangers.map((stranger) => errorCode(stranger)));
+  expect(codes).toEqual(strangers.map(() => "not_found"));
 });
 
 test.each(reading)("%s serves members", async (path) => {
@@ -87,7 +88,8 @@ test.each(adapters)("%s is closed to users, to other scopes and to tokens of no 
     service({ scope: undefined }),
     service({ node_id: undefined }),
   ];
-  for (const stranger of strangers) expect(await errorCode(call(stranger, path, "acme"))).toBe("forbidden");
+  const codes = await Promise.all(strangers.map((stranger) => errorCode(call(stranger, path, "acme"))));
+  expect(codes).toEqual(strangers.map(() => "forbidden"));
 });
 
 const aboutNodes = adapters.filter((path) => publicFunctions.find((one) => one.path === path)!.args.includes("node_id"));
