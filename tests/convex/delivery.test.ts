@@ -314,11 +314,15 @@ describe("a cancel", () => {
     ["has the job", "cancelling", "accepted", "queued"],
   ])("of a submission in doubt goes before it; the node %s", async (_, status, decided, state) => {
     const product = await deployment();
-    adapter = (request) => (isCancel(request) ? json(202, cancellation(status)) : lost());
+    const answers = inTurn(...Array<Play>(8).fill(lost), () => json(202, cancellation(status)));
+    adapter = (request) => (isCancel(request) ? answers(request) : lost());
     await submit(product);
     await product.until(async () => (await commands(product))[0]!.last_problem !== undefined);
+    const sentBefore = requests.length;
     const { command_id } = await cancel(product);
     await settled(product);
+    expect(requests.slice(sentBefore).every(isCancel)).toBe(true);
+    expect(requests).toHaveLength(sentBefore + 9);
     const sent = requests.at(-1)!;
     expect(sent.url).toBe("https://adapter.test/v1/nodes/n1/jobs/j1/cancel");
     expect(sent.headers["Idempotency-Key"]).toBeUndefined();
@@ -330,7 +334,8 @@ describe("a cancel", () => {
 
   test("that is refused lets the submission go on", async () => {
     const product = await deployment();
-    adapter = (request) => (isCancel(request) ? problem(403, "signature-invalid") : lost());
+    const answers = inTurn(...Array<Play>(8).fill(lost), () => problem(403, "signature-invalid"));
+    adapter = (request) => (isCancel(request) ? answers(request) : lost());
     await submit(product);
     await product.until(async () => (await commands(product))[0]!.last_problem !== undefined);
     await cancel(product);
