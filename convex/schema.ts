@@ -100,7 +100,7 @@ export default defineSchema({
     ...shownFields,
     applied_at: v.string(),
     missing: v.optional(v.array(seqRange)), // gaps below `seq`: what was not heard since the job is in this epoch
-    search_text: v.string(), // job, workspace and image
+    search_text: v.optional(v.string()), // job, workspace and image; absent: stored by an earlier version
   })
     .index("by_tenant_job", ["tenant_id", "job_id"])
     .index("by_tenant", ["tenant_id"])
