@@ -6,7 +6,7 @@ import { recordAudit } from "./audit";
 import { canonicalJson } from "./canonical";
 import { isName } from "./checks";
 import { TERMINAL } from "./contract";
-import { enqueue, refuse, requireConfigured, settle } from "./delivery";
+import { enqueue, requireConfigured, withdraw } from "./delivery";
 import { memberMutation, notFound, refusal, tenantQuery, type TenantMutationCtx } from "./functions";
 import { intentOf, MAX_BYTES } from "./intent";
 import { newId, newTrace } from "./names";
@@ -93,8 +93,7 @@ export const cancelJob = memberMutation({
     await recordAudit(ctx, { tenant_id, actor, action: "job.cancel_requested", subject: job_id });
     const submission = commands.find(({ operation }) => operation === "submit");
     if (submission?.state === "pending" && submission.in_doubt === 0) {
-      await refuse(ctx, submission, { code: "job-cancelled", message: "The job was cancelled before it was submitted" });
-      await settle(ctx, command, "accepted");
+      await withdraw(ctx, submission, command);
     } else {
       await enqueue(ctx, command);
     }

@@ -49,10 +49,10 @@ export async function enqueue(ctx: MutationCtx, command: Command, delay = 0): Pr
   const round = command.round + 1;
   const at = Date.now() + delay;
   await ctx.db.patch(command._id, { round, next_at: new Date(at).toISOString() });
-  const work = { id: command._id, round };
-  await pool.enqueueAction(ctx, internal.delivery.attempt, work, {
+  const piece = { id: command._id, round };
+  await pool.enqueueAction(ctx, internal.delivery.attempt, piece, {
     onComplete: internal.delivery.completed,
-    context: work,
+    context: piece,
     ...(delay === 0 ? {} : { runAt: at }),
   });
 }
@@ -92,6 +92,15 @@ export async function refuse(ctx: MutationCtx, command: Command, problem: Proble
           error: { code, message, retryable: false, ...(remedy === undefined ? {} : { remedy }) },
         },
   );
+}
+
+/** What a submission ends with that a cancel has come before. */
+const WITHDRAWN: Problem = { code: "job-cancelled", message: "The job was cancelled before it was submitted" };
+
+/** Cancels a submission that surely came to no node: nobody has to be asked. */
+export async function withdraw(ctx: MutationCtx, submission: Command, cancel: Command): Promise<void> {
+  await refuse(ctx, submission, WITHDRAWN);
+  await settle(ctx, cancel, "accepted");
 }
 
 const work = { id: v.id("commands"), round: v.number() };
@@ -191,12 +200,15 @@ export const wake = internalMutation({
 
 async function accepted(ctx: MutationCtx, command: Command, status: string | undefined): Promise<void> {
   await settle(ctx, command, "accepted");
-  if (command.operation !== "cancel") return;
+  if (command.operation === "submit") {
+    await explain(ctx, await jobOf(ctx, command.tenant_id, command.job_id), undefined); // it waits no longer
+    return;
+  }
   const submission = await other(ctx, command);
   if (submission === undefined) return;
   // The node has never had the job, and will not take it any more; else it has it, and tells its end.
   if (status === "cancelled") {
-    await refuse(ctx, submission, { code: "job-cancelled", message: "The job was cancelled before it was submitted" });
+    await refuse(ctx, submission, WITHDRAWN);
   } else {
     await settle(ctx, submission, "accepted");
   }
@@ -213,7 +225,11 @@ async function tryAgain(ctx: MutationCtx, command: Command, told: Exclude<Answer
   const clean = told.kind === "refused" || told.clean;
   const in_doubt = command.in_doubt - (clean ? 1 : 0);
   await ctx.db.patch(command._id, { in_doubt, last_problem: { code, message, at: new Date().toISOString() } });
-  if (command.operation === "submit") await explain(ctx, await jobOf(ctx, command.tenant_id, command.job_id), message);
+  if (command.operation === "submit") {
+    const cancel = in_doubt === 0 ? await other(ctx, command) : undefined;
+    if (cancel !== undefined) return withdraw(ctx, command, cancel);
+    await explain(ctx, await jobOf(ctx, command.tenant_id, command.job_id), message);
+  }
   const pause = wait(command.attempts, told, chance());
   const left = in_doubt === 0 ? (command.deadline ?? Infinity) - Date.now() : Infinity;
   await enqueue(ctx, { ...command, in_doubt }, Math.max(1, Math.min(pause, left)));

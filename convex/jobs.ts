@@ -14,7 +14,7 @@ import { jobOf } from "./submission";
 import { timeOf } from "./usage";
 
 const MAX_PAGE = 100;
-const MAX_EVENTS = 1_000;
+const MAX_EVENTS = 500;
 const MAX_TEXT = 256;
 
 /** One job: its newest update, when it was applied, and which updates have not arrived. Errors: `not_found`. */

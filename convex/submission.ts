@@ -45,8 +45,8 @@ export async function conclude(ctx: MutationCtx, job: Doc<"jobs"> | null, word: 
   await count(ctx, job, after);
 }
 
-/** Says why the job waits still; a repetition writes nothing. */
-export async function explain(ctx: MutationCtx, job: Doc<"jobs"> | null, message: string): Promise<void> {
+/** Says why the job waits still, or that it waits no longer; a repetition writes nothing. */
+export async function explain(ctx: MutationCtx, job: Doc<"jobs"> | null, message: string | undefined): Promise<void> {
   if (job !== null && isProvisional(job) && job.message !== message) await ctx.db.patch(job._id, { message });
 }
 

@@ -126,6 +126,7 @@ describe("a submission", () => {
       return command!.state !== "pending";
     });
     expect(await commands(product)).toMatchObject([{ state: "accepted", attempts: 11 }]);
+    expect((await product.job())!.message).toBeUndefined();
     expect(new Set(requests.map(({ headers }) => headers["Idempotency-Key"])).size).toBe(1);
     expect(new Set(requests.map(({ body }) => JSON.stringify(body))).size).toBe(1);
     expect([...said]).toEqual([
@@ -330,6 +331,20 @@ describe("a cancel", () => {
     expect(decodeJwt(sent.headers.Authorization!.slice(7)).scope).toBe("jobs:cancel");
     expect(await commands(product)).toMatchObject([{ state: decided }, { command_id, state: "accepted" }]);
     expect(await product.job()).toMatchObject({ state });
+  });
+
+  test("while a submission is on its way waits for what becomes of that, and no longer", async () => {
+    const product = await deployment();
+    const late: ((response: Response) => void)[] = [];
+    adapter = (request) => (isCancel(request) ? lost() : new Promise((resolve) => late.push(resolve)));
+    await submit(product);
+    await vi.waitFor(() => (vi.advanceTimersByTime(50), expect(late).toHaveLength(1)));
+    await cancel(product);
+    expect(await product.job()).toMatchObject({ state: "queued" });
+    late[0]!(problem(503, "node-unreachable")); // so it has surely not come to the node
+    await settled(product);
+    expect(await product.job()).toMatchObject({ state: "cancelled" });
+    expect(await commands(product)).toMatchObject([{ state: "refused" }, { state: "accepted" }]);
   });
 
   test("that is refused lets the submission go on", async () => {
