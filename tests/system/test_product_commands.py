@@ -32,7 +32,8 @@ def test_a_job_that_the_product_is_asked_for_runs_and_succeeds(acme, rows):
     )
 
     job = acme.wait(job_id)
-    assert (job["state"], job["result"]["outputs"][0]["name"]) == ("succeeded", "answer")
+    assert job["state"] == "succeeded", job
+    assert job["result"]["outputs"][0]["name"] == "answer"
     [command] = acme.query("commands:list", job_id=job_id)
     assert (command["operation"], command["state"]) == ("submit", "accepted")
     assert rows() == before + 1
