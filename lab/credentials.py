@@ -65,6 +65,11 @@ class SigningKey:
         members: dict[str, str] = json.loads(self.file.read_text())
         return members
 
+    @property
+    def public(self) -> dict[str, str]:
+        """Its public half."""
+        return {name: value for name, value in self.jwk.items() if name != "d"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
@@ -95,13 +100,12 @@ def make(paths: LabPaths, names: list[str]) -> Credentials:
     service = ec.generate_private_key(ec.SECP256R1())
     node = ed25519.Ed25519PrivateKey.generate()
     commands = _keep_signing_key(directory / "product-commands.json")
-    public = {name: value for name, value in commands.jwk.items() if name != "d"}
     return Credentials(
         product=Issuer(iss=PRODUCT_ISSUER, jwks=_jwks(product, "ES256", "product-1")),
         service=Issuer(iss=SERVICE_ISSUER, jwks=_jwks(service, "ES256", SERVICE_KEY_ID)),
         service_key_file=_keep(directory / "service.pem", service),
         signing=_keep_signing_key(directory / "product-signing.json"),
-        commands=Issuer(iss=COMMAND_ISSUER, jwks={"keys": [public]}),
+        commands=Issuer(iss=COMMAND_ISSUER, jwks={"keys": [commands.public]}),
         commands_key=commands,
         node_jwks=_jwks(node, "EdDSA", "node-1"),
         node_key_file=_keep(directory / "node.pem", node),
