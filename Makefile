@@ -28,6 +28,7 @@ lint: bootstrap ## ruff, mypy, tsc and the import contracts
 	.venv/bin/lint-imports
 	npx --no-install tsc --noEmit
 
+test: export BYOC_LAB_BROWSER = chromium
 test: lint ## every tier, in one closing line
 	npx --no-install vitest run
 	$(PYTHON) -m pytest $(addprefix tests/,$(TIERS))

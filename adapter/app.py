@@ -12,6 +12,7 @@ from adapter.auth import ClientGuard, NodeGuard
 from adapter.channel import Channel
 from adapter.clients import Issuers, OpaqueTokens
 from adapter.convex import Convex
+from adapter.cors import Cors
 from adapter.declarations import describe
 from adapter.delivery import Delivery
 from adapter.deployment import Deployment
@@ -68,6 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.channel = channel
     app.add_middleware(Pace, seconds=settings.request_seconds)
     install_problems(app)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     app.include_router(jobs_router(clients, channel))
     app.include_router(logs_router(clients, channel, settings))
     app.include_router(node_router(nodes, channel, Delivery(convex), convex))

@@ -27,7 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from adapter.hosts import is_safe
+from adapter.hosts import is_origin, is_safe
 from adapter.keys import Algorithm, Jwks, load_service_key
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.validation import field_errors
@@ -51,7 +51,16 @@ def _not_a_placeholder(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    if not is_origin(value):
+        raise ValueError(
+            "is no origin: https://host[:port], or http on this machine, in lower case and with nothing behind it"
+        )
+    return value
+
+
 Issuer = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_not_a_placeholder)]
+Origin = Annotated[str, AfterValidator(_origin)]
 Seconds = Annotated[float, Field(gt=0, le=600)]
 
 
@@ -127,6 +136,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     public_url: HttpUrl | None = None
     expose_docs: bool = False
+    cors_origins: Annotated[list[Origin], Field(max_length=32)] = []
     request_seconds: Seconds = 20
     audience: Annotated[str, Field(min_length=1), AfterValidator(_not_a_placeholder)] = (
         "byoc-adapter"

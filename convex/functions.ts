@@ -1,5 +1,5 @@
-// The only doors to public functions: users enter through `tenantQuery`, `tenantMutation` and `secretAction`, the adapter
-// through `serviceQuery` and `serviceMutation`. Every other module is kept from the raw builders by a test.
+// The only doors to public functions: users enter through `tenantQuery`, `ownQuery`, `memberMutation`, `tenantMutation` and
+// `secretAction`, the adapter through `serviceQuery` and `serviceMutation`. Every other module is kept from the raw builders by a test.
 import type {
   FunctionReference,
   RegisteredAction,
@@ -38,22 +38,24 @@ export function notFound(): ConvexError<{ code: ErrorCode; message: string }> {
   return refusal("not_found", "There is no such tenant, or nothing of that name in it");
 }
 
-type Tenant = { tenant_id: string; actor: string };
+type Tenant = { tenant_id: string; actor: string; user_id: string };
 export type TenantCtx = QueryCtx & Tenant;
 export type TenantMutationCtx = MutationCtx & Tenant;
 type InTenant<Args extends PropertyValidators> = ObjectType<Args> & { tenant_id: string };
 
 /** Who in a tenant manages its nodes and its service tokens. */
 const MANAGERS: ReadonlySet<string> = new Set(["owner", "admin"]);
+/** Who submits jobs and cancels them. */
+const MEMBERS: ReadonlySet<string> = new Set(["owner", "admin", "member"]);
 
 async function membership(ctx: QueryCtx, tenant_id: string): Promise<Tenant & { role: string }> {
-  const { tokenIdentifier } = await authenticated(ctx);
+  const { tokenIdentifier, subject } = await authenticated(ctx);
   const found = await ctx.db
     .query("memberships")
     .withIndex("by_token_tenant", (q) => q.eq("token_identifier", tokenIdentifier).eq("tenant_id", tenant_id))
     .unique();
   if (found === null) throw notFound();
-  return { tenant_id: found.tenant_id, actor: tokenIdentifier, role: found.role };
+  return { tenant_id: found.tenant_id, actor: tokenIdentifier, user_id: subject, role: found.role };
 }
 
 /**
@@ -80,17 +82,41 @@ type TenantMutation<Args extends PropertyValidators, Result> = {
   handler: (ctx: TenantMutationCtx, args: ObjectType<Args>) => Promise<Result>;
 };
 
-function managed<Args extends PropertyValidators, Result>(definition: TenantMutation<Args, Result>) {
+function managed<Args extends PropertyValidators, Result>(
+  definition: TenantMutation<Args, Result>,
+  roles: ReadonlySet<string> = MANAGERS,
+) {
   const args: PropertyValidators = { ...definition.args, tenant_id: v.string() };
   return {
     args,
     returns: definition.returns,
     handler: async (ctx: MutationCtx, { tenant_id, ...rest }: Record<string, unknown>) => {
       const { role, ...tenant } = await membership(ctx, tenant_id as string);
-      if (!MANAGERS.has(role)) throw refusal("forbidden", "This needs the role owner or admin in the tenant");
+      if (!roles.has(role)) throw refusal("forbidden", `This needs the role ${oneOf(roles)} in the tenant`);
       return definition.handler({ ...ctx, ...tenant }, rest as ObjectType<Args>) as Promise<never>;
     },
   };
+}
+
+function oneOf(roles: ReadonlySet<string>): string {
+  return [...roles].join(", ").replace(/, ([a-z]+)$/, " or $1");
+}
+
+/** A public query of whoever has a token, about nobody else: `caller` is the name by which memberships know them. */
+export function ownQuery<Result>(definition: {
+  handler: (ctx: QueryCtx, caller: string) => Promise<Result>;
+}): RegisteredQuery<"public", Record<string, never>, Promise<Result>> {
+  return query({
+    args: {},
+    handler: async (ctx) => definition.handler(ctx, (await authenticated(ctx)).tokenIdentifier),
+  }) as never;
+}
+
+/** A public mutation of one tenant, for all its members; else as `tenantQuery`. */
+export function memberMutation<Args extends PropertyValidators, Result>(
+  definition: TenantMutation<Args, Result>,
+): RegisteredMutation<"public", InTenant<Args>, Promise<Result>> {
+  return mutation(managed(definition, MEMBERS)) as never;
 }
 
 /** A public mutation of one tenant, for its owners and admins; else as `tenantQuery`. */

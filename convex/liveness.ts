@@ -23,6 +23,10 @@ export async function settle(ctx: MutationCtx, node_id: string, now = Date.now()
     if (JSON.stringify(stored.reasons) !== JSON.stringify(reasons)) await ctx.db.patch(stored._id, { reasons });
     return;
   }
+  // Its first sign of life, or the first after a silence.
+  if ((stored === null || stored.state === "offline") && ["online", "degraded", "draining"].includes(state)) {
+    await ctx.scheduler.runAfter(0, internal.delivery.wake, { node_id });
+  }
   const changed = { state, reasons, since: since ?? new Date(now).toISOString() };
   if (stored === null) await ctx.db.insert("nodeStatuses", { node_id, ...changed });
   else await ctx.db.patch(stored._id, changed);

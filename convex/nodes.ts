@@ -184,6 +184,9 @@ export const recordHeartbeat = serviceMutation({
   handler: async (ctx, { node_id, report, received_at }) => {
     const node = node_id === ctx.node_id ? await hotNode(ctx, node_id) : null;
     if (node === null) throw refusal("forbidden", "The token is not of a registered node with this name");
+    if (typeof report !== "object" || report === null || Array.isArray(report)) {
+      throw refusal("invalid", "report must be an object");
+    }
     if (!isUtcTime(received_at)) throw refusal("invalid", "received_at must be an RFC 3339 UTC time");
     if (JSON.stringify(report).length > MAX_REPORT_CHARACTERS) {
       throw refusal("invalid", `report must not exceed ${MAX_REPORT_CHARACTERS} characters of JSON`);

@@ -6,16 +6,20 @@ import { fault, sameContent, submissionOf } from "./checks";
 import {
   MAX_UPDATES,
   projectionOutcome,
-  projectionUpdate,
+  shownOf,
   TERMINAL,
+  toldUpdate,
   updateOf,
   type ProjectionOutcome,
-  type ProjectionUpdate,
   type RejectionCode,
+  type Shown,
+  type ToldUpdate,
 } from "./contract";
 import { epochOrder, type EpochOrder } from "./epochs";
 import { refusal, serviceMutation, type ServiceCtx } from "./functions";
 import { lacks, withLate, withNewest, type SeqRange } from "./gaps";
+import { isProvisional, jobOf, searchText } from "./submission";
+import { count } from "./usage";
 
 /**
  * Applies 1 to 100 updates in one transaction and answers for each by itself, in their order.
@@ -24,7 +28,7 @@ import { lacks, withLate, withNewest, type SeqRange } from "./gaps";
  */
 export const applyProjections = serviceMutation({
   scope: "projections:write",
-  args: { updates: v.array(projectionUpdate) },
+  args: { updates: v.array(toldUpdate) },
   returns: v.object({ outcomes: v.array(projectionOutcome) }),
   handler: async (ctx, { updates }) => {
     if (updates.length < 1 || updates.length > MAX_UPDATES) {
@@ -37,18 +41,21 @@ export const applyProjections = serviceMutation({
   },
 });
 
-async function applyOne(ctx: ServiceCtx, epochs: EpochOrder, update: ProjectionUpdate): Promise<ProjectionOutcome> {
+async function applyOne(ctx: ServiceCtx, epochs: EpochOrder, update: ToldUpdate): Promise<ProjectionOutcome> {
   const { projection_id, tenant_id, seq } = update;
   const malformed = fault(update);
   if (malformed !== undefined) return reject(ctx, update, malformed);
   if (!(await mayWrite(ctx, update))) return reject(ctx, update, "forbidden");
   const order = await epochs(update.epoch);
 
-  const stored = await storedJob(ctx, update);
-  if (stored !== null && stored.node_id !== update.node_id) return reject(ctx, update, "forbidden");
+  const known = await jobOf(ctx, tenant_id, update.job_id);
+  // Whoever placed the job, the product or the node that told of it first: no other node may.
+  if (known !== null && known.node_id !== update.node_id) return reject(ctx, update, "forbidden");
+  // What the product said itself gives way to whatever the node says first.
+  const stored = known === null || isProvisional(known) ? null : known;
   const seen = await storedEvent(ctx, update);
   if (seen !== null && !sameContent(updateOf(seen), update)) return reject(ctx, update, "seq_conflict", tenant_id);
-  if (stored !== null && !sameJob(stored, update)) return reject(ctx, update, "inconsistent", tenant_id);
+  if (known !== null && !sameJob(known, update)) return reject(ctx, update, "inconsistent", tenant_id);
 
   const sameEpoch = stored !== null && stored.epoch === update.epoch;
   const newer = stored === null || (sameEpoch ? seq > stored.seq : order > (await epochs(stored.epoch)));
@@ -56,8 +63,9 @@ async function applyOne(ctx: ServiceCtx, epochs: EpochOrder, update: ProjectionU
     return reject(ctx, update, "terminal", tenant_id);
   }
   const now = new Date().toISOString();
+  const shown = shownOf(update);
   if (seen === null) {
-    await ctx.db.insert("jobEvents", { ...update, received_at: now, outcome: newer ? "applied" : "superseded" });
+    await ctx.db.insert("jobEvents", { ...shown, received_at: now, outcome: newer ? "applied" : "superseded" });
   }
   if (!newer) {
     const missing = await heard(ctx, stored, seq);
@@ -65,9 +73,15 @@ async function applyOne(ctx: ServiceCtx, epochs: EpochOrder, update: ProjectionU
   }
   // Where two histories of a node part only the node knows: in a new epoch the product asks for all that came before.
   const missing = sameEpoch ? withNewest(stored.missing ?? [], stored.seq, seq) : withNewest([], 0, seq);
-  const job = { ...update, applied_at: now, ...(missing.length > 0 ? { missing } : {}) };
-  if (stored === null) await ctx.db.insert("jobs", job);
-  else await ctx.db.replace(stored._id, job);
+  const job = {
+    ...shown,
+    applied_at: now,
+    ...(missing.length > 0 ? { missing } : {}),
+    search_text: searchText(update),
+  };
+  if (known === null) await ctx.db.insert("jobs", job);
+  else await ctx.db.replace(known._id, job);
+  await count(ctx, known, job);
   await recordAudit(ctx, { tenant_id, actor: ctx.actor, action: "projection.applied", subject: projection_id });
   return { projection_id, outcome: "applied", ...lowest(missing) };
 }
@@ -85,7 +99,7 @@ function lowest(missing: readonly SeqRange[]): { missing_from?: number } {
   return missing.length > 0 ? { missing_from: missing[0]!.first } : {};
 }
 
-async function mayWrite(ctx: ServiceCtx, update: ProjectionUpdate): Promise<boolean> {
+async function mayWrite(ctx: ServiceCtx, update: ToldUpdate): Promise<boolean> {
   if (update.node_id !== ctx.node_id) return false;
   const served = await ctx.db
     .query("nodeTenants")
@@ -94,14 +108,7 @@ async function mayWrite(ctx: ServiceCtx, update: ProjectionUpdate): Promise<bool
   return served !== null;
 }
 
-async function storedJob(ctx: ServiceCtx, update: ProjectionUpdate): Promise<Doc<"jobs"> | null> {
-  return ctx.db
-    .query("jobs")
-    .withIndex("by_tenant_job", (q) => q.eq("tenant_id", update.tenant_id).eq("job_id", update.job_id))
-    .unique();
-}
-
-async function storedEvent(ctx: ServiceCtx, update: ProjectionUpdate): Promise<Doc<"jobEvents"> | null> {
+async function storedEvent(ctx: ServiceCtx, update: ToldUpdate): Promise<Doc<"jobEvents"> | null> {
   return ctx.db
     .query("jobEvents")
     .withIndex("by_tenant_job_seq_epoch", (q) =>
@@ -114,14 +121,15 @@ async function storedEvent(ctx: ServiceCtx, update: ProjectionUpdate): Promise<D
     .unique();
 }
 
-function sameJob(stored: ProjectionUpdate, update: ProjectionUpdate): boolean {
-  return stored.workspace_id === update.workspace_id && submissionOf(stored) === submissionOf(update);
+function sameJob(known: Shown, update: ToldUpdate): boolean {
+  const sameSubmission = isProvisional(known) || submissionOf(known) === submissionOf(update);
+  return known.workspace_id === update.workspace_id && sameSubmission;
 }
 
 /** `tenant_id` only once the node was found to serve it: no node writes into the log of strangers. */
 async function reject(
   ctx: ServiceCtx,
-  update: ProjectionUpdate,
+  update: ToldUpdate,
   code: RejectionCode,
   tenant_id?: string,
 ): Promise<ProjectionOutcome> {

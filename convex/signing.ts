@@ -17,13 +17,26 @@ export type ProductKey = { kty: "EC"; crv: "P-256"; x: string; y: string; kid: s
  */
 export async function signCommand(operation: string, idempotencyKey: string | null, body: object): Promise<string> {
   const jwk = privateKey();
+  const payload = encoded(canonicalJson({ body, idempotency_key: idempotencyKey, operation }));
+  const { header, signature } = await jws(jwk, { alg: "ES256", kid: await thumbprint(jwk) }, payload);
+  return `${header}..${signature}`;
+}
+
+/** A JWT (RFC 7519) with these claims, signed by the private P-256 key in a deployment variable. Errors: as above. */
+export async function signToken(variable: string, claims: object): Promise<string> {
+  const jwk = privateKey(variable);
+  const payload = encoded(canonicalJson(claims));
+  const { header, signature } = await jws(jwk, { alg: "ES256", kid: await thumbprint(jwk), typ: "JWT" }, payload);
+  return `${header}.${payload}.${signature}`;
+}
+
+async function jws(jwk: Jwk, protectedHeader: object, payload: string) {
   const algorithm = { name: "ECDSA", namedCurve: "P-256" };
   const key = await crypto.subtle.importKey("jwk", jwk, algorithm, false, ["sign"]);
-  const header = encoded(canonicalJson({ alg: "ES256", kid: await thumbprint(jwk) }));
-  const payload = encoded(canonicalJson({ body, idempotency_key: idempotencyKey, operation }));
+  const header = encoded(canonicalJson(protectedHeader));
   const input = new TextEncoder().encode(`${header}.${payload}`);
   const signature = await crypto.subtle.sign({ name: "ECDSA", hash: "SHA-256" }, key, input);
-  return `${header}..${base64url(new Uint8Array(signature))}`;
+  return { header, signature: base64url(new Uint8Array(signature)) };
 }
 
 /** The thumbprint of the key that signs now: enrolment tokens carry it past the adapter. Errors: `not_configured`. */
@@ -45,10 +58,10 @@ export async function productKeys(): Promise<ProductKey[]> {
   );
 }
 
-function privateKey(): Jwk {
-  const text = process.env.BYOC_SIGNING_KEY;
+function privateKey(variable = "BYOC_SIGNING_KEY"): Jwk {
+  const text = process.env[variable];
   if (!text) {
-    throw refusal("not_configured", "The deployment variable BYOC_SIGNING_KEY is not set; convex/README.md says how");
+    throw refusal("not_configured", `The deployment variable ${variable} is not set; convex/README.md says how`);
   }
   const { kty, crv, x, y, d } = checked(parsed(text) as Jwk);
   return { kty, crv, x, y, d };
@@ -69,7 +82,10 @@ function checked(key: Jwk): Jwk {
 }
 
 function malformed() {
-  return refusal("not_configured", "BYOC_SIGNING_KEY must be a P-256 key as JWK, BYOC_SIGNING_KEYS_FORMER a set of such");
+  return refusal(
+    "not_configured",
+    "BYOC_SIGNING_KEY and BYOC_COMMAND_KEY must be P-256 keys as JWK, BYOC_SIGNING_KEYS_FORMER a set of such",
+  );
 }
 
 function publicMembers({ x, y }: Jwk) {

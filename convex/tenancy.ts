@@ -1,10 +1,31 @@
-// Who belongs to which tenant and which node serves it. Only the holder of a deploy or admin key can call this.
+// Who belongs to which tenant and which node serves it. Only the holder of a deploy or admin key
+// can declare it.
 import { v } from "convex/values";
 import { internalMutation, type MutationCtx } from "./_generated/server";
 import { recordAudit } from "./audit";
-import { refusal } from "./functions";
+import { ownQuery, refusal } from "./functions";
 import { hotNode } from "./liveness";
 import { amend, register, registrationOf } from "./registration";
+import { workspacesOf } from "./usage";
+
+const MAX_TENANTS = 256;
+
+/** The tenants of the caller, by name, with the workspaces that jobs were submitted in. Errors: `unauthenticated`. */
+export const mine = ownQuery({
+  handler: async (ctx, caller) => {
+    const memberships = await ctx.db
+      .query("memberships")
+      .withIndex("by_token_tenant", (q) => q.eq("token_identifier", caller))
+      .take(MAX_TENANTS);
+    return Promise.all(
+      memberships.map(async ({ tenant_id, role }) => ({
+        tenant_id,
+        role,
+        workspaces: await workspacesOf(ctx, tenant_id),
+      })),
+    );
+  },
+});
 
 /**
  * Declares tenants, memberships and nodes, and returns how many documents that changed: a second time, none.

@@ -32,6 +32,8 @@ def _up() -> int:
     print(
         f"lab: up; adapter {content['adapter']['url']}, all the rest in {paths.root / stack.LAB_FILE}"
     )
+    if "page" in content:
+        print(f"lab: the page is at {content['page']['url']}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -19,33 +20,36 @@ from lab.credentials import (
 from lab.node import NODE_ID
 from lab.paths import LabPaths
 
-__all__ = ["spawn", "start"]
+__all__ = ["address", "spawn", "start"]
 
 START_SECONDS = 30.0
 
 
 def start(
-    paths: LabPaths, *, convex: Convex, credentials: Credentials, declare_node: bool = True
+    paths: LabPaths,
+    *,
+    convex: Convex,
+    credentials: Credentials,
+    declare_node: bool = True,
+    origins: Sequence[str] = (),
 ) -> tuple[str, process.Daemon]:
     """Write the adapter's settings, start it and wait until it is ready; return its URL and its process.
 
     Args:
         declare_node: whether the lab's node stands in the settings; else the product knows it.
+        origins: those of pages that may read in browsers.
 
     Raises:
         LabError: it did not start; the message holds the end of its log.
     """
     port = paths.ports("adapter")[0]
-    settings = {
+    settings: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
         "audience": ADAPTER_AUDIENCE,
         "client_issuers": [
-            {
-                "issuer": credentials.product.iss,
-                "jwks": credentials.product.jwks,
-                "algorithms": ["ES256"],
-            }
+            {"issuer": issuer.iss, "jwks": issuer.jwks, "algorithms": ["ES256"]}
+            for issuer in (credentials.product, credentials.commands)
         ],
         "nodes": {NODE_ID: _declared(credentials)} if declare_node else {},
         "convex": {
@@ -55,11 +59,17 @@ def start(
             "key_id": SERVICE_KEY_ID,
             "audience": CONVEX_AUDIENCE,
         },
+        "cors_origins": list(origins),
     }
     file = paths.root / "adapter.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(settings, indent=1))
     return f"http://127.0.0.1:{port}", spawn(paths)
+
+
+def address(paths: LabPaths) -> str:
+    """The URL at which the adapter of this lab will listen."""
+    return f"http://127.0.0.1:{paths.ports('adapter')[0]}"
 
 
 def spawn(paths: LabPaths, name: str = "adapter") -> process.Daemon:

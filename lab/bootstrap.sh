@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine and this clone to where the lab and the tests run: Debian packages, `.venv`, npm packages.
 # Idempotent: what is there is skipped. Only the packages need root. RabbitMQ only with BYOC_LAB_BROKER=core.rabbitmq,
-# Slurm's accounting only with BYOC_LAB_ACCOUNTING=slurmdbd.
+# Slurm's accounting only with BYOC_LAB_ACCOUNTING=slurmdbd, a browser only with BYOC_LAB_BROWSER=chromium (for the tests).
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -47,6 +47,7 @@ missing_packages() {
     done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+    [[ "${BYOC_LAB_BROWSER:-}" != chromium ]] || command -v chromium >/dev/null || echo chromium
     [[ "${BYOC_LAB_BROKER:-}" != core.rabbitmq || -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || echo rabbitmq-server
     node_is_recent || echo nodejs
     find_python >/dev/null || printf 'python3\npython3-venv\n'
@@ -85,7 +86,7 @@ ensure_packages() {
     if [[ $EUID -ne 0 ]]; then
         sudo -n true 2>/dev/null ||
             fail "packages are missing and need root: apt-get install -y --no-install-recommends ${packages[*]}"
-        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy,BYOC_LAB_BROKER,BYOC_LAB_ACCOUNTING)
+        as_root=(sudo -n --preserve-env=http_proxy,https_proxy,no_proxy,BYOC_LAB_BROKER,BYOC_LAB_ACCOUNTING,BYOC_LAB_BROWSER)
     fi
     say "Debian packages: installing ${packages[*]}"
     "${as_root[@]}" bash "$root/lab/bootstrap.sh" install "${packages[@]}"

@@ -39,6 +39,15 @@ class Convex:
     admin_key: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Commanding:
+    """How the product is a client of the adapter: where that is, and who signs its tokens (a private ES256 JWK)."""
+
+    adapter_url: str
+    issuer: str
+    key: Mapping[str, str]
+
+
 def start(
     spawn: Callable[[str, Sequence[str], Mapping[str, str]], object],
     *,
@@ -47,6 +56,7 @@ def start(
     product_issuer: Issuer,
     service_issuer: Issuer,
     signing_key: Mapping[str, str],
+    commanding: Commanding | None = None,
 ) -> Convex:
     """Start the server; it is ready once `ready` says so.
 
@@ -57,6 +67,7 @@ def start(
         product_issuer: signs the tokens of users.
         service_issuer: signs the tokens of the adapter; another than the product's.
         signing_key: the private key (ES256, a JWK) that the product signs commands with.
+        commanding: without it no job can be submitted to the product.
     """
     # The keys reach the server by its environment: everybody may read a command line.
     environment = {
@@ -69,6 +80,12 @@ def start(
         "BYOC_SERVICE_JWKS": service_issuer.jwks_uri,
         "BYOC_SIGNING_KEY": json.dumps(dict(signing_key)),
     }
+    if commanding is not None:
+        environment |= {
+            "BYOC_ADAPTER_URL": commanding.adapter_url,
+            "BYOC_COMMAND_ISSUER": commanding.issuer,
+            "BYOC_COMMAND_KEY": json.dumps(dict(commanding.key)),
+        }
     # Not the `tsx` command, which puts a second process before the server.
     spawn("convex", ["node", "--import", TSX.as_uri(), str(SERVER)], environment)
     url = f"http://127.0.0.1:{port}"

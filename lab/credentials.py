@@ -30,6 +30,7 @@ __all__ = [
 ADAPTER_AUDIENCE = "byoc-adapter"
 CONVEX_AUDIENCE = "convex"
 PRODUCT_ISSUER = "https://product.byoc.localhost"
+COMMAND_ISSUER = "https://product.byoc.localhost/commands"
 SERVICE_ISSUER = "https://adapter.byoc.localhost"
 SERVICE_KEY_ID = "service-1"
 SCOPES = "jobs:submit jobs:cancel jobs:read nodes:manage"
@@ -53,7 +54,7 @@ class Tenant:
 
 @dataclass(frozen=True, kw_only=True)
 class SigningKey:
-    """The key that the product signs commands with: a private JWK in a file of mode 0600, and its thumbprint."""
+    """A key (ES256) of the product: a private JWK in a file of mode 0600, and its thumbprint."""
 
     file: Path
     key_id: str
@@ -64,15 +65,29 @@ class SigningKey:
         members: dict[str, str] = json.loads(self.file.read_text())
         return members
 
+    @property
+    def public(self) -> dict[str, str]:
+        """Its public half."""
+        return {name: value for name, value in self.jwk.items() if name != "d"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Everybody's keys: public halves by value, private halves as files of the lab."""
+    """Everybody's keys: public halves by value, private halves as files of the lab.
+
+    Attributes:
+        product: signs users' tokens.
+        service: signs the adapter's tokens for the product.
+        signing: signs the product's commands, for nodes.
+        commands: signs the product's tokens for the adapter, by `commands_key`.
+    """
 
     product: Issuer
     service: Issuer
     service_key_file: Path
     signing: SigningKey
+    commands: Issuer
+    commands_key: SigningKey
     node_jwks: dict[str, Any]
     node_key_file: Path
     tenants: list[Tenant]
@@ -84,11 +99,14 @@ def make(paths: LabPaths, names: list[str]) -> Credentials:
     product = ec.generate_private_key(ec.SECP256R1())
     service = ec.generate_private_key(ec.SECP256R1())
     node = ed25519.Ed25519PrivateKey.generate()
+    commands = _keep_signing_key(directory / "product-commands.json")
     return Credentials(
         product=Issuer(iss=PRODUCT_ISSUER, jwks=_jwks(product, "ES256", "product-1")),
         service=Issuer(iss=SERVICE_ISSUER, jwks=_jwks(service, "ES256", SERVICE_KEY_ID)),
         service_key_file=_keep(directory / "service.pem", service),
         signing=_keep_signing_key(directory / "product-signing.json"),
+        commands=Issuer(iss=COMMAND_ISSUER, jwks={"keys": [commands.public]}),
+        commands_key=commands,
         node_jwks=_jwks(node, "EdDSA", "node-1"),
         node_key_file=_keep(directory / "node.pem", node),
         tenants=[_tenant(name, product) for name in names],

@@ -44,6 +44,9 @@ def run(lab: Mapping[str, Any]) -> int:
     command = _command(lab, "demo", workload)
     key = str(uuid.uuid4())
 
+    if "page" in lab:
+        print(f"\n── Watch it in a browser while this runs: {lab['page']['url']}")
+
     print("\n── A job: the sum of 1000 squares, in a container, through Slurm")
     submitted = datetime.now(UTC)
     first = _submit(client, lab, command, key)

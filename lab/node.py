@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,9 @@ class Node:
     agent_pid: int
     log: Path
     daemon_log: Path
+
+
+UNSIGNED = "\n[signatures]\nrequired = false  # users may also ask the adapter itself\n"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,12 @@ def start(
     )
     if enrolment is None:
         identity = ("--node-id", NODE_ID, "--key-file", str(credentials.node_key_file))
-        _byoc(env, "init", "--adapter-url", adapter_url, *identity, *options)
+        product_keys = paths.root / "product-keys.json"
+        product_keys.write_text(json.dumps({"keys": [credentials.signing.public]}))
+        keys = ("--product-keys-file", str(product_keys))
+        with policy.open("a") as text:
+            text.write(UNSIGNED)
+        _byoc(env, "init", "--adapter-url", adapter_url, *identity, *keys, *options)
     else:
         _byoc(
             env,

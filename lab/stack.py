@@ -1,4 +1,4 @@
-"""The whole stack, left to right: Postgres, Slurm, image, Convex, adapter, node; `lab.json` tells where all are."""
+"""The whole stack, left to right: Postgres to node, and the page; `lab.json` tells where all are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from lab import adapter, convex, credentials, image, node, postgres, process, rabbitmq, slurm
+from lab import (
+    adapter,
+    convex,
+    credentials,
+    image,
+    node,
+    page,
+    postgres,
+    process,
+    rabbitmq,
+    slurm,
+)
 from lab.paths import LabPaths
 
 __all__ = ["LAB_FILE", "down", "is_up", "read", "up"]
@@ -53,7 +66,8 @@ def up(
     paths.discard()
     paths = LabPaths(paths.root)
     try:
-        return _start(paths, via, at_the_product, enrols_with)
+        with page.building() as built:
+            return _start(paths, via, at_the_product, enrols_with, built)
     except BaseException:
         process.sweep(paths)
         raise
@@ -62,7 +76,7 @@ def up(
 def down(paths: LabPaths) -> None:
     """Stop everything and remove the lab's directories, whatever state it is in."""
     node.stop(paths)
-    process.stop(paths, "adapter", "convex")
+    process.stop(paths, "page", "adapter", "convex")
     with contextlib.suppress(process.LabError, OSError):  # the sweep ends what does not stop
         slurm.stop(paths)
     process.sweep(paths)
@@ -90,6 +104,7 @@ def _start(
     via: Route,
     at_the_product: Callable[[], AbstractContextManager[None]],
     enrols_with: Sequence[str] | None,
+    built_page: Future[Path] | None,
 ) -> dict[str, Any]:
     with _step("Postgres"):
         database = postgres.start(paths)
@@ -106,7 +121,11 @@ def _start(
     with _step("adapter"), at_the_product():
         reached = replace(product, url=via("convex", product.url))
         adapter_url, adapter_daemon = adapter.start(
-            paths, convex=reached, credentials=keys, declare_node=enrols_with is None
+            paths,
+            convex=reached,
+            credentials=keys,
+            declare_node=enrols_with is None,
+            origins=[page.origin(paths)],
         )
         adapter_url = via("adapter", adapter_url)
     broker = os.environ.get("BYOC_LAB_BROKER") or node.BROKER
@@ -167,6 +186,9 @@ def _start(
         "images": [{"ref": built.ref, "digest": built.digest}],
         "queue_name": node.QUEUE,
     }
+    if built_page is not None:
+        with _step("page"), at_the_product():
+            content["page"] = _start_page(paths, built_page.result(), content)
     if queues is not None:
         content["rabbitmq"] = {"pid": queues.pid, "port": queues.port}
     file = paths.root / LAB_FILE
@@ -187,6 +209,11 @@ def _start_convex(
         product_issuer=keys.product,
         service_issuer=keys.service,
         signing_key=keys.signing.jwk,
+        commanding=convex.Commanding(
+            adapter_url=adapter.address(paths),
+            issuer=keys.commands.iss,
+            key=keys.commands_key.jwk,
+        ),
     )
     process.wait_until(
         lambda: convex.ready(product),
@@ -211,6 +238,18 @@ def _start_convex(
         declared["nodes"] = [known]
     convex.call(product, "mutation", "tenancy:seed", declared)
     return product, declared
+
+
+def _start_page(paths: LabPaths, built: Path, content: dict[str, Any]) -> dict[str, Any]:
+    offered = ("tenant_id", "user_id", "token")
+    url, daemon = page.start(
+        paths,
+        built,
+        convex_url=content["convex"]["url"],
+        adapter_url=content["adapter"]["url"],
+        tenants=[{name: tenant[name] for name in offered} for tenant in content["tenants"]],
+    )
+    return {"url": url, "pid": daemon.pid, "log": str(daemon.log)}
 
 
 def _enrolment_token(product: convex.Convex, keys: credentials.Credentials) -> str:

@@ -22,10 +22,22 @@ __all__ = ["init"]
     type=click.Path(path_type=Path),
     help="Ed25519 private key, PEM, mode 0600.",
 )
+@click.option(
+    "--product-keys-file",
+    type=click.Path(path_type=Path),
+    help="Public keys that the product signs commands with (a JWK Set); without them no signed command is taken.",
+)
 @setup_options(required=True)
 @click.option("--offline", is_flag=True, help="Do not ask the adapter whether it is there.")
 @one_sentence
-def init(node_id: str, adapter_url: str, key_file: Path, offline: bool, **wishes: Any) -> None:
+def init(
+    node_id: str,
+    adapter_url: str,
+    key_file: Path,
+    product_keys_file: Path | None,
+    offline: bool,
+    **wishes: Any,
+) -> None:
     """Make this machine and profile a management node whose key the adapter's operator knows.
 
     `node enroll` does it with a token of the product's instead.
@@ -36,9 +48,9 @@ def init(node_id: str, adapter_url: str, key_file: Path, offline: bool, **wishes
     profile, storage_config = profile_storage()
     policy = examine(wishes["policy_file"])
     key = private_key(key_file)
-    settings = settings_of(
-        wishes, url=("--adapter-url", adapter_url), node_id=node_id, key_file=key_file
-    )
+    identity = {"node_id": node_id, "key_file": key_file, "product_keys_file": product_keys_file}
+    settings = settings_of(wishes, url=("--adapter-url", adapter_url), **identity)
+    _examine_keys(settings.product_keys_file)
     settings = _still_enrolled(settings, settings_path(profile))
     if not offline:
         checks.adapter(settings)
@@ -54,6 +66,17 @@ def init(node_id: str, adapter_url: str, key_file: Path, offline: bool, **wishes
     )
 
 
+def _examine_keys(file: Path | None) -> None:
+    from aiida_byoc.commands.signatures import KeysError, load_product_keys
+    from aiida_byoc.node import SettingsError
+
+    try:
+        if file is not None:
+            load_product_keys(file)
+    except KeysError as error:
+        raise SettingsError(f"--product-keys-file: {error}") from error
+
+
 def _still_enrolled(settings: Any, path: Path) -> Any:
     """An enrolled node stays one when it is set up again with the same name, address and key."""
     from aiida_byoc.node import NodeSettings, SettingsError
@@ -65,5 +88,6 @@ def _still_enrolled(settings: Any, path: Path) -> Any:
     names = ("node_id", "adapter_url", "key_file")
     if any(getattr(known, name) != getattr(settings, name) for name in names):
         return settings
-    kept = {name: getattr(known, name) for name in ("enrolled", "audience", "product_keys_file")}
-    return settings.model_copy(update=kept)
+    kept = {name: getattr(known, name) for name in ("enrolled", "audience")}
+    keys = settings.product_keys_file or known.product_keys_file
+    return settings.model_copy(update={**kept, "product_keys_file": keys})

@@ -8,8 +8,11 @@ import { HttpError } from "./errors";
 const CLOCK_TOLERANCE_SECONDS = 5;
 const REGISTERED_CLAIMS = new Set(["iss", "sub", "aud", "exp", "nbf", "iat", "jti"]);
 
-/** `admin` may run internal functions; `identity` is what `ctx.auth.getUserIdentity()` answers. */
-export type Caller = { admin: boolean; identity?: Partial<UserIdentity> };
+/**
+ * `admin` may run internal functions; `identity` is what `ctx.auth.getUserIdentity()` answers; `expires` is when the
+ * token does, in Unix milliseconds and with the tolerance.
+ */
+export type Caller = { admin: boolean; identity?: Partial<UserIdentity>; expires?: number };
 
 type Provider = {
   issuer: string;
@@ -62,7 +65,8 @@ export class Authenticator {
         requiredClaims: ["iss", "sub", "exp"],
       });
       if (protectedHeader.kid === undefined) throw new Error("The JWT is missing a 'kid' (key ID) header");
-      return { admin: false, identity: identityOf(payload) };
+      const expires = (payload.exp! + CLOCK_TOLERANCE_SECONDS) * 1000;
+      return { admin: false, identity: identityOf(payload), expires };
     } catch (error) {
       throw invalidToken(`Could not validate token: ${(error as Error).message}`);
     }

@@ -3,8 +3,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import type { JSONValue } from "convex/values";
 import type { Authenticator } from "./auth";
+import { shared } from "./cors";
 import { HttpError } from "./errors";
 import type { Answer, Deployment, FunctionType } from "./functions";
+import { serveSync } from "./sync";
 
 const HOST = "127.0.0.1";
 const MAX_BODY_BYTES = 16 * 1024 * 1024;
@@ -16,6 +18,7 @@ type Call = { type: FunctionType | undefined; path: string; args: JSONValue };
 /** Listens and returns the URL. */
 export async function listen(port: number, authenticator: Authenticator, deployment: Deployment): Promise<string> {
   const server = createServer((request, response) => {
+    if (shared(request, response)) return;
     serve(request, response, authenticator, deployment).catch((error: unknown) => {
       if (!(error instanceof HttpError)) console.error(error);
       const { status, code, message } =
@@ -26,6 +29,7 @@ export async function listen(port: number, authenticator: Authenticator, deploym
       send(response, status, { code, message });
     });
   });
+  serveSync(server, authenticator, deployment);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, HOST, resolve);

@@ -1,6 +1,7 @@
 // The validators of applyProjections against the JSON Schema of ProjectionUpdate: the same fields, types, values and
 // optionality. Patterns and bounds are beyond validators; checks.ts holds those.
 import { expect, test } from "vitest";
+import { projectionUpdate } from "../../convex/contract";
 import { applyProjections } from "../../convex/projections";
 import contract from "../../docs/contracts/schemas/projection-update.v1.json";
 
@@ -63,6 +64,11 @@ function shapeOfSchema(schema: Schema, root: Schema): Shape {
 }
 
 function validators(): Shape {
+  return shapeOfValidator((projectionUpdate as unknown as { json: Validator }).json);
+}
+
+/** What applyProjections takes. */
+function arguments_(): Shape {
   const exported = applyProjections as unknown as { exportArgs: () => string };
   const args = shapeOfValidator(JSON.parse(exported.exportArgs()) as Validator) as { updates: Shape[] };
   return args.updates[0]!;
@@ -72,6 +78,10 @@ const agreed = (schema: Schema): Shape => shapeOfSchema(schema, schema);
 
 test("the validators are those of the contract", () => {
   expect(validators()).toEqual(agreed(contract as Schema));
+});
+
+test("updates are taken in just these fields, in any state", () => {
+  expect(arguments_()).toEqual({ ...(validators() as object), state: "string", execution_state: "string" });
 });
 
 const metrics = (schema: Schema): Schema => schema.$defs!.Progress!.properties!.metrics!.anyOf![0]!;

@@ -1,7 +1,9 @@
 // A deployment in memory with two tenants, each with an owner and a node of its own.
 import { ConvexError } from "convex/values";
+import type { GenericSchema, SchemaDefinition } from "convex/server";
 import { convexTest } from "convex-test";
 import { base64url, calculateJwkThumbprint } from "jose";
+import { vi } from "vitest";
 import { api, internal } from "../../convex/_generated/api";
 import type { TableNames } from "../../convex/_generated/dataModel";
 import { updateOf, type ProjectionUpdate } from "../../convex/contract";
@@ -9,6 +11,14 @@ import schema from "../../convex/schema";
 import vector from "../contracts/vectors/command-signature.v1.json";
 
 const modules = import.meta.glob(["../../convex/*.ts", "../../convex/_generated/*.js"]);
+// The components that convex.config.ts mounts, as they are built.
+const pool = import.meta.glob("../../node_modules/@convex-dev/workpool/dist/component/**/*.js");
+const worker = import.meta.glob("../../node_modules/@convex-dev/batch-worker/dist/component/**/*.js");
+const schemaIn = (component: Record<string, () => Promise<unknown>>) => async () => {
+  const [, load] = Object.entries(component).find(([path]) => path.endsWith("/schema.js"))!;
+  return ((await load()) as { default: SchemaDefinition<GenericSchema, boolean> }).default;
+};
+const [poolSchema, workerSchema] = [schemaIn(pool), schemaIn(worker)];
 
 export const SUBMISSION = "00000000-0000-4000-8000-000000000001";
 export const TRACE = "0af7651916cd43dd8448eb211c80319c";
@@ -18,6 +28,13 @@ export const ADAPTER = `${SERVICE_ISSUER}|adapter`;
 /** A key for these tests alone: the same as of the golden signature. */
 export const SIGNING_KEY = vector.private_key;
 
+export const COMMAND_KEY = {
+  ...{ kty: "EC", crv: "P-256" },
+  d: "870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE",
+  x: "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+  y: "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+};
+
 export type Service = { issuer?: string; scope?: string | string[]; node_id?: unknown };
 export type Deployment = Awaited<ReturnType<typeof deployment>>;
 
@@ -26,7 +43,12 @@ export async function deployment() {
   process.env.BYOC_SERVICE_ISSUER = SERVICE_ISSUER;
   process.env.BYOC_SIGNING_KEY = JSON.stringify(SIGNING_KEY);
   delete process.env.BYOC_SIGNING_KEYS_FORMER;
+  process.env.BYOC_ADAPTER_URL = "https://adapter.test";
+  process.env.BYOC_COMMAND_ISSUER = "https://product.test/commands";
+  process.env.BYOC_COMMAND_KEY = JSON.stringify(COMMAND_KEY);
   const t = convexTest({ schema, modules, transactionLimits: true });
+  t.registerComponent("deliveries", await poolSchema(), pool);
+  t.registerComponent("deliveries/batchWorker", await workerSchema(), worker);
   await t.mutation(internal.tenancy.seed, {
     tenants: [{ tenant_id: "acme" }, { tenant_id: "rival" }],
     memberships: [
@@ -77,6 +99,16 @@ export async function deployment() {
       ),
     told: (table: "jobEvents" | "jobs") =>
       t.run(async (ctx) => (await ctx.db.query(table).collect()).map((row) => updateOf(row))),
+    /** Lets time pass until `met` holds; for tests with fake timers. */
+    until: async (met: () => Promise<boolean>, ms = 600_000) => {
+      for (let passed = 0, step = 50; passed < ms; passed += step) {
+        if (await met()) return;
+        step = passed < 5_000 ? 50 : 500;
+        vi.advanceTimersByTime(step);
+        await t.finishInProgressScheduledFunctions();
+      }
+      throw new Error("that did not come to be");
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 // Whatever the order, the repetitions and the cuts in which a node's updates arrive: the same jobs, the same timeline.
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import { api } from "../../convex/_generated/api";
 import { TERMINAL, updateOf, type ProjectionUpdate } from "../../convex/contract";
 import { deployment, update } from "./fixtures";
 import { dealt, EPOCHS, isAfter, lives, newest, poisoned, sorted } from "./stories";
@@ -81,6 +82,39 @@ test(
       }),
       { numRuns: RUNS },
     );
+  },
+  5 * MINUTES,
+);
+
+test(
+  "what the product itself says of a job before its node does changes nothing of that",
+  async () => {
+    vi.useFakeTimers(); // so nothing is delivered
+    const command = { execution_profile: {}, resource_shape: {}, workload: {} };
+    const where = { tenant_id: "acme", workspace_id: "w1", node_id: "n1" };
+    await fc.assert(
+      fc.asyncProperty(
+        lives.chain((all) => dealt(all.flatMap(({ told }) => told))),
+        async (calls) => {
+          const product = await accepting();
+          for (const job_id of ["j1", "j2", "j3"]) {
+            await product.user("alice").mutation(api.commands.submitJob, { ...where, job_id, command });
+          }
+          for (const call of calls) {
+            for (const outcome of await product.apply(call)) {
+              expect(["applied", "duplicate", "superseded"]).toContain(outcome);
+            }
+          }
+          const told = [...new Set(calls.flat())];
+          const [jobs, events] = [await product.told("jobs"), await product.told("jobEvents")];
+          expect(jobs).toHaveLength(3);
+          expect(sorted(jobs.filter(({ seq }) => seq > 0))).toEqual(newest(told));
+          expect(sorted(events.filter(({ seq }) => seq > 0))).toEqual(sorted(told));
+        },
+      ),
+      { numRuns: RUNS / 4 },
+    );
+    vi.useRealTimers();
   },
   5 * MINUTES,
 );

@@ -175,6 +175,36 @@ describe("refused by itself, the rest of the batch applied", () => {
   });
 });
 
+describe("what only a later version knows", () => {
+  const paused = { ...update(3, "running"), state: "paused", execution_state: "suspended" } as unknown as ProjectionUpdate;
+
+  test("a state is stored raw and shown as such, among the rest of its batch", async () => {
+    const { apply, job, told, user } = await deployment();
+    expect(await apply([update(1, "accepted"), update(2, "running"), paused])).toEqual(["applied", "applied", "applied"]);
+    const shown = { state: "attention", raw_state: "paused", execution_state: "suspended", seq: 3 };
+    expect(await user("bob").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" })).toMatchObject(shown);
+    expect(await told("jobs")).toEqual([paused]);
+    expect(await apply([paused])).toEqual(["duplicate"]);
+    expect(await apply([{ ...paused, state: "running" }])).toEqual(["seq_conflict"]);
+    expect(await apply([update(4, "succeeded")])).toEqual(["applied"]);
+    expect((await job())!.raw_state).toBeUndefined();
+  });
+
+  test.each(["", "Paused", "a b", "x".repeat(40), "__proto__"])("a state is a word: %j is refused", async (state) => {
+    const { apply, rows } = await deployment();
+    const bad = { ...update(1, "accepted"), state } as unknown as ProjectionUpdate;
+    const worse = { ...update(1, "accepted"), execution_state: state } as unknown as ProjectionUpdate;
+    expect(await apply([bad, worse, update(1, "accepted")])).toEqual(["invalid", "invalid", "applied"]);
+    expect(await rows("jobEvents")).toHaveLength(1);
+  });
+
+  test("an update of a job that nobody has heard of is kept", async () => {
+    const { apply, job } = await deployment();
+    expect(await apply([update(7, "running", { job_id: "unheard-of" })])).toEqual(["applied"]);
+    expect(await job("unheard-of")).toMatchObject({ state: "running", missing: [{ first: 1, last: 6 }] });
+  });
+});
+
 describe("refused whole", () => {
   test.each([0, 101])("%i updates", async (count) => {
     const { apply, rows } = await deployment();
@@ -185,7 +215,7 @@ describe("refused whole", () => {
 
   test.each([
     ["an unknown field", { surprise: 1 }],
-    ["an unknown state", { state: "paused" }],
+    ["a state that is no text", { state: 7 }],
     ["a number for a string", { message: 7 }],
     ["null for a missing field", { error: null }],
     ["another version", { schema_version: "2" }],

@@ -53,6 +53,99 @@ describe("jobs", () => {
     expect(page.map(({ job_id }) => job_id)).toEqual(["j5", "j3", "j1"]);
   });
 
+  test("list joins all filters, and pages stay whole while jobs come and change", async () => {
+    const { t, user, apply } = await deployment();
+    await t.mutation(internal.tenancy.seed, { nodes: [{ node_id: "n2", tenant_ids: ["acme"] }] });
+    const of = (index: number) => ({
+      job_id: `relax-${index}`,
+      node_id: index % 3 === 0 ? "n2" : "n1",
+      state: index % 2 === 0 ? ("running" as const) : ("failed" as const),
+      workspace_id: index < 6 ? "alloys" : "glass",
+    });
+    const born: number[] = [];
+    for (let index = 0; index < 12; index += 1) {
+      const { state, ...fields } = of(index);
+      born.push(Date.now());
+      await apply([update(1, state, fields)], { node_id: fields.node_id });
+      await new Promise((resolve) => setTimeout(resolve, 2)); // times are in ms
+    }
+    const at = (index: number) => new Date(born[index]!).toISOString();
+    const names = async (wanted: object, numItems = 2) => {
+      const jobs = await allPages((cursor) =>
+        user("alice").query(api.jobs.list, { tenant_id: "acme", ...wanted, paginationOpts: { numItems, cursor } }),
+      );
+      return jobs.map(({ job_id }) => Number(job_id.split("-")[1]));
+    };
+    const all = [...Array(12).keys()].reverse();
+    const fits = (index: number, { state, node_id, text }: Record<string, string>) =>
+      (state === undefined || of(index).state === state) &&
+      (node_id === undefined || of(index).node_id === node_id) &&
+      (text === undefined || of(index).workspace_id === text);
+    for (const state of [undefined, "running", "failed"]) {
+      for (const node_id of [undefined, "n1", "n2"]) {
+        for (const text of [undefined, "glass"]) {
+          for (const [since, until] of [[], [3], [undefined, 9], [3, 9]] as (number | undefined)[][]) {
+            const wanted = Object.fromEntries(
+              Object.entries({ state, node_id, text }).filter(([, value]) => value !== undefined),
+            ) as Record<string, string>;
+            const time = {
+              ...(since === undefined ? {} : { since: at(since) }),
+              ...(until === undefined ? {} : { until: at(until) }),
+            };
+            const expected = all.filter(
+              (index) => fits(index, wanted) && index >= (since ?? 0) && index < (until ?? Infinity),
+            );
+            const found = await names({ ...wanted, ...time });
+            if (text === undefined) expect(found).toEqual(expected);
+            else expect(new Set(found)).toEqual(new Set(expected)); // the best match first
+            expect(found).toHaveLength(expected.length);
+          }
+        }
+      }
+    }
+    const first = await user("alice").query(api.jobs.list, { tenant_id: "acme", paginationOpts: FIRST_PAGE });
+    await apply([update(1, "running", { job_id: "newer" }), update(2, "succeeded", of(11))]);
+    const paginationOpts = { numItems: 100, cursor: first.continueCursor };
+    const rest = await user("alice").query(api.jobs.list, { tenant_id: "acme", paginationOpts });
+    expect(rest.page.map(({ job_id }) => job_id)).toEqual(all.slice(5).map((index) => `relax-${index}`));
+  });
+
+  test.each([
+    ["a time that is none", { since: "yesterday" }],
+    ["a time without a zone", { until: "2026-03-01T00:00:00" }],
+    ["a text without end", { text: "x".repeat(300) }],
+    ["a page of nothing", { paginationOpts: { numItems: 0, cursor: null } }],
+    ["half a job", { paginationOpts: { numItems: 1.5, cursor: null } }],
+  ])("list refuses %s by name", async (_, fields) => {
+    const { user } = await deployment();
+    const asked = user("alice").query(api.jobs.list, { tenant_id: "acme", paginationOpts: FIRST_PAGE, ...fields });
+    expect(await errorCode(asked)).toBe("invalid");
+  });
+
+  test("attempts tell how each ended and what the next does otherwise", async () => {
+    const { apply, user } = await deployment();
+    const recovery = { attempt: 1, code: "oom", message: "out of memory", action: "memory_mib 512 → 1024" };
+    const started = "2026-03-01T12:00:01Z";
+    const again = { attempt: 2, recovery };
+    await apply([
+      update(1, "queued", { scheduler: { job_id: "17" } }),
+      update(2, "running", { scheduler: { job_id: "17", nodes: ["c1"] }, timings: { started } }),
+      update(3, "queued", { ...again, scheduler: { job_id: "18" } }),
+      update(4, "running", { ...again, scheduler: { job_id: "18", nodes: ["c2"] } }),
+      update(5, "succeeded", { ...again, scheduler: { job_id: "18", nodes: ["c2"] }, timings: { ended: started } }),
+    ]);
+    const attempts = await user("bob").query(api.jobs.attempts, { tenant_id: "acme", job_id: "j1" });
+    expect(attempts).toEqual([
+      {
+        ...{ attempt: 1, state: "failed", started, ended: update(3, "queued").occurred_at },
+        scheduler: { job_id: "17", nodes: ["c1"] },
+        error: { code: "oom", message: "out of memory" },
+        action: "memory_mib 512 → 1024",
+      },
+      { attempt: 2, state: "succeeded", ended: started, scheduler: { job_id: "18", nodes: ["c2"] } },
+    ]);
+  });
+
   test("a page holds 100 at most", async () => {
     const { apply, user } = await deployment();
     const life = Array.from({ length: 100 }, (_, index) =>

@@ -2,61 +2,10 @@
 import { makeFunctionReference } from "convex/server";
 import { ConvexError } from "convex/values";
 import { expect, test } from "vitest";
-import { deployment, errorCode, LIFE, type Deployment } from "./fixtures";
+import { deployment, errorCode, LIFE } from "./fixtures";
+import { call, isOfAdapter, publicFunctions } from "./surface";
 
-type Exported = { isPublic?: boolean; isQuery?: boolean; isMutation?: boolean; exportArgs: () => string };
-const modules = import.meta.glob<Record<string, unknown>>(["../../convex/*.ts", "!../../convex/auth.config.ts"], {
-  eager: true,
-});
 const sources = import.meta.glob<string>("../../convex/*.ts", { eager: true, query: "?raw", import: "default" });
-
-function typeOf({ isQuery, isMutation }: Exported): "query" | "mutation" | "action" {
-  if (isQuery) return "query";
-  return isMutation ? "mutation" : "action";
-}
-
-const publicFunctions = Object.entries(modules).flatMap(([path, module]) =>
-  Object.entries(module)
-    .filter(([, value]) => typeof value === "function" && (value as unknown as Exported).isPublic)
-    .map(([name, value]) => ({
-      path: `${path.split("/").at(-1)!.replace(".ts", "")}:${name}`,
-      type: typeOf(value as unknown as Exported),
-      args: Object.keys((JSON.parse((value as unknown as Exported).exportArgs()) as { value: object }).value),
-    })),
-);
-
-const KEY_ID = "HmZxRMYwdkfMJ0wUFdMx0Nkuyt4tQuxlHBfOFW2gWZI";
-const ARGUMENTS: Record<string, unknown> = {
-  job_id: "j1",
-  state: "queued",
-  paginationOpts: { numItems: 5, cursor: null },
-  updates: [LIFE[0]],
-  node_id: "n1",
-  report: {},
-  received_at: "2026-03-01T12:00:00Z",
-  with_tenant: "rival",
-  name: "pipeline",
-  scopes: ["jobs:read"],
-  days: 1,
-  token_id: "st-none",
-  secret_hash: "0".repeat(64),
-  hash: "0".repeat(64),
-  key: { key_id: KEY_ID, jwk: { kty: "OKP", crv: "Ed25519", x: "A".repeat(43) } },
-  key_id: KEY_ID,
-  by: KEY_ID,
-  actor: "robot",
-};
-
-type Caller = Deployment["t"] | ReturnType<Deployment["user"]>;
-
-/** Calls `path` with arguments that are well formed, and for a member of `tenant_id` come past every door. */
-function call(as: Caller, path: string, tenant_id: unknown, others: Record<string, unknown> = {}) {
-  const { type, args } = publicFunctions.find((one) => one.path === path)!;
-  const known = { ...ARGUMENTS, ...others, tenant_id };
-  const given = Object.fromEntries(args.map((name) => [name, known[name as keyof typeof known]]));
-  const run = as[type] as unknown as (reference: object, given: object) => Promise<unknown>;
-  return run(makeFunctionReference(path), given);
-}
 
 /** How a call ended: `done`, or the code of its refusal; anything else fails the test. */
 function ending(called: Promise<unknown>): Promise<string> {
@@ -69,23 +18,25 @@ function ending(called: Promise<unknown>): Promise<string> {
   );
 }
 
-const ofAdapter = (path: string): boolean =>
-  path.startsWith("registry:") || ["nodes:recordHeartbeat", "projections:applyProjections"].includes(path);
 const paths = publicFunctions.map(({ path }) => path).sort();
-const users = paths.filter((path) => !ofAdapter(path));
-const adapters = paths.filter(ofAdapter);
+const own = ["tenancy:mine"];
+const users = paths.filter((path) => !isOfAdapter(path) && !own.includes(path));
+const adapters = paths.filter(isOfAdapter);
 const reading = users.filter((path) => publicFunctions.find((one) => one.path === path)!.type === "query");
-const managing = users.filter((path) => !reading.includes(path));
+const asking = ["commands:cancelJob", "commands:submitJob"];
+const managing = users.filter((path) => ![...reading, ...asking].includes(path));
 
 test("the public functions are these", () => {
   expect(reading).toEqual([
-    ...["jobs:get", "jobs:list", "jobs:timeline"],
-    ...["nodes:get", "nodes:list", "nodes:offers", "serviceTokens:list"],
+    ...["commands:list", "commands:submitted", "jobs:attempts", "jobs:get", "jobs:list", "jobs:timeline"],
+    ...["nodes:get", "nodes:list", "nodes:offers", "serviceTokens:list", "usage:summary"],
   ]);
   expect(managing).toEqual([
     ...["nodes:acceptShare", "nodes:create", "nodes:drain", "nodes:leaveShare", "nodes:renewToken", "nodes:resume"],
     ...["nodes:revoke", "nodes:share", "nodes:unshare", "serviceTokens:create", "serviceTokens:revoke"],
   ]);
+  expect(paths.filter((path) => asking.includes(path))).toEqual(asking);
+  expect(paths.filter((path) => own.includes(path))).toEqual(own);
   expect(adapters).toEqual([
     ...["nodes:recordHeartbeat", "projections:applyProjections", "registry:addKey", "registry:node"],
     ...["registry:productKeys", "registry:redeem", "registry:retireKey", "registry:revoke", "registry:serviceToken"],
@@ -108,7 +59,8 @@ test.each(users)("%s answers strangers as if nothing were there", async (path) =
     call(user("alice", "https://elsewhere.test"), path, "acme"),
     call(service(), path, "acme"),
   ];
-  for (const stranger of strangers) expect(await errorCode(stranger)).toBe("not_found");
+  const codes = await Promise.all(strangers.map((stranger) => errorCode(stranger)));
+  expect(codes).toEqual(strangers.map(() => "not_found"));
 });
 
 test.each(reading)("%s serves members", async (path) => {
@@ -136,7 +88,8 @@ test.each(adapters)("%s is closed to users, to other scopes and to tokens of no 
     service({ scope: undefined }),
     service({ node_id: undefined }),
   ];
-  for (const stranger of strangers) expect(await errorCode(call(stranger, path, "acme"))).toBe("forbidden");
+  const codes = await Promise.all(strangers.map((stranger) => errorCode(call(stranger, path, "acme"))));
+  expect(codes).toEqual(strangers.map(() => "forbidden"));
 });
 
 const aboutNodes = adapters.filter((path) => publicFunctions.find((one) => one.path === path)!.args.includes("node_id"));
@@ -208,7 +161,7 @@ test("only functions.ts holds the raw builders", () => {
 test("only secretAction draws secrets, as what queries and mutations draw is seeded", () => {
   const drawing = /getRandomValues|randomUUID|generateKey|Math\.random|\bnewSecret\b/;
   const holders = Object.entries(sources).filter(([, source]) => drawing.test(source));
-  expect(holders.map(([path]) => path.split("/").at(-1))).toEqual(["functions.ts", "secrets.ts"]);
+  expect(holders.map(([path]) => path.split("/").at(-1))).toEqual(["functions.ts", "names.ts", "secrets.ts"]);
   const [[, door]] = holders as [[string, string]];
   const uses = [...door.matchAll(/newSecret\(\)/g)].map(({ index }) => index);
   const action = door.indexOf("export function secretAction");

@@ -126,6 +126,10 @@ def test_init_can_be_repeated(run: Run, options: dict[str, str]) -> None:
         ({"node_id": "another"}, "belongs to the node engine-node"),
         ({"policy": "/nonexistent.toml"}, "the policy /nonexistent.toml cannot be read"),
         ({"key_file": "/nonexistent.pem"}, "the node's key /nonexistent.pem cannot be read"),
+        (
+            {"product_keys_file": "/nonexistent.json"},
+            "--product-keys-file: the product's keys /nonexistent.json cannot be read",
+        ),
         ({"computer": "nowhere"}, "there is no AiiDA computer nowhere"),
     ],
 )

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 class Adapter:
     """The process under test; it can be killed and started again on the same port."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, Any], port: int = 0) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
+        with socket.create_server(("127.0.0.1", port)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = directory / "adapter.json"

@@ -113,13 +113,17 @@ class Client:
 
     def query(self, function: str, **arguments: Any) -> Any:
         """Ask the product as the tenant's user."""
+        return self.call("query", function, **arguments)
+
+    def call(self, kind: str, function: str, **arguments: Any) -> Any:
+        """Call a function of the product, a `query`, `mutation` or `action`, as the tenant's user."""
         where = self.lab["convex"]
         product = convex.Convex(
             url=where["url"], site_url=where["site_url"], admin_key=where["admin_key"]
         )
         return convex.call(
             product,
-            "query",
+            kind,
             function,
             {"tenant_id": self.tenant["tenant_id"], **arguments},
             authorization=f"Bearer {self.tenant['token']}",

@@ -131,8 +131,37 @@ FAULTS = {
     ),
     "the product's audience": (lambda c: c.update(audience="convex"), "audience must differ"),
     "believed for too long": (lambda c: c.update(registry_seconds=61), "registry_seconds"),
+    **{
+        f"origin {origin}": (
+            lambda c, origin=origin: c.update(cors_origins=[origin]),
+            "cors_origins",
+        )
+        for origin in (
+            "*",
+            "null",
+            "https://*.example",
+            "product.example",
+            "http://product.example",
+            "https://product.example/",
+            "https://product.example/page",
+            "https://product.example?",
+            "https://Product.example",
+            "https://product.example:443",
+            "https://product.example:port",
+            "https://user:hunter2@product.example",
+        )
+    },
     "time": (lambda c: c.update(verdict_timeout_seconds=0), "verdict_timeout_seconds"),
 }
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://product.example", "https://a.example:8443", "http://[::1]:5173"]
+)
+def test_origins_of_pages_are_taken_to_the_letter(origin, load, content):
+    content["cors_origins"] = [origin]
+
+    assert load(content).cors_origins == [origin]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
