@@ -32,6 +32,7 @@ from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem, ProblemError
 from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
+from aiida_byoc.contracts.receipt import Envelope, Statement
 from aiida_byoc.contracts.validation import validated
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "problem": Problem,
     "projection-outcome": ProjectionOutcome,
     "projection-update": ProjectionUpdate,
+    "receipt-envelope": Envelope,
+    "receipt-statement": Statement,
     "submit-job-command": SubmitJobCommand,
     "token-request": TokenRequest,
     "verdict": Verdict,
