@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fences.house import CODE, PACKAGES, ROOT, files
+from tests.fences.house import PACKAGES, ROOT
 
 BLOCKED = (
     "aiida",
@@ -144,14 +144,3 @@ def test_the_package_root_gives_nothing_but_its_version():
             for node in imported
             if ast.unparse(node) != "from __future__ import annotations"
         ] == []
-
-
-@pytest.mark.parametrize("folder", [*CODE, "tests"])
-def test_nobody_imports_redis_or_rq(folder):
-    for path in files(folder):
-        if path.suffix != ".py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.partition(".")[0] for name in names} & {"redis", "rq"}, path
