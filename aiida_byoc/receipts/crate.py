@@ -6,12 +6,13 @@ and the list of files; what a file is follows from its place.
 
 from __future__ import annotations
 
+import mimetypes
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.receipt.statement import Calculation, JobRun, Statement
 
 __all__ = ["COMMAND", "METADATA", "RECEIPT", "metadata"]
@@ -27,7 +28,13 @@ _STATUS = {
     "failed": "http://schema.org/FailedActionStatus",
     "cancelled": "http://schema.org/FailedActionStatus",
 }
-_JSON = "application/json"
+_PLACES = {
+    RECEIPT: "What ran, signed by the node (DSSE, in-toto Statement).",
+    COMMAND: "The SubmitJobCommand that the node accepted.",
+    "inputs": "An input, as each attempt was given it.",
+    "outputs": "An output, as the last attempt left it.",
+    "attempts": "Of an attempt: its batch script, its streams, or its completion record.",
+}
 Entity = dict[str, Any]
 
 
@@ -51,12 +58,13 @@ def metadata(
         "name": f"Job {run.job_id} of {run.tenant_id}/{run.workspace_id}",
         "description": f"A job that {run.state} on the management node {run.node_id}: what it was asked for, what it"
         f" was given, what it left, and the node's signed receipt ({RECEIPT}).",
-        "datePublished": utc_now_text(run.ended_at),
+        "datePublished": _second(run.ended_at),
         "license": {"@id": "#license"},
-        "identifier": f"urn:uuid:{run.submission_id}",
+        "identifier": {"@id": "#submission"},
+        "publisher": {"@id": "#node"},
         "conformsTo": {"@id": _PROFILE},
-        "hasPart": [{"@id": part["@id"]} for part in parts],
-        "mentions": [{"@id": action["@id"]} for action in actions],
+        "hasPart": _one_or_many({"@id": part["@id"]} for part in parts),
+        "mentions": _one_or_many({"@id": action["@id"]} for action in actions),
     }
     entities = [
         {
@@ -68,7 +76,7 @@ def metadata(
         root,
         {
             "@id": _PROFILE,
-            "@type": "CreativeWork",
+            "@type": ["CreativeWork", "Profile"],
             "name": "Process Run Crate",
             "version": _PROFILE.rpartition("/")[2],
         },
@@ -77,6 +85,14 @@ def metadata(
             "@type": "CreativeWork",
             "name": "Not stated",
             "description": f"Whoever owns the data of {run.tenant_id} says how they may be used.",
+        },
+        {"@id": "#node", "@type": "Organization", "name": f"The management node {run.node_id}"},
+        {
+            "@id": "#submission",
+            "@type": "PropertyValue",
+            "name": "submission_id",
+            "propertyID": "https://aiida-byoc.org/receipt/v1#submission_id",
+            "value": f"urn:uuid:{run.submission_id}",
         },
         *actions,
         *_around(run, command),
@@ -95,13 +111,16 @@ def _actions(
     """One for each calculation; one for a job that came to none."""
     inputs = [{"@id": _id(path)} for path in sorted(files) if path.startswith("inputs/")]
     inputs += [{"@id": each["@id"]} for each in elsewhere if each["@id"] not in _left(elsewhere)]
-    common: Entity = {"@type": "CreateAction", "instrument": {"@id": "#program"}, "object": inputs}
+    common: Entity = {"@type": "CreateAction", "instrument": {"@id": "#program"}}
+    if inputs:
+        common["object"] = _one_or_many(inputs)
     if run.image is not None:
         common["containerImage"] = {"@id": "#image"}
     if command.get("requested_by"):
         common["agent"] = {"@id": "#requester"}
     if not run.calculations:
-        yield {**common, "@id": "#job", "name": f"Job {run.job_id}", **_end(run, run.state)}
+        words = {"name": f"Job {run.job_id}", "description": "It ended before it was launched."}
+        yield {**common, "@id": "#job", **words, **_end(run, run.state)}
     for number, each in enumerate(run.calculations, start=1):
         is_last = number == len(run.calculations)
         results = [path for path in sorted(files) if path.startswith(f"attempts/{number}/")]
@@ -113,19 +132,20 @@ def _actions(
             "name": f"Attempt {each.attempt or number} of job {run.job_id}",
             "identifier": f"urn:uuid:{each.uuid}",
             "description": _where(each),
-            "result": [*({"@id": _id(path)} for path in results), *left],
             **_end(run, run.state if is_last else "failed", each),
         }
+        if results or left:
+            action["result"] = _one_or_many([*({"@id": _id(path)} for path in results), *left])
         if each.started and each.ended:
-            action["startTime"] = utc_now_text(each.started)
-            action["endTime"] = utc_now_text(each.ended)
+            action["startTime"] = _second(each.started)
+            action["endTime"] = _second(each.ended)
         yield action
 
 
 def _end(run: JobRun, state: str, each: Calculation | None = None) -> Entity:
-    end: Entity = {"actionStatus": {"@id": _STATUS[state]}}
+    end: Entity = {"actionStatus": _STATUS[state]}
     if each is None or each.ended is None:
-        end["endTime"] = utc_now_text(run.ended_at)
+        end["endTime"] = _second(run.ended_at)
     if state != "succeeded":
         message = each.exit_message if each else None
         end["error"] = message or (run.error.message if run.error else state)
@@ -143,10 +163,13 @@ def _around(run: JobRun, command: Mapping[str, Any]) -> Iterator[Entity]:
         "description": shlex.join(argv) if argv else "an AiiDA work chain",
     }
     if run.image is not None:
-        yield {**program, "softwareVersion": run.image.digest}
+        repository = run.image.reference.partition("@")[0]
+        url = f"docker://{repository}"
+        yield {**program, "version": run.image.digest, "url": url}
         yield _image(run.image.reference, run.image.digest)
     else:
-        yield program
+        version = ", ".join(f"{name} {each}" for name, each in run.versions.items())
+        yield {**program, "version": version or "not told", "url": "https://www.aiida.net"}
     if command.get("requested_by"):
         name = command["requested_by"]["user_id"]
         yield {"@id": "#requester", "@type": "Person", "name": name}
@@ -170,18 +193,18 @@ def _image(reference: str, digest: str) -> Entity:
 
 
 def _file(path: str, facts: Mapping[str, Any]) -> Entity:
-    entity: Entity = {
+    place, _, name = path.partition("/")
+    kind, _ = mimetypes.guess_type(path)
+    plain = place == "attempts" and not path.endswith(".json")
+    return {
         "@id": _id(path),
         "@type": "File",
-        "name": path.partition("/")[2] or path,
+        "name": name or path,
+        "description": _PLACES.get(place) or _PLACES["attempts"],
+        "encodingFormat": "text/plain" if plain else kind or "application/octet-stream",
         "contentSize": str(facts["size"]),
         "sha256": facts["sha256"],
     }
-    if path == RECEIPT:
-        entity |= {"name": "The node's receipt (DSSE)", "encodingFormat": _JSON}
-    elif path == COMMAND:
-        entity |= {"name": "The accepted SubmitJobCommand", "encodingFormat": _JSON}
-    return entity
 
 
 def _elsewhere(run: JobRun, files: Mapping[str, Any]) -> Iterator[Entity]:
@@ -191,7 +214,8 @@ def _elsewhere(run: JobRun, files: Mapping[str, Any]) -> Iterator[Entity]:
             continue
         known = {"name": each.name, **({"sha256": each.sha256} if each.sha256 else {})}
         if each.origin == "url":
-            yield {"@id": each.source, "@type": "File", **known}
+            words = {"description": "What the node fetched as an input.", **known}
+            yield {"@id": each.source, "@type": "File", **words}
         else:
             yield {"@id": f"#input/{quote(each.name)}", "@type": "PropertyValue", **known,
                    "value": each.source or each.origin}  # fmt: skip
@@ -216,6 +240,16 @@ def _where(each: Calculation) -> str:
         return "It did not come to Slurm."
     place = f" on {slurm.node_list}" if slurm.node_list else ""
     return f"Slurm job {slurm.job_id} ({slurm.name}){place}, cluster {slurm.cluster}."
+
+
+def _one_or_many(entities: Iterable[Entity]) -> Entity | list[Entity]:
+    """JSON-LD as RO-Crate recommends it: no array of one."""
+    found = list(entities)
+    return found[0] if len(found) == 1 else found
+
+
+def _second(instant: datetime) -> str:
+    return instant.isoformat(timespec="seconds")
 
 
 def _id(path: str) -> str:

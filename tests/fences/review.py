@@ -1,4 +1,4 @@
-"""A change of a surface's model comes with its document: `python -m tests.fences.review [BASE]`, on git diff BASE...HEAD.
+"""A change of a surface's model comes with its document: `python -m tests.fences.review [BASE]`.
 
 A model file has changed when its code has: comments, docstrings and layout say nothing new. Where code changes and the
 contract does not, a trailer in the commit says so and why: `Contract-unchanged: the validator moved`.
