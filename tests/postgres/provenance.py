@@ -15,7 +15,8 @@ _TABLES = """
 CREATE TABLE db_dbcomputer (id integer PRIMARY KEY, label text NOT NULL);
 CREATE TABLE db_dbnode (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, uuid uuid NOT NULL UNIQUE, node_type varchar(255) NOT NULL,
-    process_type varchar(255), label varchar(255) NOT NULL DEFAULT '', attributes jsonb, repository_metadata jsonb NOT NULL,
+    process_type varchar(255), label varchar(255) NOT NULL DEFAULT '',
+    attributes jsonb, repository_metadata jsonb NOT NULL,
     dbcomputer_id integer REFERENCES db_dbcomputer
 );
 CREATE TABLE db_dblink (

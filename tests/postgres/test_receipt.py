@@ -1,4 +1,4 @@
-"""The facts of a receipt come from the ledger and from AiiDA's own tables, for the job's tenant alone, once it has ended."""
+"""The facts of a receipt: from the ledger and AiiDA's own tables, for the job's tenant alone, once it has ended."""
 
 from __future__ import annotations
 
