@@ -20,7 +20,6 @@ from aiida_byoc.contracts.receipt.statement import (
 from aiida_byoc.receipts.facts import Facts, Linked, Row, repository_files
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.schedulers.ending import ending
-from aiida_byoc.schedulers.slurm import slurm_id
 
 __all__ = ["statement"]
 
@@ -126,13 +125,14 @@ def _slurm(row: Row, record: Mapping[str, Any]) -> dict[str, Any] | None:
     job = attributes.get("job_id") or record.get("scheduler_job_id")
     if job is None:
         return None
+    slurm_job, _, name = job.partition("/")  # as `byoc.slurm` has AiiDA keep it
     said = str((attributes.get("detailed_job_info") or {}).get("stdout", ""))
     seen, is_shown = ending(said), _SHOWN.search(said) is not None
     nodes = (_SHOWN_NODES if is_shown else _ACCOUNTED_NODES).search(said)
     facts: dict[str, Any] = {
         "cluster": record.get("scheduler_cluster") or row["computer"],
-        "job_id": slurm_id(job),
-        "name": record.get("scheduler_job_name") or job.partition("/")[2] or None,
+        "job_id": slurm_job,
+        "name": record.get("scheduler_job_name") or name or None,
         "partition": attributes.get("queue_name"),
         "node_list": nodes[1] if nodes and nodes[1] not in _NOBODY else None,
     }

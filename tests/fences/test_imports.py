@@ -103,6 +103,18 @@ def test_the_probe_sees_an_absent_module():
     assert "ModuleNotFoundError: No module named 'aiida" in result.stderr
 
 
+def test_the_agent_holds_no_aiida():
+    """It runs for ever beside processes that do, and starts at once."""
+    probe = (
+        "import sys, aiida_byoc.agent.supervisor\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('aiida', 'plumpy')])"
+    )
+
+    result = run(sys.executable, "-c", probe, cwd=ROOT)
+
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
+
+
 def test_the_import_contracts_are_kept(copy):
     result = lint_imports(copy)
 
