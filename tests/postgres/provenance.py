@@ -73,12 +73,16 @@ class Provenance:
             (source, target, kind, label),
         )
 
-    def chain(self, submission: str, command: dict[str, Any], **attributes: Any) -> int:
+    def chain(
+        self,
+        submission: str,
+        command: dict[str, Any],
+        process_type: str = "aiida.workflows:byoc.job",
+        **attributes: Any,
+    ) -> int:
         """The work chain of a job, which the ledger knows from now on."""
         noted = {"version": {"core": "2.9.4", "plugin": "0.2.0"}, **attributes}
-        process = self.node(
-            "process.workflow.workchain.", noted, process="aiida.workflows:byoc.job"
-        )
+        process = self.node("process.workflow.workchain.", noted, process=process_type)
         self._connection.execute(
             "UPDATE byoc.job SET process_pk = %s, process_uuid = (SELECT uuid FROM db_dbnode WHERE id = %s)"
             " WHERE submission_id = %s",

@@ -19,7 +19,7 @@ from aiida_byoc.receipts import issue as issuing
 from aiida_byoc.receipts.issue import issue
 from tests.builders import DIGEST, NODE, NOW, cancel, submit_body
 from tests.postgres.jobs import accept, report, served, walk
-from tests.postgres.provenance import Provenance, sha256
+from tests.postgres.provenance import Provenance, files, sha256
 from tests.postgres.reading import row
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -268,6 +268,51 @@ def test_a_job_that_was_never_launched_has_itself_for_a_subject(
     assert (run["state"], run["calculations"]) == ("cancelled", [])
     assert "execution_id" not in run
     assert [each["sha256"] for each in run["inputs"]] == [sha256("3 1 2")]
+
+
+def test_of_an_approved_work_chain_all_calculations_are_told_and_what_it_returned(
+    connection: psycopg.Connection, provenance: Provenance
+) -> None:
+    """However deep; what its calculations are called in their plugin's words means nothing here."""
+    submission = accept(connection)
+    walk(connection, submission, "launched", "queued", "running")
+    workload = {"kind": "workchain", "entry_point": "quantum.relax", "inputs": {"a": 1}}
+    chain = provenance.chain(
+        submission,
+        submit_body(workload=workload),
+        process_type="aiida.workflows:byoc.workchain",
+        exit_status=0,
+    )
+    between = provenance.node(
+        "process.workflow.workchain.", process="aiida.workflows:quantum.relax"
+    )
+    provenance.link(chain, between, "call_work", "CALL")
+    calculation = provenance.node(
+        "process.calculation.calcjob.CalcJobNode.",
+        {"job_id": "17/aiida-9", "version": {"core": "2.9.4", "plugin": "4.5"}},
+        process="aiida.calculations:quantum.pw",
+        repository=files(**{"_aiidasubmit.sh": "script"}),
+    )
+    provenance.link(between, calculation, "call_calc", "iteration_01")
+    provenance.left(calculation, "record", {"outputs": "theirs"})
+    returned = [{"name": "structure", "size": 3, "sha256": "a" * 64}]
+    result = {"result": {"exit_code": 0, "outputs": returned}}
+    report(connection, submission, "succeeded", facts=result)
+
+    statement = told(connection)
+
+    assert statement["subject"] == [{"name": "structure", "digest": {"sha256": "a" * 64}}]
+    (found,) = statement["predicate"]["calculations"]
+    assert (found["process_type"], found["script"]) == (
+        "aiida.calculations:quantum.pw",
+        sha256("script"),
+    )
+    assert (found["versions"], found["scheduler"]["job_id"]) == (
+        {"aiida-core": "2.9.4", "plugin": "4.5"},
+        "17",
+    )
+    assert "attempt" not in found
+    assert statement["predicate"]["inputs"] == []
 
 
 def test_a_job_whose_provenance_is_gone_has_none(
