@@ -37,8 +37,10 @@ def statement(facts: Facts) -> Statement:
     chain = facts.chain or {"attributes": {}}
     placement = _given(facts, "placement")
     calculations = [_calculation(facts, row) for row in facts.calculations]
-    files = _files(facts, calculations)
-    subject = [{"name": name, "digest": {"sha256": digest}} for name, digest in files.items()]
+    subject = [
+        {"name": name, "digest": {"sha256": digest}}
+        for name, digest in _files(facts, calculations).items()
+    ]
     run = {
         **{name: job[name] for name in ("node_id", "tenant_id", "workspace_id", "job_id")},
         **{name: job[name] for name in ("submission_id", "trace_id", "state", "fingerprint")},
@@ -67,8 +69,7 @@ def statement(facts: Facts) -> Statement:
 
 def _files(facts: Facts, calculations: list[dict[str, Any]]) -> dict[str, str]:
     """What the job left: what its last attempt did; what an approved work chain returned."""
-    is_ours = _OURS.match((facts.chain or {}).get("process_type") or "")
-    if is_ours and calculations and calculations[-1]["attempt"] is not None:
+    if calculations and calculations[-1]["attempt"] is not None:
         return {each["name"]: each["sha256"] for each in calculations[-1]["outputs"]}
     result = facts.job["told"].get("result") or {}
     return {each["name"]: each["sha256"] for each in result.get("outputs", [])}
@@ -76,10 +77,9 @@ def _files(facts: Facts, calculations: list[dict[str, Any]]) -> dict[str, str]:
 
 def _calculation(facts: Facts, row: Row) -> dict[str, Any]:
     attributes, files = row["attributes"], dict(repository_files(row["files"]))
-    given, left = facts.inputs.get(row["pk"], {}), facts.outputs.get(row["pk"], {})
+    left = facts.outputs.get(row["pk"], {})
     is_ours = _OURS.match(row["process_type"] or "")
     record = left.get("record", _NOTHING).content if is_ours else {}
-    container = given.get("container", _NOTHING).content if is_ours else {}
     retrieved = left.get("retrieved", _NOTHING).files
     program = {name: key for name, key in files.items() if name.startswith(f"{in_job.PROGRAM}/")}
     script = attributes.get("submit_script_filename", "_aiidasubmit.sh")
@@ -95,7 +95,7 @@ def _calculation(facts: Facts, row: Row) -> dict[str, Any]:
         "specification": files.get(in_job.SPECIFICATION),
         "program": _together(program) if program else None,
         "record": retrieved.get(in_job.RECORD),
-        "image_digest": record.get("image_digest") or container.get("image_digest"),
+        "image_digest": record.get("image_digest"),
         "container_exit_code": record.get("exit_code"),
         "scheduler": _slurm(row, record),
         "started": _instant(record.get("started_at")),

@@ -43,7 +43,7 @@ WHERE calculation.node_type LIKE 'process.calculation.calcjob.%%' ORDER BY calcu
 """
 _LINKED = """
 SELECT link.process, link.direction, link.label, data.id AS pk, data.uuid::text, data.repository_metadata AS files,
-       CASE WHEN link.label IN ('command', 'container', 'placement', 'record') THEN data.attributes END AS content
+       CASE WHEN link.label IN ('command', 'placement', 'record') THEN data.attributes END AS content
 FROM (
     SELECT output_id AS process, 'input' AS direction, label, input_id AS data FROM db_dblink
     WHERE output_id = ANY(%(processes)s) AND type IN ('input_calc', 'input_work')
