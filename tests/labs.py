@@ -135,27 +135,27 @@ class Client:
         )
 
 
-@pytest.fixture(scope="package")
-def lab_paths(request: pytest.FixtureRequest) -> Iterator[LabPaths]:
-    """Where the stack of a tier lives; it goes with the tier, for the next has its own."""
-    with scratch_lab(Path(request.node.path).name) as paths:
+@pytest.fixture(scope="session")
+def lab_paths() -> Iterator[LabPaths]:
+    """Where the stack of a tier lives: each that imports this has its own."""
+    with scratch_lab("stack") as paths:
         yield paths
         stack.down(paths)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def lab(lab_paths: LabPaths) -> dict[str, Any]:
     """What `lab.json` says of the running stack."""
     return stack.up(lab_paths)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def acme(lab: dict[str, Any]) -> Client:
     """The first tenant."""
     return Client(lab=lab, tenant=lab["tenants"][0], index=0)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def globex(lab: dict[str, Any]) -> Client:
     """The second tenant."""
     return Client(lab=lab, tenant=lab["tenants"][1], index=1)
