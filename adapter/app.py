@@ -27,6 +27,7 @@ from adapter.routes.logs import logs_router
 from adapter.routes.node import node_router
 from adapter.routes.operation import operation_router
 from adapter.routes.owner import owner_router
+from adapter.routes.receipts import receipts_router
 from adapter.settings import Settings
 from adapter.tokens import AccessTokens
 from aiida_byoc import __version__
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(Cors, origins=settings.cors_origins)
     app.include_router(jobs_router(clients, channel))
     app.include_router(logs_router(clients, channel, settings))
+    app.include_router(receipts_router(clients, channel))
     app.include_router(node_router(nodes, channel, Delivery(convex), convex))
     app.include_router(enrolment_router(registry, known, tokens, assertions, settings.audience))
     app.include_router(keys_router(nodes, registry, product, assertions))

@@ -233,6 +233,14 @@ def _answers(verdict: Verdict, command: Command, node_id: str) -> bool:
             command.tenant_id,
             command.job_id,
         )
+    if command.operation == "receipt":
+        claim = verdict.receipt.claim() if verdict.receipt is not None else None
+        run = claim.predicate if claim is not None else None
+        return run is not None and (run.node_id, run.tenant_id, run.job_id) == (
+            node_id,
+            command.tenant_id,
+            command.job_id,
+        )
     if command.operation == "inspect":
         view = verdict.job
         return view is not None and (view.node_id, view.job.tenant_id, view.job.job_id) == (

@@ -41,6 +41,7 @@ from aiida_byoc.contracts.enrolment import (
     TokenRequest,
 )
 from aiida_byoc.contracts.identity import IDEMPOTENCY_KEY
+from aiida_byoc.contracts.receipt.envelope import Envelope
 from aiida_byoc.contracts.signature import SIGNATURE_HEADER, Signature
 
 __all__ = ["answer", "declare", "describe"]
@@ -52,6 +53,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     CommandBatch,
     Enrolment,
     EnrolmentRequest,
+    Envelope,
     ExecutionEvent,
     Health,
     Heartbeat,

@@ -21,6 +21,7 @@ from aiida_byoc.contracts import (
 )
 from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import PROBLEM_BASE, ProblemError
+from aiida_byoc.contracts.receipt.envelope import Envelope
 
 __all__ = ["ASKING", "Signed", "check_name", "decided", "order_for"]
 
@@ -47,7 +48,7 @@ _OURS = {
 }
 """Only the adapter can know these: no node may answer them."""
 
-_Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView, LogChunk)
+_Decision = TypeVar("_Decision", JobAcceptance, JobCancellation, JobView, LogChunk, Envelope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def check_name(job_id: str) -> None:
 
 
 def order_for(
-    operation: Literal["submit", "cancel", "inspect", "logs"],
+    operation: Literal["submit", "cancel", "inspect", "logs", "receipt"],
     client: ClientIdentity,
     job_id: str,
     command: SubmitJobCommand | CancelJobCommand | LogRequest | None = None,

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from aiida_byoc.agent.keys import private_key
 from aiida_byoc.commands import ledger, signatures
 from aiida_byoc.commands.policy import Placement, Policy, PolicyError, WorkchainPlacement
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
-from aiida_byoc.node import NodeSettings
+from aiida_byoc.node import NodeSettings, SettingsError
+from aiida_byoc.receipts.issue import issue_for_wire
 from aiida_byoc.runtimes.images import ImageStore
 
 __all__ = ["check_signature", "decide", "judged", "policy_of"]
@@ -100,6 +102,17 @@ def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Co
     )
 
 
+def _receipt(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
+    policy_of(settings).serve(command.tenant_id)
+    try:
+        key = private_key(settings.key_file)
+    except SettingsError as error:
+        _LOGGER.error("no receipt can be signed: %s", error)  # noqa: TRY400
+        raise ProblemError("node-failed", retry_after=30) from error
+    receipt = issue_for_wire(connection, key, command.tenant_id, command.job_id)
+    return Verdict(outcome="answered", receipt=receipt)
+
+
 def _place(
     policy: Policy, settings: NodeSettings, order: SubmitJobCommand
 ) -> Placement | WorkchainPlacement:
@@ -112,7 +125,7 @@ def _place(
     return placement
 
 
-_OPERATIONS = {"submit": _submit, "cancel": _cancel, "inspect": _inspect}
+_OPERATIONS = {"submit": _submit, "cancel": _cancel, "inspect": _inspect, "receipt": _receipt}
 
 
 def _check_address(

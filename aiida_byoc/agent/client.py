@@ -22,7 +22,7 @@ from aiida_byoc.node import NodeSettings
 
 __all__ = ["AdapterClient", "AdapterUnavailable"]
 
-_OPERATIONS = ["logs", "signatures"]
+_OPERATIONS = ["logs", "receipt", "signatures"]
 """What this node knows beside what every node knows."""
 _POISON = {400, 413, 422}
 _LATER_FIELDS = {

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["FLOORS", "Floor", "advisories", "is_mended"]
+from aiida_byoc.cli.asking import said
 
-_SECONDS = 20
+__all__ = ["FLOORS", "Floor", "advisories", "is_mended"]
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,6 @@ def _changelog(name: str) -> str:
 
 def _said(*command: str) -> str:
     try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=True,
-        ).stdout
+        return said(*command)
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiida_byoc import runtimes
+from aiida_byoc.cli.asking import slurm_configuration
 from aiida_byoc.node import NodeSettings, SettingsError
 from aiida_byoc.runtimes import RUNTIMES, missing
 
@@ -59,7 +60,7 @@ def runtime(name: str) -> None:
 
 def epilog() -> None:
     """Slurm removes what a container leaves, by our Epilog."""
-    found = re.findall(r"^Epilog(?:\[\d+\])?\s*=\s*(\S+)", _slurm_configuration(), re.MULTILINE)
+    found = re.findall(r"^Epilog(?:\[\d+\])?\s*=\s*(\S+)", slurm_configuration(), re.MULTILINE)
     names = [name for name in found if name != "(null)"]
     if not names:
         raise SettingsError(
@@ -82,12 +83,6 @@ def epilog() -> None:
         )
     if EPILOG.read_text() not in ours and any(_OUR_TITLE in text for text in ours):
         raise SettingsError(f"the Epilog in Slurm is of another version; {_INSTALL}")
-
-
-def _slurm_configuration() -> str:
-    return subprocess.run(
-        ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=True
-    ).stdout
 
 
 def adapter(settings: NodeSettings) -> None:

@@ -55,6 +55,7 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
         from aiida_byoc.agent.supervisor import AlreadyRunning
         from aiida_byoc.commands.policy import PolicyError
         from aiida_byoc.contracts.problems import ProblemError
+        from aiida_byoc.contracts.receipt.verification import ReceiptError
         from aiida_byoc.database.migrate import SchemaError
         from aiida_byoc.node import SettingsError
         from aiida_byoc.runtimes.images import ImageError
@@ -65,6 +66,7 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
             EnrolmentRefused,
             ImageError,
             PolicyError,
+            ReceiptError,
             SchemaError,
             SettingsError,
         )

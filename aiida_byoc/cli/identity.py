@@ -33,12 +33,18 @@ def rotate_key() -> None:
 
 @click.command("show")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--public-key", is_flag=True, help="Print the public key alone (JWK): it checks receipts."
+)
 @one_sentence
-def show_node(as_json: bool) -> None:
+def show_node(as_json: bool, public_key: bool) -> None:
     """Show who this node is to the product, and whether it takes jobs."""
     from aiida_byoc.commands.draining import draining_since
 
     settings = node_settings()
+    if public_key:
+        click.echo(_public_key(settings).model_dump_json())
+        return
     with node_tables() as connection:
         since = draining_since(connection)
     told = {
@@ -58,12 +64,17 @@ def show_node(as_json: bool) -> None:
         click.echo(f"{name:<15} {'-' if shown in {None, ''} else shown}")
 
 
-def _key_id(settings: Any) -> str | None:
+def _public_key(settings: Any) -> Any:
     from aiida_byoc.agent.keys import private_key, public_key
+
+    return public_key(private_key(settings.key_file))
+
+
+def _key_id(settings: Any) -> str | None:
     from aiida_byoc.node import SettingsError
 
     try:
-        return public_key(private_key(settings.key_file)).key_id
+        return str(_public_key(settings).key_id)
     except SettingsError:  # told by the doctor
         return None
 

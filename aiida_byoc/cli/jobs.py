@@ -1,4 +1,4 @@
-"""`verdi data byoc jobs …`: the ledger, for reading."""
+"""`verdi data byoc jobs …`: the ledger, for reading; what goes out of it, signed or packed, is in `receipts`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import click
 
-from aiida_byoc.cli.common import one_sentence, profile_storage, show
+from aiida_byoc.cli.common import LateGroup, one_sentence, profile_storage, show
 
-__all__ = ["jobs"]
+__all__ = ["jobs", "list_jobs", "show_job"]
 
 _LIST = """
 SELECT job.tenant_id, job.job_id, job.state::text, job.attempt, job.seq, job.process_pk AS pk,
@@ -22,12 +22,21 @@ ORDER BY job.accepted_at DESC LIMIT %(limit)s
 _COLUMNS = ["tenant_id", "job_id", "state", "attempt", "seq", "pk", "slurm", "accepted_at", "error"]
 
 
-@click.group()
+@click.group(
+    cls=LateGroup,
+    late={
+        "list": "aiida_byoc.cli.jobs:list_jobs",
+        "show": "aiida_byoc.cli.jobs:show_job",
+        "receipt": "aiida_byoc.cli.receipts:receipt",
+        "verify-receipt": "aiida_byoc.cli.receipts:verify_receipt",
+        "export-crate": "aiida_byoc.cli.receipts:export_crate",
+    },
+)
 def jobs() -> None:
     """Jobs that this node accepted."""
 
 
-@jobs.command("list")
+@click.command("list")
 @click.option("--state", help="Only jobs in this execution state.")
 @click.option("--tenant", help="Only jobs of this tenant.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
@@ -48,7 +57,7 @@ def list_jobs(state: str | None, tenant: str | None, limit: int, as_json: bool) 
     show(rows, _COLUMNS, as_json=as_json)
 
 
-@jobs.command("show")
+@click.command("show")
 @click.argument("job_id")
 @click.option(
     "--tenant", required=True, help="The tenant whose job it is: job ids are unique per tenant."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import psycopg
 from aiida_byoc.agent.link import AdapterUnavailable, reach
 from aiida_byoc.cli import checks, profile, surroundings
 from aiida_byoc.cli.advisories import advisories
+from aiida_byoc.cli.asking import slurm_configuration
 from aiida_byoc.cli.trial import trial
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.events import witness
@@ -205,10 +205,7 @@ def _relay(connection: psycopg.Connection) -> str | None:
 
 def _slurm() -> str | None:
     checks.slurm()
-    shown = subprocess.run(
-        ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=True
-    ).stdout
-    age = re.search(r"^MinJobAge\s*=\s*(\d+)", shown, re.MULTILINE)
+    age = re.search(r"^MinJobAge\s*=\s*(\d+)", slurm_configuration(), re.MULTILINE)
     if age and int(age[1]) < _MIN_JOB_AGE_SECONDS:
         return (
             f"Slurm forgets ended jobs after {age[1]} s; set MinJobAge in slurm.conf to"

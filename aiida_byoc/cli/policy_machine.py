@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from aiida_byoc.cli.asking import said
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.contracts.problems import FieldError
 from aiida_byoc.node import NodeSettings, SettingsError
@@ -14,8 +15,6 @@ from aiida_byoc.runtimes import RUNTIMES, missing
 from aiida_byoc.runtimes.images import ImageStore
 
 __all__ = ["Unknown", "findings"]
-
-_SECONDS = 30
 
 
 class Unknown(Exception):
@@ -162,12 +161,9 @@ def _work(policy: Policy, settings: NodeSettings | None) -> Iterator[FieldError]
 
 def _ask(what: str, *command: str) -> list[str]:
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=True
-        )
+        return said(*command).split()
     except (OSError, subprocess.SubprocessError) as error:
         raise Unknown(f"{what}: `{command[0]}` does not answer here") from error
-    return answer.stdout.split()
 
 
 def _not_there(field: str, what: str, known: set[str]) -> FieldError:

@@ -16,6 +16,7 @@ import psycopg
 from aiida_byoc.agent.credential import fetched_token
 from aiida_byoc.agent.keys import private_key
 from aiida_byoc.agent.link import link
+from aiida_byoc.cli.asking import said, slurm_configuration
 from aiida_byoc.commands.signatures import load_product_keys
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.private_file import NotPrivate, read_private
@@ -28,7 +29,6 @@ _LISTENS = """
 SELECT current_setting('listen_addresses'), current_setting('ssl') = 'on',
        coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
 """
-_SLURM_SECONDS = 30
 
 
 def identity(settings: NodeSettings) -> None:
@@ -101,20 +101,20 @@ def _is_here(host: str) -> bool:
 
 def accounting() -> str | None:
     """Slurm's accounting answers, where the site has one; it may be absent."""
-    shown = _slurm("scontrol", "show", "config")
+    shown = slurm_configuration()
     kind = re.search(r"^AccountingStorageType\s*=\s*(\S+)", shown, re.MULTILINE)
     if kind is None or kind[1] in {"(null)", "accounting_storage/none"}:
         return None
     try:
-        _slurm("sacct", "--noheader", "--allocations", "--starttime=now-1minute")
+        said("sacct", "--noheader", "--allocations", "--starttime=now-1minute")
     except subprocess.TimeoutExpired:
-        said = "no answer"
+        reason = "no answer"
     except subprocess.CalledProcessError as error:
-        said = (str(error.stderr).strip().splitlines() or ["no answer"])[-1]
+        reason = (str(error.stderr).strip().splitlines() or ["no answer"])[-1]
     else:
         return None
     return (
-        f"Slurm keeps accounts ({kind[1]}), but `sacct` fails ({said[:200]}); jobs that the controller has"
+        f"Slurm keeps accounts ({kind[1]}), but `sacct` fails ({reason[:200]}); jobs that the controller has"
         " forgotten stay held longer: start slurmdbd"
     )
 
@@ -130,15 +130,3 @@ def private(path: Path | None, what: str) -> str | None:
     except OSError as error:
         return f"{what} {path} cannot be read: {error.strerror}"
     return None
-
-
-def _slurm(*command: str) -> str:
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_SLURM_SECONDS,
-        check=True,
-    ).stdout

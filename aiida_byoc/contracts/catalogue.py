@@ -128,6 +128,20 @@ _TYPES = (
         "Ask the node's owner to update it.",
     ),
     ProblemType(
+        "job-not-ended",
+        409,
+        "The job has not ended",
+        False,
+        "Ask again when the job has ended.",
+    ),
+    ProblemType(
+        "receipt-unavailable",
+        409,
+        "The node cannot give a receipt of this job",
+        False,
+        "Ask the node's owner; the detail says what is missing.",
+    ),
+    ProblemType(
         "command-expired",
         410,
         "The deadline of the command has passed",

@@ -14,6 +14,7 @@ from aiida_byoc.contracts.events import Epoch, JobState, Uuid
 from aiida_byoc.contracts.identity import IdempotencyKey, Name
 from aiida_byoc.contracts.logs import LogChunk
 from aiida_byoc.contracts.problems import Problem
+from aiida_byoc.contracts.receipt.envelope import Envelope
 from aiida_byoc.contracts.signature import Signature
 
 __all__ = [
@@ -43,7 +44,7 @@ class Command(Order):
     """One order on its way to the node. The node trusts none of it and checks everything again."""
 
     command_id: Uuid
-    operation: Literal["submit", "cancel", "inspect", "logs"]
+    operation: Literal["submit", "cancel", "inspect", "logs", "receipt"]
     tenant_id: Name
     job_id: Name
     idempotency_key: IdempotencyKey | None = None
@@ -112,6 +113,7 @@ class Verdict(Order):
     cancellation: JobCancellation | None = None
     job: JobView | None = None
     log: LogChunk | None = None
+    receipt: Envelope | None = None
     problem: Problem | None = None
 
     def wire(self) -> dict[str, Any]:

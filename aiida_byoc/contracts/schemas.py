@@ -31,6 +31,7 @@ from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.logs import LogChunk, LogRequest
 from aiida_byoc.contracts.problems import Problem
 from aiida_byoc.contracts.projection import ProjectionOutcome, ProjectionUpdate
+from aiida_byoc.contracts.receipt import Envelope, Statement
 
 __all__ = ["SURFACES", "schema_text"]
 
@@ -56,6 +57,8 @@ SURFACES: dict[str, type[BaseModel]] = {
     "access-token.v1": AccessToken,
     "key-addition.v1": KeyAddition,
     "node-keys.v1": NodeKeys,
+    "receipt-envelope.v1": Envelope,
+    "receipt-statement.v1": Statement,
     "problem.v1": Problem,
 }
 """File name (without `.json`) to model; the version is the contract's."""

@@ -40,6 +40,9 @@ class CompletionRecord(BaseModel):
     image_digest: str | None
     scheduler_job_id: str
     scheduler_job_name: str
+    scheduler_cluster: str | None = None
+    scheduler_nodes: str | None = None
+    """As Slurm writes several: `c[1-3]`."""
     container_started: bool
     runtime_usable: bool = True
     inputs_placed: bool = True

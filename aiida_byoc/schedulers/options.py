@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from aiida.schedulers.datastructures import JobTemplate
+if TYPE_CHECKING:
+    from aiida.schedulers.datastructures import JobTemplate
 
 __all__ = [
     "CLIENT",

@@ -18,6 +18,7 @@ from aiida_byoc.contracts import (
     logs,
     problems,
     projection,
+    receipt,
 )
 from aiida_byoc.contracts.base import Fact, Order
 from aiida_byoc.contracts.failures import FAILURES
@@ -36,7 +37,7 @@ HEADINGS = [
 FIELDS = ["Field", "Type", "Required", "Meaning", "Source of record"]
 MODELS = {
     name: model
-    for module in (commands, delivery, enrolment, events, logs, problems, projection)
+    for module in (commands, delivery, enrolment, events, logs, problems, projection, receipt)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel) and model not in {Fact, Order}
 }
@@ -112,7 +113,7 @@ def test_every_model_has_one_field_table():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_field_table_is_the_model(name):
     rows = tables("fields")[name]
-    fields = MODELS[name].model_fields
+    fields = {info.alias or field: info for field, info in MODELS[name].model_fields.items()}
 
     assert list(rows[0]) == FIELDS
     assert [plain(row["Field"]) for row in rows] == list(fields)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from fastapi import FastAPI
 
 from adapter.app import create_app
 from adapter.settings import Settings
-from lab import stack
-from lab.paths import LabPaths
-from tests.labs import scratch_lab
+from tests.labs import acme, database, globex, lab, lab_paths  # noqa: F401 - found by name
 from tests.security.world import World
 from tests.service.conftest import (  # noqa: F401 - pytest finds fixtures by their names here
     _settings,
@@ -31,40 +28,6 @@ from tests.service.conftest import (  # noqa: F401 - pytest finds fixtures by th
     node_session,
     own_adapter,
 )
-from tests.system.conftest import Client
-
-
-@pytest.fixture(scope="package")
-def lab_paths() -> Iterator[LabPaths]:
-    """Where the stack of this tier lives; it goes with the tier, for the next has its own."""
-    with scratch_lab("security") as paths:
-        yield paths
-        stack.down(paths)
-
-
-@pytest.fixture(scope="package")
-def lab(lab_paths: LabPaths) -> dict[str, Any]:
-    """What `lab.json` says of the running stack."""
-    return stack.up(lab_paths)
-
-
-@pytest.fixture(scope="package")
-def acme(lab: dict[str, Any]) -> Client:
-    """The first tenant."""
-    return Client(lab=lab, tenant=lab["tenants"][0], index=0)
-
-
-@pytest.fixture(scope="package")
-def globex(lab: dict[str, Any]) -> Client:
-    """The second tenant."""
-    return Client(lab=lab, tenant=lab["tenants"][1], index=1)
-
-
-@pytest.fixture
-def database(lab: dict[str, Any]) -> Iterator[psycopg.Connection]:
-    """The node's Postgres, to see what was written."""
-    with psycopg.connect(lab["postgres"]["dsn"], autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

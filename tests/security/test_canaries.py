@@ -19,7 +19,7 @@ from psycopg import sql
 
 from lab.paths import LabPaths
 from lab.process import wait_until
-from tests.system.conftest import Client
+from tests.labs import Client
 
 # Where what a job was given may be, and why.
 TABLES = {

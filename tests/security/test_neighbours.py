@@ -13,7 +13,7 @@ import pytest
 
 from lab import convex
 from lab.process import wait_until
-from tests.system.conftest import Client
+from tests.labs import Client
 
 SECRET = "acme-knows-this"
 

@@ -15,7 +15,7 @@ PROBLEMS = "https://aiida-byoc.org/problems/"
 
 
 class ScriptedNode:
-    """Polls in a thread. Its ledger outlives every adapter, as a real node's does. It knows logs.
+    """Polls in a thread. Its ledger outlives every adapter, as a real node's does. It knows logs and receipts.
 
     Attributes:
         received: the commands it saw, redeliveries included.
@@ -30,7 +30,7 @@ class ScriptedNode:
         self.deciding = threading.Event()
         self.deciding.set()
         self.problems: list[str] = []
-        self.operations = ["logs"]
+        self.operations = ["logs", "receipt"]
         self._node_id, self._ledger = node_id, {}
         self._keys = keys
         self._stopping = threading.Event()
@@ -44,7 +44,7 @@ class ScriptedNode:
 
     def accept(self, command: dict[str, Any]) -> dict[str, Any]:
         """Accept a submission once per key, a cancel always, and know no job."""
-        if command["operation"] in {"inspect", "logs"}:
+        if command["operation"] in {"inspect", "logs", "receipt"}:
             return self.reject("not-found", 404)
         if command["operation"] == "cancel":
             cancellation = {

@@ -213,7 +213,7 @@ def test_a_node_that_knows_no_logs_is_not_asked(node, read):
         read()
         assert node.received == []
     finally:
-        node.operations = ["logs"]
+        node.operations = ["logs", "receipt"]
         eventually(lambda: problem(read()) == "not-found", "the node to know logs again")
 
 

@@ -19,9 +19,9 @@ SIGNATURE = "eyJhbGciOiJFUzI1NiIsImtpZCI6IngifQ..c2lnbmF0dXJl"
 @pytest.fixture
 def signing(node) -> Iterator[ScriptedNode]:
     """The node, which knows signatures."""
-    node.knows("logs", "signatures")
+    node.knows("logs", "receipt", "signatures")
     yield node
-    node.knows("logs")
+    node.knows("logs", "receipt")
 
 
 def test_a_node_that_knows_signatures_gets_it_with_the_body_as_it_was_signed(

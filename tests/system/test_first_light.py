@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,13 +12,27 @@ from typing import Any
 
 import psycopg
 
+from aiida_byoc.contracts.receipt.verification import public_keys, read_envelope, verified
 from lab.process import wait_until
 
 
+def shown_key(lab: dict[str, Any]) -> bytes:
+    """The node's public key, as its operator shows it."""
+    node = lab["node"]
+    verdi = [sys.executable, "-m", "aiida", "-p", node["profile"], "data", "byoc"]
+    return subprocess.run(
+        [*verdi, "node", "show", "--public-key"],
+        env={**os.environ, **node["environment"]},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+
 def test_a_job_runs_and_its_projection_holds_the_result(
-    acme: Any, database: psycopg.Connection
+    acme: Any, globex: Any, database: psycopg.Connection
 ) -> None:
-    """202, events 1…n in order, one projection per event, and the file that the container computed."""
+    """202, events 1…n in order, one projection per event, the file that the container computed, and a receipt of it."""
     workload = {
         "inputs": [{"name": "numbers", "text": "1 2 3\n"}],
         "outputs": [{"name": "sum"}],
@@ -67,6 +82,15 @@ def test_a_job_runs_and_its_projection_holds_the_result(
     )
     assert stored.stdout == "6\n"
 
+    receipt = acme.http.get(f"{acme.jobs}/{command['job_id']}/receipt")
+    statement = verified(read_envelope(receipt.content), public_keys(shown_key(acme.lab)))
+    assert statement.outputs == {"sum": hashlib.sha256(b"6\n").hexdigest()}
+    assert statement.predicate.submission_id == accepted["submission_id"]
+    assert statement.predicate.execution_id == projection["execution_id"]
+    foreign = globex.http.get(f"{globex.jobs}/{command['job_id']}/receipt")
+    nobodys = globex.http.get(f"{globex.jobs}/{uuid.uuid4()}/receipt")
+    assert (foreign.status_code, foreign.json()) == (404, nobodys.json())
+
 
 def test_a_failing_job_says_why(acme: Any) -> None:
     """State, code and exit status reach the user."""
@@ -108,11 +132,16 @@ def test_a_running_job_is_cancelled_in_slurm_too(acme: Any) -> None:
     command = acme.command("sleep", "600")
     acme.submit(command)
     running = acme.wait(command["job_id"], "running")
+    too_soon = acme.http.get(f"{acme.jobs}/{command['job_id']}/receipt")
 
     answer = acme.cancel(command["job_id"])
     projection = acme.wait(command["job_id"])
     again = acme.cancel(command["job_id"])
 
+    assert (too_soon.status_code, too_soon.json()["detail"]) == (
+        409,
+        "The job is running; ask when it has ended.",
+    )
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
     assert projection["state"] == "cancelled"
     assert (again.status_code, again.json()["status"]) == (202, "cancelled")

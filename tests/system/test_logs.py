@@ -17,7 +17,7 @@ import pytest
 from lab.chaos.parts import READER, Parts
 from lab.paths import LabPaths
 from lab.process import wait_until
-from tests.system.conftest import TERMINAL, Client
+from tests.labs import TERMINAL, Client
 
 SECONDS = 60.0
 

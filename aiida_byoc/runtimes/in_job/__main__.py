@@ -69,6 +69,8 @@ def main():
             "image_digest": image,
             "scheduler_job_id": os.environ.get("SLURM_JOB_ID"),
             "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
+            "scheduler_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+            "scheduler_nodes": os.environ.get("SLURM_JOB_NODELIST"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "container_started": code is not None,
             "runtime_usable": usable,

@@ -25,6 +25,7 @@ SLURM = {
     "SLURM_CLUSTER_NAME": f"unit{os.getpid()}",
     "SLURM_JOB_ID": "17",
     "SLURM_JOB_NAME": "b-1",
+    "SLURM_JOB_NODELIST": "c1",
     "SLURMD_NODENAME": "c1",
     "SLURM_CONF": "/etc/slurm/slurm.conf",
 }

@@ -126,7 +126,11 @@ def test_a_poll_asks_and_reads_commands(client: AdapterClient, adapter: Adapter)
     assert read.model_dump(mode="json", exclude_none=True) == command
     path, headers, sent = adapter.requests[0]
     assert path == "/base/v1/nodes/n1/commands/poll"
-    assert sent == {"wait_seconds": 1, "max_commands": 7, "operations": ["logs", "signatures"]}
+    assert sent == {
+        "wait_seconds": 1,
+        "max_commands": 7,
+        "operations": ["logs", "receipt", "signatures"],
+    }
     assert headers["User-Agent"].startswith("aiida-byoc-agent/")
 
 

@@ -17,7 +17,7 @@ from aiida_byoc.parsers.container import CompletionRecord
 from aiida_byoc.runtimes import Container, Launch, bubblewrap, in_job
 from aiida_byoc.runtimes.in_job.record import write_record
 from tests.eventually import eventually
-from tests.unit.node.inside import EMPTY, Job
+from tests.unit.node.inside import EMPTY, SLURM, Job
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap on PATH")
 
@@ -44,6 +44,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert (record.attempt, record.image_digest) == (2, EMPTY)
     assert (record.scheduler_job_id, job.record["scheduler_job_name"]) == ("17", "b-1")
     assert job.record["node"] == "c1"
+    assert (record.scheduler_cluster, record.scheduler_nodes) == (SLURM["SLURM_CLUSTER_NAME"], "c1")
     assert (record.container_started, record.exit_code, record.message) == (True, 0, None)
     assert before <= record.started_at <= record.ended_at <= time.time()
     assert record.usage.walltime_seconds == pytest.approx(
