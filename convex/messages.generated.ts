@@ -16,6 +16,30 @@ export type Acknowledgement = {
   missing_from?: Record<string, number>;
 };
 
+/** One AiiDA calculation of the job: an attempt, or whatever an approved work chain called. */
+export type Calculation = {
+  uuid: string;
+  process_type?: string;
+  attempt?: number;
+  exit_status?: number;
+  exit_message?: string;
+  versions?: Record<string, string>;
+  script?: string;
+  specification?: string;
+  program?: string;
+  record?: string;
+  image_digest?: string;
+  container_exit_code?: number;
+  scheduler?: SlurmRun;
+  started?: string;
+  ended?: string;
+  usage?: Usage;
+  node_seconds?: number;
+  stdout?: string;
+  stderr?: string;
+  outputs?: OutputRecord[];
+};
+
 /** Stop this job, wherever it is. Idempotency key: (tenant_id, "cancel", job_id). */
 export type CancelJobCommand = {
   schema_version: "1";
@@ -37,7 +61,7 @@ export type Checkpoint = {
 /** One order on its way to the node. The node trusts none of it and checks everything again. */
 export type Command = {
   command_id: string;
-  operation: "submit" | "cancel" | "inspect" | "logs";
+  operation: "submit" | "cancel" | "inspect" | "logs" | "receipt";
   tenant_id: string;
   job_id: string;
   idempotency_key?: string;
@@ -82,6 +106,19 @@ export type EnrolmentRequest = {
   node_id: string;
   /** 256 random bits */ secret: string;
   public_key: PublicKey;
+};
+
+/** A signed receipt: DSSE v1. */
+export type Envelope = {
+  payloadType: "application/vnd.in-toto+json";
+  /** Statement, in base64 */ payload: string;
+  signatures: EnvelopeSignature[];
+};
+
+/** One signature (Ed25519), and by whose key; the name helps to find the key and proves nothing. */
+export type EnvelopeSignature = {
+  keyid: string;
+  sig: string;
 };
 
 /** CloudEvents 1.0 envelope. Identity: (`source`, `id`); order: (`subject`, `data.seq`). */
@@ -188,6 +225,38 @@ export type JobResult = {
   outputs_omitted?: number;
   usage?: Usage;
   values?: OutputValue[];
+};
+
+/** The run of one job, from the node's ledger and AiiDA's provenance. */
+export type JobRun = {
+  node_id: string;
+  tenant_id: string;
+  workspace_id: string;
+  job_id: string;
+  submission_id: string;
+  trace_id: string;
+  epoch?: string;
+  state: "succeeded" | "failed" | "cancelled";
+  error?: JobError;
+  accepted_at: string;
+  ended_at: string;
+  /** of the accepted command */ fingerprint: string;
+  execution_id?: string;
+  process_type?: string;
+  exit_status?: number;
+  versions?: Record<string, string>;
+  image?: ImageRecord;
+  runtime?: string;
+  inputs?: JobRunInput[];
+  calculations?: Calculation[];
+};
+
+/** One input: the job found this content, or did not start. */
+export type JobRunInput = {
+  name: string;
+  origin: "text" | "job" | "path" | "url";
+  source?: string;
+  sha256?: string;
 };
 
 /** The full state of one job at one moment. */
@@ -420,6 +489,35 @@ export type SchedulerRecord = {
   wait_reason?: string;
 };
 
+/** A calculation as Slurm knows it, and its word on how that ended. Ids are re-used, names are not. */
+export type SlurmRun = {
+  cluster?: string;
+  job_id: string;
+  name?: string;
+  partition?: string;
+  node_list?: string;
+  said_by?: "scontrol" | "sacct";
+  state?: string;
+  exit_code?: number;
+  signal?: number;
+  reason?: string;
+  restarts?: number;
+};
+
+/** in-toto Statement v1: these files are what that run left. */
+export type Statement = {
+  _type: "https://in-toto.io/Statement/v1";
+  subject: Subject[];
+  predicateType: "https://aiida-byoc.org/receipt/v1";
+  predicate: JobRun;
+};
+
+/** One file that the receipt is about, or, where a job left none, the job itself. */
+export type Subject = {
+  name: string;
+  digest: Record<string, string>;
+};
+
 /** Run this workload once. Idempotency key: (tenant_id, "submit", header `Idempotency-Key`). */
 export type SubmitJobCommand = {
   schema_version: "1";
@@ -478,6 +576,7 @@ export type Verdict = {
   cancellation?: JobCancellation;
   job?: JobView;
   log?: LogChunk;
+  receipt?: Envelope;
   problem?: Problem;
 };
 
