@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 # From what needs nothing to what needs the whole stack.
-TIERS := fences contracts unit postgres lab convex service security engine system network crash
+TIERS := fences contracts unit postgres lab convex service security engine system page network crash
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo up down lint test chaos

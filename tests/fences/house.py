@@ -7,8 +7,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("aiida_byoc", "adapter")
-CODE = (*PACKAGES, "lab", "convex")
-_TEXT = {".py", ".ts", ".js", ".sh", ".sql", ".md", ".json", ".toml", ".cfg", ".lock", ".typed", ""}
+CODE = (*PACKAGES, "lab", "convex", "web")
+_TEXT = {
+    ".py",
+    ".ts",
+    ".tsx",
+    ".css",
+    ".html",
+    ".js",
+    ".sh",
+    ".sql",
+    ".md",
+    ".json",
+    ".toml",
+    ".cfg",
+    ".lock",
+    ".typed",
+    "",
+}
 _NOT_OURS = {"node_modules", "__pycache__", "_generated", "build", "dist"}
 
 

@@ -21,7 +21,7 @@ def test_files_are_small():
     long = {
         str(path.relative_to(ROOT)): lines
         for path in files(*CODE)
-        if path.suffix in {".py", ".ts", ".sh", ".sql"}
+        if path.suffix in {".py", ".ts", ".tsx", ".sh", ".sql"}
         and not path.name.endswith(".generated.ts")
         and (lines := len(path.read_text().splitlines())) > MOST_LINES
     }
