@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 
 from playwright.sync_api import expect
 
@@ -43,6 +45,13 @@ def test_a_job_is_submitted_and_watched_to_its_end(acme):
     assert (states[0], states[-1]) == ("queued", "succeeded")
     assert "running" in states
     acme.picture("job-light")
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download receipt").click()
+    receipt = json.loads(download.value.path().read_text())
+    assert digest in base64.b64decode(receipt["payload"]).decode()
+    file = download.value.suggested_filename
+    expect(acme.panel("Provenance receipt")).to_contain_text(f"verify-receipt {file}")
 
     page.get_by_role("link", name="Submit again").click()
     expect(page.get_by_label("Argv 3", exact=True)).to_have_value(STEPS)
