@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 TIERS := fences contracts unit postgres lab convex service security engine system page network crash
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo up down lint test chaos
+.PHONY: help bootstrap demo up down lint test chaos bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,3 +36,6 @@ test: lint ## every tier, in one closing line
 chaos: bootstrap ## kill everything at random under a stream of jobs: DURATION=600 (seconds) SEED= RATE= (jobs/s) EVERY= (s)
 	@$(PYTHON) -m lab.chaos --seconds $(or $(DURATION),600) \
 		$(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(EVERY),--every $(EVERY))
+
+bench: bootstrap ## measure what things cost, in one table: ROWS="acceptance events" (all), QUICK=1 (a look)
+	@$(PYTHON) -m benchmarks $(ROWS) $(if $(QUICK),--quick)

@@ -1,6 +1,4 @@
-"""How soon the node knows what happens in Slurm, and what it asks Slurm for that.
-
-    .venv/bin/python -m benchmarks.slurm_latency [--jobs 20] [--pending 1000] [--seconds 60]
+"""How soon the node knows what happens in Slurm, and what it asks Slurm for that: the row `slurm`.
 
 In a lab of its own: a worker watches jobs that wait in the queue, and a worker runs jobs, one after the other. Both are
 done twice, on our schedule and on that of AiiDA's own list of jobs, one question to Slurm every 10 s whatever happens.
@@ -8,7 +6,6 @@ done twice, on our schedule and on that of AiiDA's own list of jobs, one questio
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import re
@@ -18,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -48,26 +46,45 @@ _RPC = re.compile(
 )
 
 
-def main() -> int:
-    """Measure; print a table of each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=20, help="to run, on each schedule")
-    parser.add_argument("--pending", type=int, default=1000, help="jobs in the queue meanwhile")
-    parser.add_argument("--seconds", type=float, default=60, help="to watch those; 0: do not")
-    asked = parser.parse_args()
+@dataclass(frozen=True)
+class Cost:
+    """Per minute, with jobs that wait since `age` seconds: questions, how long they keep the controller busy, CPU."""
+
+    age: float
+    mode: str
+    questions: float
+    controller_ms: float
+    worker_seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured.
+
+    Attributes:
+        question_ms: how long Slurm takes to answer, by what it is asked about.
+        told: by schedule, of each job the seconds until its start is told, its end is known, its end is told.
+    """
+
+    question_ms: Mapping[str, float]
+    costs: Sequence[Cost]
+    told: Mapping[str, list[list[float]]]
+
+
+def measure(*, jobs: int, pending: int, seconds: float) -> Found:
+    """Measure both, in a lab of its own.
+
+    Args:
+        jobs: to run, on each schedule.
+        pending: jobs in the queue meanwhile.
+        seconds: to watch those.
+    """
     with _lab() as (paths, lab):
-        ids = _fill_the_queue(asked.pending)
-        _show(("one question about", "ms"), _questions(ids))
-        if asked.seconds:
-            costs = [
-                _cost(mode, age, asked.seconds) for age, mode in itertools.product((0, 3600), MODES)
-            ]
-            _show(
-                ("pending for, s", "asked", "questions", "controller, ms", "worker, CPU s"), costs
-            )
-        told = {mode: _told(paths, lab, mode, asked.jobs) for mode in MODES}
-        _show(("after it", *(f"{mode}: p50, p95, s" for mode in MODES), "p50"), _ratios(told))
-    return 0
+        ids = _fill_the_queue(pending)
+        asked = _questions(ids)
+        costs = [_cost(mode, age, seconds) for age, mode in itertools.product((0, 3600), MODES)]
+        told = {mode: _told(paths, lab, mode, jobs) for mode in MODES}
+    return Found(asked, costs, told)
 
 
 @contextmanager
@@ -106,7 +123,7 @@ def _fill_the_queue(pending: int) -> list[str]:
     return _run("bash", "-c", submit).split()
 
 
-def _questions(ids: Sequence[str]) -> list[tuple[str, str]]:
+def _questions(ids: Sequence[str]) -> dict[str, float]:
     """How long Slurm takes to answer."""
 
     def ask(jobs: Sequence[str]) -> float:
@@ -118,21 +135,21 @@ def _questions(ids: Sequence[str]) -> list[tuple[str, str]]:
             took.append(1000 * (time.monotonic() - began))
         return median(took)
 
-    return [("one job", f"{ask(ids[:1]):.0f}"), (f"all {len(ids)}", f"{ask(ids):.0f}")]
+    return {"one job": ask(ids[:1]), f"all {len(ids)}": ask(ids)}
 
 
-def _cost(mode: str, age: float, seconds: float) -> tuple[str, ...]:
-    """Let a worker watch the queue for a minute; what that costs, per minute."""
+def _cost(mode: str, age: float, seconds: float) -> Cost:
+    """Let a worker watch the queue; what that costs, per minute."""
     before = _asked()
     busy = float(_run(*WORKER, "watch", mode, str(seconds), str(age)).split()[-1])
     count, spent = (now - then for now, then in zip(_asked(), before, strict=True))
     per_minute = 60 / seconds
-    return (
-        f"{age:.0f}",
-        mode,
-        f"{count * per_minute:.0f}",
-        f"{spent * per_minute / 1000:.1f}",
-        f"{busy * per_minute:.1f}",
+    return Cost(
+        age=age,
+        mode=mode,
+        questions=count * per_minute,
+        controller_ms=spent * per_minute / 1000,
+        worker_seconds=busy * per_minute,
     )
 
 
@@ -192,23 +209,3 @@ def _latencies(told: Mapping[str, Any], known: float) -> list[float]:
 
 def _at(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def _ratios(told: Mapping[str, list[list[float]]]) -> list[tuple[str, ...]]:
-    rows = []
-    for index, what in enumerate(("start told", "end known", "end told")):
-        columns = {mode: [each[index] for each in told[mode]] for mode in MODES}
-        shown = [f"{median(c):.2f}, {quantiles(c, n=20)[-1]:.2f}" for c in columns.values()]
-        ratio = median(columns[STOCK]) / median(columns[OURS])
-        rows.append((what, *shown, f"{ratio:.1f} : 1"))
-    return rows
-
-
-def _show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    for row in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Jobs for a lab: the commands, and who submits them and waits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import psycopg
+
+from lab import process
+
+__all__ = ["SCRIPT", "command", "submit", "wait_until_told"]
+
+SCRIPT = "echo ok > result"
+"""The work of the single container jobs, here and in the baseline."""
+
+_UNTOLD = """
+SELECT count(*) FROM byoc.job JOIN byoc.stream USING (submission_id)
+WHERE job_id = ANY(%s) AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR acked_seq < latest_seq)
+"""
+_STATES = "SELECT job_id, state::text FROM byoc.job WHERE job_id = ANY(%s) AND state <> 'succeeded'"
+
+
+def command(lab: Mapping[str, Any], name: str, script: str = SCRIPT) -> dict[str, Any]:
+    """A SubmitJobCommand of the first tenant; the script runs in the demonstration image."""
+    tenant = lab["tenants"][0]
+    return {
+        "schema_version": "1",
+        "tenant_id": tenant["tenant_id"],
+        "workspace_id": tenant["workspace_id"],
+        "job_id": name,
+        "management_node_id": lab["node"]["node_id"],
+        "execution_profile": {"queue_name": lab["queue_name"]},
+        "resource_shape": {"cpu": 1, "memory_mib": 64, "walltime_seconds": 120},
+        "workload": {
+            "kind": "container",
+            "image": lab["images"][0]["ref"],
+            "argv": ["sh", "-c", script],
+            "outputs": [{"name": "result"}],
+        },
+        "requested_by": {"user_id": tenant["user_id"]},
+    }
+
+
+def submit(lab: Mapping[str, Any], count: int, script: str = SCRIPT) -> list[str]:
+    """Submit jobs one after the other; return their names."""
+    names = [f"bench-{uuid.uuid4().hex[:12]}" for _ in range(count)]
+    with httpx.Client(base_url=lab["adapter"]["url"], timeout=30) as client:
+        for name in names:
+            client.post(
+                f"/v1/nodes/{lab['node']['node_id']}/jobs",
+                json=command(lab, name, script),
+                headers={
+                    "Authorization": f"Bearer {lab['tenants'][0]['token']}",
+                    "Idempotency-Key": f'"{uuid.uuid4()}"',
+                },
+            ).raise_for_status()
+    return names
+
+
+def wait_until_told(connection: psycopg.Connection, names: Sequence[str], seconds: float) -> None:
+    """Wait until the product has the end of every job.
+
+    Raises:
+        LabError: that took too long, or a job did not succeed.
+    """
+
+    def told() -> bool:
+        row = connection.execute(_UNTOLD, (list(names),)).fetchone()
+        return row is not None and row[0] == 0
+
+    what = f"{len(names)} jobs to end, and the product to know it"
+    process.wait_until(told, seconds, what)
+    if others := connection.execute(_STATES, (list(names),)).fetchall():
+        raise process.LabError(f"jobs that did not succeed: {others}")
