@@ -41,9 +41,13 @@ def measure(bench: Bench) -> list[Measure]:
     rates: dict[int, float] = {}
     for count in CLIENTS:
         alone = _asked(lab, bare, count, seconds)
+        accounts = bench.lab.accounts()
         ours = _asked(lab, lab["adapter"]["url"], count, seconds)
+        parts = {name: part.cpu for name, part in accounts.parts().items()}
         rates[count] = ours.rate
-        bench.keep.raw("acceptance", str(count), {"bare": vars(alone), "ours": vars(ours)})
+        bench.keep.raw(
+            "acceptance", str(count), {"bare": vars(alone), "ours": vars(ours), "cpu": parts}
+        )
         found += _measures(count, alone, ours, claim)
         with bench.lab.database() as connection:
             wait_until_told(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_how_often_progress_is_told_is_the_owners_word(tmp_path: Path) -> None:
     assert every.progress_seconds == 60
     with pytest.raises(PolicyError, match=r"progress\.seconds"):
         read(tmp_path, f"{POLICY}\n[progress]\nseconds = 0\n")
+
+
+def test_a_change_of_the_file_counts_at_once(tmp_path: Path) -> None:
+    """Also where it leaves size and time of the file as they were."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    before, written = Policy.load(path), path.stat()
+    path.write_text(POLICY.replace("memory_mib = 4096", "memory_mib = 2048"))
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    changed = Policy.load(path)
+    path.write_text("tenants = 1")
+
+    assert (before.ceilings.memory_mib, changed.ceilings.memory_mib) == (4096, 2048)
+    for _ in range(2):
+        with pytest.raises(PolicyError, match="tenants"):
+            Policy.load(path)
 
 
 def test_whether_commands_are_signed_is_the_owners_word(tmp_path: Path) -> None:
