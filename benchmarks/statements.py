@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-__all__ = ["counted", "logged"]
+__all__ = ["counted", "logged", "most_frequent"]
 
 MARK = "byoc-bench"
 _PREFIX = f"{MARK}|%a|"
@@ -25,6 +25,9 @@ _PARTS = (
     ("byoc-", "agent: other loops"),
 )
 _ENDS = ("COMMIT", "END")
+_SPECIFIC = re.compile(r"'[^']*'|\$?\b\d+\b")
+_SHOWN = 160
+"""Characters of a statement that tell it from the others."""
 
 
 @contextmanager
@@ -51,15 +54,26 @@ def counted(log: Path, offset: int) -> dict[str, dict[str, int]]:
     """
     statements: Counter[str] = Counter()
     commits: Counter[str] = Counter()
+    for part, sql in _sent(log, offset):
+        statements[part] += 1
+        commits[part] += sql.upper().startswith(_ENDS)
+    return {part: {"statements": statements[part], "commits": commits[part]} for part in statements}
+
+
+def most_frequent(log: Path, offset: int, count: int = 20) -> dict[str, dict[str, int]]:
+    """The beginnings of the statements that each part sends most often, without what differs between them."""
+    seen: dict[str, Counter[str]] = {}
+    for part, sql in _sent(log, offset):
+        seen.setdefault(part, Counter())[_SPECIFIC.sub("?", sql)[:_SHOWN]] += 1
+    return {part: dict(found.most_common(count)) for part, found in seen.items()}
+
+
+def _sent(log: Path, offset: int) -> Iterator[tuple[str, str]]:
     with log.open(errors="replace") as lines:
         lines.seek(offset)
         for line in lines:
-            if (found := _LINE.match(line)) is None:
-                continue
-            part = _part(found["who"])
-            statements[part] += 1
-            commits[part] += found["sql"].strip().upper().startswith(_ENDS)
-    return {part: {"statements": statements[part], "commits": commits[part]} for part in statements}
+            if (found := _LINE.match(line)) is not None:
+                yield _part(found["who"]), found["sql"].strip()
 
 
 def _part(application: str) -> str:

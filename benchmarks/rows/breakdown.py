@@ -17,6 +17,8 @@ WARM = 3
 LEAST = 0.005
 """CPU seconds per job below which a part is not listed."""
 
+Counts = dict[str, dict[str, int]]
+
 
 def measure(bench: Bench) -> list[Measure]:
     """CPU milliseconds and statements per job; what the same parts use in as long a time without jobs is taken off."""
@@ -32,7 +34,7 @@ def measure(bench: Bench) -> list[Measure]:
         accounts.restart()
         time.sleep(idle_seconds)
         idle = accounts.parts()
-    sql, alone = _statements(bench, count), _idle_statements(bench, idle_seconds)
+    (sql, frequent), alone = _statements(bench, count), _idle_statements(bench, idle_seconds)
     bench.keep.raw(
         "breakdown",
         "parts",
@@ -43,6 +45,7 @@ def measure(bench: Bench) -> list[Measure]:
             "idle": {name: vars(part) for name, part in idle.items()},
             "idle_seconds": idle_seconds,
             "statements": sql,
+            "most_frequent": frequent,
             "statements_idle": alone,
         },
     )
@@ -85,7 +88,7 @@ def _cpu(
     ]
 
 
-def _statements(bench: Bench, count: int) -> dict[str, dict[str, int]]:
+def _statements(bench: Bench, count: int) -> tuple[Counts, Counts]:
     """Of as many jobs again: writing every statement to a log costs CPU, so it is not done while that is measured."""
     lab = bench.lab.up()
     log = bench.lab.paths.logs / "postgres.log"
@@ -93,10 +96,10 @@ def _statements(bench: Bench, count: int) -> dict[str, dict[str, int]]:
         offset = log.stat().st_size
         with statements.logged(superuser):
             jobs.wait_until_told(connection, jobs.submit(lab, count), END_SECONDS)
-    return statements.counted(log, offset)
+    return statements.counted(log, offset), statements.most_frequent(log, offset)
 
 
-def _idle_statements(bench: Bench, seconds: float) -> dict[str, dict[str, int]]:
+def _idle_statements(bench: Bench, seconds: float) -> Counts:
     log = bench.lab.paths.logs / "postgres.log"
     with bench.lab.superuser() as superuser:
         offset = log.stat().st_size

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import table
 from benchmarks.figures import Measure, at_least, at_most, per_second, quantile
 from benchmarks.keeping import Keeper
-from benchmarks.statements import counted
+from benchmarks.statements import counted, most_frequent
 from benchmarks.usage import part_of
 
 
@@ -122,11 +122,14 @@ def test_statements_are_counted_by_who_sent_them(tmp_path):
         "byoc-bench|byoc-channel|DETAIL:  parameters: $1 = '1'\n"
         "byoc-bench|byoc-channel|LOG:  statement: COMMIT\n"
         "byoc-bench|byoc-worker-17|LOG:  execute _pg3_0: SELECT 1\n"
+        "byoc-bench|byoc-worker-18|LOG:  statement: SELECT 'a', 22\n"
+        "byoc-bench|byoc-worker-18|LOG:  statement: SELECT 'b', 3\n"
         "byoc-bench||LOG:  statement: SELECT 2\n"
     )
 
     assert counted(log, 0) == {
         "agent: channel": {"statements": 3, "commits": 1},
-        "AiiDA's workers": {"statements": 1, "commits": 0},
+        "AiiDA's workers": {"statements": 3, "commits": 0},
         "others": {"statements": 1, "commits": 0},
     }
+    assert most_frequent(log, 0)["AiiDA's workers"] == {"SELECT ?, ?": 2, "SELECT ?": 1}
