@@ -32,11 +32,11 @@ WITH one AS (SELECT * FROM byoc.job WHERE submission_id = %(model)s), made AS (
     SELECT gen_random_uuid(), tenant_id, workspace_id, %(name)s || n, %(name)s || '-key-of-sixteen-' || n, fingerprint,
            command, placement, trace_id, accepted_at + n * interval '1 millisecond', node_seconds, state, attempt, seq,
            snapshot, NULL
-    FROM one, generate_series(%(first)s, %(last)s) AS n
+    FROM one, generate_series(%(first)s::integer, %(last)s::integer) AS n
     RETURNING submission_id, job_id
 ), told AS (
     INSERT INTO byoc.stream (submission_id, latest_seq, acked_seq)
-    SELECT made.submission_id, one.seq, CASE WHEN %(told)s THEN one.seq ELSE 0 END FROM made, one
+    SELECT made.submission_id, one.seq, CASE WHEN %(told)s::boolean THEN one.seq ELSE 0 END FROM made, one
 )
 INSERT INTO byoc.event (submission_id, seq, event_id, body, occurred_at)
 SELECT made.submission_id, seq, made.submission_id || '-' || seq,
@@ -52,7 +52,7 @@ INSERT INTO db_dbnode (uuid, node_type, process_type, label, description, ctime,
 SELECT gen_random_uuid(), 'process.workflow.workchain.WorkChainNode.', 'aiida.workflows:byoc.job', 'bench', '', now(),
        now(), '{"process_state": "finished", "exit_status": 0, "sealed": true, "version": {"core": "2.9.4"}}', '{}',
        '{}', (SELECT min(id) FROM db_dbuser)
-FROM generate_series(1, %s)
+FROM generate_series(1, %s::integer)
 """
 
 
