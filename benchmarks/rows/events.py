@@ -1,14 +1,22 @@
-"""Events: a backlog from the outbox to the product, against the product alone with the same batches."""
+"""Events: a backlog from the outbox to the product, against the product alone with the same batches.
+
+The lab's product slows down as it fills (`benchmarks.taking`), so it begins anew before each of the two. The long
+backlog goes to one that takes no time: what the relay and the adapter can do at most, and whether their memory stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
+import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -21,60 +29,101 @@ from benchmarks import bulk
 from benchmarks.figures import Measure, at_least, at_most, per_second
 from benchmarks.laboratory import Bench
 from lab import process
+from lab.chaos.parts import Parts
 
 __all__ = ["measure"]
 
 AT_ONCE = 4
 """Batches of one node that the adapter lets be at the product at a time."""
 BACKLOG_SECONDS = 900.0
-SAMPLE_SECONDS = 1.0
+START_SECONDS = 30.0
+SAMPLES = 50
 MEASURED_PARTS = ("agent", "adapter")
 UNTOLD = "SELECT coalesce(sum(latest_seq - acked_seq), 0) FROM byoc.stream"
 
+Sample = dict[str, float]
+"""`at` (monotonic, seconds), `untold` events, MiB of the parts whose memory counts, CPU seconds of all."""
+
 
 def measure(bench: Bench) -> list[Measure]:
-    """Events per second, and how the memory of agent and adapter goes while they flow."""
-    count = bench.scale(100_000, 5_000)
-    each = max(count // 10, MAX_EVENT_BATCH)
+    """Events per second to the lab's product and to one that takes no time; memory meanwhile."""
+    short, long = bench.scale(3_000, 1_000), bench.scale(100_000, 5_000)
     lab = bench.lab.without_work()
+    parts = Parts(bench.lab.paths, lab, random.Random(0))  # noqa: S311  (chooses nothing)
     bench.lab.stop_agent()
     with bench.lab.database() as connection:
         bulk.empty(connection)
         model = bulk.tell_one(connection, bench.lab.paths, lab)
         bodies = _bodies(connection, model)
-        # The lab's product is in memory and slows down as it fills: the baseline is taken before and after.
-        before = asyncio.run(_alone(bench.lab.paths.root, lab, bodies, each))
-        bulk.copy(connection, model, "backlog", count // len(bodies), told=False)
+        connection.execute("UPDATE byoc.stream SET acked_seq = latest_seq")
+        _begin_anew(parts)
+        alone = asyncio.run(_alone(bench.lab.paths.root, lab, bodies, short))
+        _begin_anew(parts)
+        ours = _delivered(bench, connection, model, short // len(bodies))
+        parts.kill("convex")
+        _take_over(bench, lab)
+        at_most_alone = asyncio.run(_alone(bench.lab.paths.root, lab, bodies, long // 5))
+        free = _delivered(bench, connection, model, long // len(bodies))
+        process.stop(bench.lab.paths, "taking")
+        parts.start("convex")
         bench.lab.start_agent()
-        seen = list(_watched(bench, connection))
-        after = asyncio.run(_alone(bench.lab.paths.root, lab, bodies, each))
-    bench.keep.raw("events", "seen", seen)
-    bench.keep.raw("events", "alone", {"before": before, "after": after})
-    first, last = seen[0], seen[-1]
-    delivered = per_second(first["untold"] - last["untold"], last["at"] - first["at"])
-    found = [
+    bench.keep.raw("events", "seen", {"product": ours, "no time": free})
+    bench.keep.raw("events", "alone", {"product": alone, "no time": at_most_alone})
+    batches = f"batches of {MAX_EVENT_BATCH}, {AT_ONCE} at a time"
+    return [
         Measure(
-            what=f"events delivered, backlog of {count:,}",
-            value=delivered,
+            what=f"events delivered, backlog of {short:,}",
+            value=_rate(ours),
             unit="/s",
-            baseline=(before + after) / 2,
-            against=f"Convex alone, batches of {MAX_EVENT_BATCH}, {AT_ONCE} at a time",
+            baseline=alone,
+            against=f"the lab's Convex alone, {batches}",
             target=at_least(0.8),
-        )
+        ),
+        Measure(
+            what=f"events delivered to a product that takes no time, backlog of {long:,}",
+            value=_rate(free),
+            unit="/s",
+            baseline=at_most_alone,
+            against=f"the same alone, {batches}",
+        ),
+        *(_memory(name, free, long) for name in MEASURED_PARTS),
     ]
-    early = seen[max(1, len(seen) // 5)] if len(seen) > 2 else first
-    for name in MEASURED_PARTS:
-        found.append(
-            Measure(
-                what=f"memory of {name} at the end of the backlog",
-                value=last[name],
-                unit="MiB",
-                baseline=early[name],
-                against="after a fifth of it",
-                target=at_most(1.1),
-            )
-        )
-    return found
+
+
+def _rate(seen: list[Sample]) -> float:
+    first, last = seen[0], seen[-1]
+    return per_second(first["untold"] - last["untold"], last["at"] - first["at"])
+
+
+def _memory(name: str, seen: list[Sample], long: int) -> Measure:
+    total = seen[0]["untold"]
+    early = next(each for each in seen if each["untold"] <= 0.8 * total)
+    return Measure(
+        what=f"memory of {name} at the end of the backlog of {long:,}",
+        value=seen[-1][name],
+        unit="MiB",
+        baseline=early[name],
+        against="after a fifth of it",
+        target=at_most(1.1),
+    )
+
+
+def _begin_anew(parts: Parts) -> None:
+    parts.kill("convex")
+    parts.start("convex")
+
+
+def _take_over(bench: Bench, lab: Mapping[str, Any]) -> None:
+    """Let the product that takes no time answer where the lab's did."""
+    port = urlsplit(lab["convex"]["url"]).port
+    command = [sys.executable, "-m", "benchmarks.taking", str(port)]
+    daemon = process.spawn(bench.lab.paths, "taking", command)
+
+    def answers() -> bool:
+        with socket.socket() as trial:
+            return trial.connect_ex(("127.0.0.1", port)) == 0
+
+    process.wait_until(answers, START_SECONDS, "the quick product", needs=[daemon])
 
 
 def _bodies(connection: psycopg.Connection, model: str) -> list[dict[str, Any]]:
@@ -82,26 +131,38 @@ def _bodies(connection: psycopg.Connection, model: str) -> list[dict[str, Any]]:
     return [row[0] for row in connection.execute(query, (model,))]
 
 
-def _watched(bench: Bench, connection: psycopg.Connection) -> Iterator[dict[str, float]]:
-    """What is untold, and what memory is held, once a second from the first delivery to the last."""
+def _delivered(bench: Bench, connection: psycopg.Connection, model: str, jobs: int) -> list[Sample]:
+    """Samples while an agent that was just started delivers the events of so many jobs."""
+    bulk.copy(connection, model, f"backlog-{uuid.uuid4().hex[:8]}-", jobs, told=False)
     total = _untold(connection)
+    bench.lab.start_agent()
+    seen = list(_watched(bench, connection, total))
+    bench.lab.stop_agent()
+    return seen
+
+
+def _watched(bench: Bench, connection: psycopg.Connection, total: int) -> Iterator[Sample]:
+    """From the first delivery that is seen to the last."""
     process.wait_until(lambda: _untold(connection) < total, BACKLOG_SECONDS, "the relay to deliver")
     deadline = time.monotonic() + BACKLOG_SECONDS
     accounts = bench.lab.accounts()
+    shown = total
     while True:
         untold, at = _untold(connection), time.monotonic()
-        parts = accounts.parts()
-        yield {
-            "at": at,
-            "untold": untold,
-            **{name: parts[name].largest for name in MEASURED_PARTS},
-            **{f"{name} CPU": part.cpu for name, part in parts.items()},
-        }
-        if not untold:
+        if untold == 0 or untold <= shown - total / SAMPLES:
+            shown = untold
+            parts = accounts.parts()
+            yield {
+                "at": at,
+                "untold": untold,
+                **{name: parts[name].largest for name in MEASURED_PARTS},
+                **{f"{name} CPU": part.cpu for name, part in parts.items()},
+            }
+        if untold == 0:
             return
         if at > deadline:
             raise process.LabError(f"{untold} events are undelivered after {BACKLOG_SECONDS:g} s")
-        time.sleep(min(SAMPLE_SECONDS, BACKLOG_SECONDS) if total > 20_000 else 0.1)
+        time.sleep(0.1)
 
 
 def _untold(connection: psycopg.Connection) -> int:
