@@ -43,9 +43,10 @@ class ProcessCount:
     Version 2 has one hierarchy, which is Slurm's: to leave its cgroup would be to leave the memory limit.
     """
 
-    def __init__(self, most):
+    def __init__(self, most, name=""):
+        """`name` tells containers of one Slurm job apart that do not share a count."""
         hierarchy = _hierarchy() if os.geteuid() == 0 else ""
-        self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
+        self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job() + name)
         if self._path:
             try:
                 os.makedirs(self._path, exist_ok=True)
