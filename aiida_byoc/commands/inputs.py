@@ -13,7 +13,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     JobInput,
     SubmitJobCommand,
     UrlInput,
@@ -79,9 +80,11 @@ def want(connection: psycopg.Connection, submission_id: str, command: SubmitJobC
             such output.
     """
     workload = command.workload
-    if not isinstance(workload, ContainerWorkload):
+    if not isinstance(workload, CONTAINED):
         return
     errors = []
+    if isinstance(workload, ArrayWorkload) and (table := workload.tasks.file):
+        connection.execute(_FETCH, (submission_id, table.sha256, table.url))
     for index, file in enumerate(workload.inputs):
         if isinstance(file, UrlInput):
             connection.execute(_FETCH, (submission_id, file.sha256, file.url))

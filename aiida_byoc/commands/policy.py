@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from aiida_byoc.arrays.rules import Arrays, refusals
 from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
@@ -25,7 +26,8 @@ from aiida_byoc.commands.quotas import Quota, Quotas
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     SubmitJobCommand,
     WorkchainWorkload,
 )
@@ -61,6 +63,8 @@ class Placement(Table):
     progress_seconds: float = 10
     recovery: Recovery | None = None
     """`None`: accepted by an older version; further attempts ask for the same."""
+    arrays: Arrays | None = None
+    """How an array is dealt out; `None` for any other job."""
 
 
 class WorkchainPlacement(Table):
@@ -86,6 +90,7 @@ class Policy(Table):
     repair: Repair = Repair()
     recovery: Recovery = Recovery()
     retention: Retention = Retention()
+    arrays: Arrays = Arrays()
     data: Data = Data()
     progress: Progress = Progress()
     signatures: Signatures = Signatures()
@@ -133,6 +138,7 @@ class Policy(Table):
             *self._ungranted(command),
             *self.data.refusals(command.workload),
             *self._not_in_parallel(command),
+            *self._arrays_beyond(command),
             *self.quotas.never_fits(command),
         ]
         if errors:
@@ -165,6 +171,7 @@ class Policy(Table):
             data=self.data.caps(),
             progress_seconds=self.progress.seconds,
             recovery=self.recovery.within(self.ceilings.memory_mib),
+            arrays=self.arrays if isinstance(workload, ArrayWorkload) else None,
         )
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:
@@ -200,7 +207,7 @@ class Policy(Table):
 
     def _ungranted(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload
-        asked = isinstance(workload, ContainerWorkload) and workload.network != "none"
+        asked = isinstance(workload, CONTAINED) and workload.network != "none"
         if queue is None or queue.network or not asked:
             return []
         granting = ", ".join(sorted(name for name, each in self.queues.items() if each.network))
@@ -212,10 +219,20 @@ class Policy(Table):
             )
         ]
 
+    def _arrays_beyond(self, command: SubmitJobCommand) -> list[FieldError]:
+        queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload
+        if queue is None or not isinstance(workload, ArrayWorkload):
+            return []
+        if (queue.runtime or self.runtime) not in FOR_TASKS:
+            message = "the runtime of this queue runs one container for each job"
+            remedy = "use a queue for parallel jobs"
+            return [FieldError(field="workload.kind", message=message, remedy=remedy)]
+        return refusals(workload, command.resource_shape, self.arrays)
+
     def _not_in_parallel(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, shape = self.queues.get(command.execution_profile.queue_name), command.resource_shape
         asked = {"nodes": shape.nodes, "tasks_per_node": shape.tasks_per_node}
-        is_container = isinstance(command.workload, ContainerWorkload)
+        is_container = isinstance(command.workload, CONTAINED)
         if queue is None or not is_container or (queue.runtime or self.runtime) in FOR_TASKS:
             return []
         able = (

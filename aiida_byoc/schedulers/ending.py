@@ -1,8 +1,8 @@
 """What Slurm says about one job once it has ended: asked in one command, read once, kept in provenance.
 
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
-cancelled a job. Of an array's elements the one with the gravest end is told. Of a failed node's job is also asked where it ran and which nodes of its partition can be used:
-what the next attempt avoids follows from what this one left.
+cancelled a job. Of an array's elements the one with the gravest end is told. Of a failed node's job is also asked where
+it ran and which nodes of its partition can be used: what the next attempt avoids follows from what this one left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _MOST_NODES = 1024
 """Nobody excludes that many; so many usable ones are enough."""
 
 _ASK = """\
-known() {{ timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"; }}
+known() {{
+  timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"
+}}
 accounted() {{
   timeout {patience} {client} sacct --noheader --parsable2 --allocations --format=State,ExitCode,NodeList \
 --jobs={job} --name={name} --user="$(id -un)"

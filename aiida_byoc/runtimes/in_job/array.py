@@ -24,7 +24,6 @@ import sys
 import time
 
 from . import (
-    ARRAY,
     ARRAY_COUNT,
     ARRAY_TASKS,
     ELEMENTS,
@@ -35,7 +34,7 @@ from . import (
     OWNER,
     RESULTS,
 )
-from .array_progress import Reporter, write_done
+from .array_progress import MOST_NAMED, Reporter, write_done
 from .array_task import INTERRUPTED, begin, broken, earlier_result, result_of
 from .image import digest_of, objection
 from .inputs import place_inputs
@@ -101,8 +100,10 @@ def _all_ended():
 class _Element:
     def __init__(self, specification, number, place, news):
         self._specification, self._number, self._place = specification, number, place
-        self._results = open(os.path.join(place, RESULTS), "a", encoding="utf-8")
+        path = os.path.join(place, RESULTS)
+        self._results = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until the program ends)
         self._done = {"succeeded": 0, "failed": 0}
+        self._failed = []  # type: list[str]
         self._reporter = Reporter(specification, news)
         self._running = {}
         self._stopping = False
@@ -201,10 +202,7 @@ class _Element:
         if result["state"] != INTERRUPTED:
             self._done["succeeded" if result["state"] == "succeeded" else "failed"] += 1
         if result["state"] == "failed":
-            self._done.setdefault("which", [])[:] = [
-                *self._done.get("which", [])[-9:],
-                result["id"],
-            ]
+            self._failed.append(result["id"])
         self._append(result)
 
     def _append(self, line):
@@ -212,7 +210,7 @@ class _Element:
         self._results.flush()
 
     def _tell(self):
-        write_done(self._place, self._done)
+        write_done(self._place, dict(self._done, which=self._failed[-MOST_NAMED:]))
 
     def _heed_signals(self):
         """Slurm says it before it kills: begin nothing more, and let what runs end in order."""

@@ -14,7 +14,8 @@ from . import ARRAY, ARRAY_COUNT, ELEMENTS
 
 _DONE = "done"
 _REPORTER = ARRAY + "/reporter"
-_MOST_NAMED = 10
+MOST_NAMED = 10
+"""So many of the tasks that failed of late are named."""
 
 
 def write_done(place, done):
@@ -38,6 +39,7 @@ class Reporter:
         self._all = specification["array"]["total"]
         self._before = specification["array"]["succeeded"]
         self._lock = None
+        self._number = 0
         self._told = None
 
     def start(self, tell):
@@ -58,14 +60,15 @@ class Reporter:
 
     def _report(self):
         with contextlib.suppress(OSError, ValueError):
-            if self._lock is None and not self._take_over():
+            lock = self._take_over() if self._lock is None else self._lock
+            if lock is None:
                 return
             done = self._sum()
             if done == self._told:
                 return
             self._told = done
             self._news.report(_progress(done, self._before, self._all))
-            os.pwrite(self._lock, b"%12d\n" % (self._number + 1), 0)
+            os.pwrite(lock, b"%12d\n" % (self._number + 1), 0)
             self._number += 1
 
     def _take_over(self):
@@ -74,11 +77,11 @@ class Reporter:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            return False
+            return None
         self._lock = lock
         self._number = int(os.pread(lock, 20, 0) or b"0")
         self._news.go_on_after(self._number)
-        return True
+        return lock
 
     @staticmethod
     def _sum():
@@ -92,7 +95,7 @@ class Reporter:
                 for name in done:
                     done[name] += found[name]
                 which.extend(found.get("which", []))
-        return dict(done, which=which[-_MOST_NAMED:])
+        return dict(done, which=which[-MOST_NAMED:])
 
 
 def _progress(done, before, total):

@@ -84,7 +84,7 @@ def render(template, values):
 def _run(specification, task, element, place):
     number, task_id, values = task
     stopped = []
-    containers = []
+    containers = []  # type: list[Container]
 
     def stop(received, _):
         stopped.append(received)

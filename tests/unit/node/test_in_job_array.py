@@ -215,7 +215,7 @@ def test_a_killed_element_leaves_the_records_of_what_it_had_done(job: Job, tmp_p
         workers=1,
     )
     process = start(job)
-    eventually(lambda: (tmp_path / "1").exists(), "the second task")
+    eventually((tmp_path / "1").exists, "the second task")
 
     process.kill()
     process.wait(30)
