@@ -172,7 +172,8 @@ def _now(order: Any, rules: Any, settings: NodeSettings | None) -> None:
         raise ProblemError("command-expired")
     with node_tables() as connection, connection.transaction(force_rollback=True):
         refuse_while_draining(connection)
-        refuse_beyond(connection, order, rules.quota(order.tenant_id), now)
+        quota, elements = rules.quota(order.tenant_id), rules.dealt(order)["elements"]
+        refuse_beyond(connection, order, quota, now, elements=elements)
 
 
 def _tell(found: list[FieldError]) -> None:

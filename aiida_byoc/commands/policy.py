@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from aiida_byoc.arrays.rules import Arrays, refusals
+from aiida_byoc.arrays.rules import Arrays, plan, refusals
 from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
@@ -65,6 +65,9 @@ class Placement(Table):
     """`None`: accepted by an older version; further attempts ask for the same."""
     arrays: Arrays | None = None
     """How an array is dealt out; `None` for any other job."""
+    elements: int = 1
+    """So many jobs of Slurm's an array is at first, of which so many run `at_a_time`."""
+    at_a_time: int = 1
 
 
 class WorkchainPlacement(Table):
@@ -74,6 +77,7 @@ class WorkchainPlacement(Table):
     account: str | None = None
     qos: str | None = None
     gres: str = "gpu"
+    elements: int = 1
     codes: list[str]
     defaults: dict[str, Any]
     options: list[str]
@@ -139,7 +143,7 @@ class Policy(Table):
             *self.data.refusals(command.workload),
             *self._not_in_parallel(command),
             *self._arrays_beyond(command),
-            *self.quotas.never_fits(command),
+            *self.quotas.never_fits(command, self.dealt(command)["elements"]),
         ]
         if errors:
             raise ProblemError(
@@ -172,6 +176,7 @@ class Policy(Table):
             progress_seconds=self.progress.seconds,
             recovery=self.recovery.within(self.ceilings.memory_mib),
             arrays=self.arrays if isinstance(workload, ArrayWorkload) else None,
+            **self.dealt(command),
         )
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:
@@ -218,6 +223,17 @@ class Policy(Table):
                 remedy=f"leave it out, or use a queue that grants it: {granting or 'none does'}",
             )
         ]
+
+    def dealt(self, command: SubmitJobCommand) -> dict[str, Any]:
+        """Into how many jobs of Slurm's a command is dealt out, and how many of them run at a time."""
+        workload = command.workload
+        if not isinstance(workload, ArrayWorkload):
+            return {"elements": 1, "at_a_time": 1}
+        dealt = plan(len(workload.tasks), workload, command.resource_shape, self.arrays)
+        return {
+            "elements": dealt.elements,
+            "at_a_time": min(dealt.elements, dealt.at_a_time),
+        }
 
     def _arrays_beyond(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload

@@ -15,6 +15,7 @@ A task that has a directory but no record was begun and not ended: nobody else t
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -36,12 +37,15 @@ from . import (
 )
 from .array_progress import MOST_NAMED, Reporter, write_done
 from .array_task import INTERRUPTED, begin, broken, earlier_result, result_of
+from .container import Container
 from .image import digest_of, objection
 from .inputs import place_inputs
-from .limits import no_core_dumps
+from .limits import ProcessCount, no_core_dumps
 from .news import News
 from .orphans import adopt_orphans
 
+_OWN_PROCESSES = 16
+"""More than there are of ours and of a runtime's beside a task's own."""
 _PATIENCE = 30
 """Seconds that the array's owner may take to write its id into the fence."""
 
@@ -164,8 +168,21 @@ class _Element:
         return wrong
 
     def _run_all(self, tasks):
+        workers = self._specification["array"]["workers"]
+        # One count for all, which their processes inherit: to move each into one takes longer than its start.
+        count = ProcessCount((self._specification["processes"] + _OWN_PROCESSES) * workers)
+        count.add(os.getpid())
+        Container(self._specification)  # what it has to look up once, tasks inherit
+        getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
         self._reporter.start(self._tell)
-        workers, tasks = self._specification["array"]["workers"], iter(tasks)
+        try:
+            self._run_each(iter(tasks), workers)
+        finally:
+            self._reporter.stop()
+            count.leave(os.getpid())
+            count.close()
+
+    def _run_each(self, tasks, workers):
         while True:
             while len(self._running) < workers and not self._stopping:
                 task = next(tasks, None)
@@ -175,7 +192,6 @@ class _Element:
             if not self._running:
                 break
             self._reap()
-        self._reporter.stop()
 
     def _begin(self, task):
         found = earlier_result(self._specification["earlier"], task[0])

@@ -105,7 +105,6 @@ def _run(specification, task, element, place):
     own["env"] = dict(specification["env"])
     own["env"].update({name: render(each, values) for name, each in array["env"].items()})
     own["env"].update({"BYOC_TASK_ID": task_id, "BYOC_TASK_NUMBER": str(number)})
-    own["counted_as"] = "-{}".format(number)
     started = time.time()
     wrong = place_inputs(own["inputs"])
     code, message, kept, used = None, wrong, {}, (0.0, 0.0)

@@ -43,10 +43,10 @@ class ProcessCount:
     Version 2 has one hierarchy, which is Slurm's: to leave its cgroup would be to leave the memory limit.
     """
 
-    def __init__(self, most, name=""):
-        """`name` tells containers of one Slurm job apart that do not share a count."""
-        hierarchy = _hierarchy() if os.geteuid() == 0 else ""
-        self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job() + name)
+    def __init__(self, most):
+        """`most` is `None` where somebody else counts already."""
+        hierarchy = _hierarchy() if os.geteuid() == 0 and most is not None else ""
+        self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
         if self._path:
             try:
                 os.makedirs(self._path, exist_ok=True)
@@ -59,6 +59,12 @@ class ProcessCount:
         if self._path:
             with contextlib.suppress(OSError):  # gone already
                 self._write("cgroup.procs", pid)
+
+    def leave(self, pid):
+        """Count this process no more."""
+        if self._path:
+            with contextlib.suppress(OSError):
+                self._write(os.path.join(os.pardir, "cgroup.procs"), pid)
 
     def close(self):
         """Remove the cgroup; while processes are left in it, that is for the Epilog."""
