@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from aiida.orm import CalcJobNode
+from click.testing import CliRunner
 
 from aiida_byoc.arrays.rules import Arrays
+from aiida_byoc.cli import byoc
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.in_job.array_task import directory_of
 from tests.engine.driving import Underway, squeue
-
-RUN_LOG = "echo $BYOC_ATTEMPT >> ../../../../../runs-$BYOC_TASK_ID"
 
 
 def array(script: str, rows: list[list[str]], cpu: int = 2, **workload: Any) -> dict[str, Any]:
@@ -129,8 +130,6 @@ def test_an_element_that_is_killed_loses_only_what_it_had_not_ended(
     node: Any, tmp_path: Path
 ) -> None:
     """Somebody cancels one element behind the node's back: the other's tasks and its own first stay done."""
-    runs = tmp_path / "runs"
-    runs.mkdir()
     script = 'test "$1" != stays || test "$BYOC_ATTEMPT" = 2 || exec sleep 60'
     submission = node.accept(**array(script, [["a"], ["stays"], ["b"], ["c"]], cpu=1, pack=2))
     job = Underway(node, submission)
@@ -180,3 +179,20 @@ def test_at_most_so_many_elements_run_at_a_time(node: Any) -> None:
     assert chain.is_finished_ok, chain.exit_message
     (attempt,) = attempts(chain)
     assert "--array=0-5%2\n" in attempt.base.repository.get_object_content("_aiidasubmit.sh")
+
+
+def test_the_tasks_are_shown_by_page(node: Any) -> None:
+    rows = [[str(number % 2)] for number in range(4)]
+    submission = node.accept(**array("exit $1", rows, pack=4))
+    job = node.events(submission)[0]["job_id"]
+    node.run(submission)
+
+    def shown(*options: str) -> Any:
+        words = ["jobs", "tasks", "--tenant", "acme", job, "--json", *options]
+        said = CliRunner().invoke(byoc, words)
+        assert said.exit_code == 0, said.output
+        return [(row["number"], row["state"]) for row in json.loads(said.output)]
+
+    assert shown("--failed") == [(1, "failed"), (3, "failed")]
+    assert shown("--limit", "2") == [(0, "succeeded"), (1, "failed")]
+    assert shown("--after", "1") == [(2, "succeeded"), (3, "failed")]
