@@ -124,7 +124,7 @@ def _run(specification, task, element, place):
     result.update(
         attempt=specification["attempt"],
         exit_code=code,
-        message=(message or fault or (_last_words() if state != SUCCEEDED else None)),
+        message=_line(message or fault or (_last_words() if state != SUCCEEDED else None)),
         cpu_seconds=round(used[0], 3),
         peak_rss_mib=round(used[1], 1),
         outputs=kept.get("outputs", []),
@@ -153,7 +153,7 @@ def _fault(kept):
     """What is wrong with the outputs, if anything."""
     reasons = kept.get("reasons") or {}
     for name, reason in reasons.items():
-        return "the output {} {}".format(name, reason)[:_MOST_SAID]
+        return "the output {} {}".format(name, reason)
     if kept.get("surplus"):
         return "there are {} output files too many".format(kept["surplus"])
     return None
@@ -165,7 +165,12 @@ def _last_words():
         file.seek(max(0, os.path.getsize("stderr") - 4096))
         lines = file.read().decode("utf-8", "replace").split("\n")
     said = [" ".join(line.split()) for line in lines]
-    return next((line[:_MOST_SAID] for line in reversed(said) if line), None)
+    return next((line for line in reversed(said) if line), None)
+
+
+def _line(text):
+    """Text as a record may have it: printable, and not too long."""
+    return text and "".join(each if each.isprintable() else " " for each in text[:_MOST_SAID])
 
 
 def _read(path):

@@ -133,6 +133,15 @@ def test_a_failed_task_stops_no_other_and_says_why(job: Job) -> None:
     assert (found["t1"]["exit_code"], found["t1"]["message"]) == (1, "bad value")
 
 
+def test_what_a_program_says_is_one_printable_line(job: Job) -> None:
+    array(job, r"""printf 'one\n\033[31m%0400d\377\n' 7 >&2; exit 1""", [("a",)])
+
+    assert element(job) == 1
+
+    message = results(job)["t0"]["message"]
+    assert (len(message), message.isprintable(), message[:5]) == (300, True, " [31m")
+
+
 def test_promised_outputs_are_measured_for_each_task(job: Job) -> None:
     array(job, 'test "$1" = none || echo "$1" > out.txt', [("a",), ("none",)], outputs=["out.txt"])
 
