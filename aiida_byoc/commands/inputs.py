@@ -63,6 +63,8 @@ class Earlier:
         """Whether the job may leave a file of that name; of one that is forgotten nobody knows."""
         if self.command is None:
             return True
+        if self.command["workload"]["kind"] == "array":
+            return False  # its tasks do, each for itself
         promised = self.command["workload"].get("outputs", [])
         if not isinstance(promised, list):
             return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiida.orm import CalcJobNode
 from click.testing import CliRunner
 
@@ -196,3 +198,32 @@ def test_the_tasks_are_shown_by_page(node: Any) -> None:
     assert shown("--failed") == [(1, "failed"), (3, "failed")]
     assert shown("--limit", "2") == [(0, "succeeded"), (1, "failed")]
     assert shown("--after", "1") == [(2, "succeeded"), (3, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "state", "says"),
+    [
+        ([["a"], ["b"]], "succeeded", None),
+        ([["a"], []], "failed", "row 1 has no value in column 0, p0"),
+    ],
+    ids=["whole", "ragged"],
+)
+def test_tasks_may_come_from_a_file(
+    node: Any, rows: list[list[str]], state: str, says: str | None
+) -> None:
+    """The agent fetches it as it does any input; what it holds is looked at before Slurm is asked for anything."""
+    content = json.dumps({"rows": rows}).encode()
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = {"url": "https://data.example/t.json", "sha256": sha256}
+    tasks = {"columns": ["p0"], "count": 2, "file": file}
+    submission = node.accept(**array('test -n "$1"', [[""]], tasks=tasks))
+    node.settings.fetched_files.keep("acme", sha256, [content], lane="1", most=len(content))
+    node.connection.execute("DELETE FROM byoc.input_fetch WHERE submission_id = %s", (submission,))
+
+    node.run(submission)
+
+    told = node.events(submission)[-1]
+    assert told["state"] == state
+    if says is not None:
+        assert told["error"]["code"] == "inputs_invalid"
+        assert says in told["error"]["message"]
