@@ -54,22 +54,33 @@ class Plan:
     workers: int
 
 
-def plan(tasks: int, workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> Plan:
+def plan(
+    tasks: int,
+    workload: ArrayWorkload,
+    shape: ResourceShape,
+    rules: Arrays,
+    *,
+    measured: float | None = None,
+) -> Plan:
     """Deal out so many tasks.
 
     Where nobody says how many go together, they are spread over as many elements as may run at a time; of short ones
     there are fewer elements, each of which takes `element_seconds`.
+
+    Args:
+        measured: seconds that a task took in earlier attempts, where any was measured; what is declared counts less.
     """
+    task_seconds = measured or workload.task_seconds
     most = workload.concurrency or MAX_TASKS
     workers = min(shape.cpu, most)
     at_a_time = min(rules.at_a_time, max(1, most // workers))
     pack = workload.pack
     if pack is None:
         pack = math.ceil(tasks / at_a_time)
-        if workload.task_seconds is not None:
+        if task_seconds is not None:
             seconds = min(rules.element_seconds, _OF_THE_WALLTIME * shape.walltime_seconds)
-            long_enough = max(1, int(seconds * workers / workload.task_seconds))
-            fits = max(1, int(_OF_THE_WALLTIME * shape.walltime_seconds / workload.task_seconds))
+            long_enough = max(1, int(seconds * workers / task_seconds))
+            fits = max(1, int(_OF_THE_WALLTIME * shape.walltime_seconds / task_seconds))
             pack = min(max(pack, long_enough), fits * workers)
         pack = max(pack, math.ceil(tasks / rules.elements))
     return Plan(

@@ -115,6 +115,13 @@ class Table:
         ).fetchone()
         return {"cpu_seconds": round(seconds, 3), "peak_rss_mib": mib}
 
+    def mean_seconds(self) -> float | None:
+        """How long a task took that succeeded; `None` while none has."""
+        mean = self._connection.execute(
+            "SELECT avg(ended_at - started_at) FROM task WHERE state = 'succeeded'"
+        ).fetchone()[0]
+        return None if mean is None else max(float(mean), 0.001)
+
     def worst_exit_code(self) -> int:
         """The largest exit status of the tasks; at least 1 if one did not succeed."""
         code, failed = self._connection.execute(

@@ -50,6 +50,7 @@ _PERMANENT = (
     "Memory specification can not be satisfied",
     "Requested time limit is invalid",
     "Invalid generic resource",
+    "Invalid job array specification",
     "Access/permission denied",
     "User's group not permitted to use this partition",
     "this attempt was given up",

@@ -99,7 +99,13 @@ def _dealt(command: SubmitJobCommand, placement: Placement, tasks: Tasks) -> Pla
     if not isinstance(command.workload, ArrayWorkload):
         raise TypeError(f"the workload is a {command.workload.kind}")
     rules = placement.arrays or Arrays()
-    return plan(max(1, tasks.to_run), command.workload, command.resource_shape, rules)
+    return plan(
+        max(1, tasks.to_run),
+        command.workload,
+        command.resource_shape,
+        rules,
+        measured=tasks.seconds,
+    )
 
 
 def _array(command: SubmitJobCommand, tasks: Tasks, dealt: Plan) -> dict[str, Any]:

@@ -24,11 +24,13 @@ class Tasks:
     Attributes:
         table: of all tasks.
         total: how many there are, and `to_run`: how many of them have not succeeded.
+        seconds: how long one took that has; `None` while none has.
     """
 
     table: SinglefileData
     total: int
     to_run: int
+    seconds: float | None = None
 
 
 def tasks_of(workload: ArrayWorkload, tried: Sequence[CalcJobNode], file: Path | None) -> Tasks:
@@ -49,8 +51,13 @@ def tasks_of(workload: ArrayWorkload, tried: Sequence[CalcJobNode], file: Path |
                 continue
             path.write_bytes(node.get_content(mode="rb"))
             with opened(path) as table:
-                counts = table.counts()
-                return Tasks(table=node, total=len(table), to_run=len(table) - counts["succeeded"])
+                total = len(table)
+                return Tasks(
+                    table=node,
+                    total=total,
+                    to_run=total - table.counts()["succeeded"],
+                    seconds=table.mean_seconds(),
+                )
         with created(path, _whole(workload, file)) as table:
             total = len(table)
         return Tasks(table=SinglefileData(path, filename=FILENAME), total=total, to_run=total)

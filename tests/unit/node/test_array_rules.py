@@ -61,6 +61,12 @@ def test_declared_durations_count(tasks: int, seconds: float, walltime: int, pac
     assert plan(tasks, asked, shape(walltime_seconds=walltime), RULES).pack == pack
 
 
+def test_what_was_measured_counts_more_than_what_was_declared() -> None:
+    asked = workload(1000, task_seconds=0.5)
+
+    assert plan(1000, asked, shape(), RULES, measured=1.0).pack == 120
+
+
 @pytest.mark.parametrize(
     ("asked", "field", "says"),
     [

@@ -66,6 +66,14 @@ def test_an_attempt_leaves_nothing_waiting(path: Path) -> None:
         assert again.usage() == {"cpu_seconds": 1.0, "peak_rss_mib": 1.0}
 
 
+def test_how_long_tasks_took_is_known_once_one_has_succeeded(table: Table) -> None:
+    table.take([result(0, "failed", ended_at=90.0)])
+    assert table.mean_seconds() is None
+
+    table.take([result(1, ended_at=2.0), result(2, ended_at=4.0)])
+    assert table.mean_seconds() == 2.0
+
+
 def test_what_succeeded_stays_so(table: Table) -> None:
     table.take([result(0)])
     table.begin()
