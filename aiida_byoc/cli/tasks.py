@@ -23,7 +23,11 @@ def tasks_page(pk: int, *, only_failed: bool, after: int, most: int) -> list[dic
         after: the number before the first.
         most: how many rows at most.
     """
-    called = [each for each in load_node(pk).called if isinstance(each, CalcJobNode)]
+    try:
+        chain = load_node(pk)
+    except NotExistent:  # somebody deleted it in AiiDA
+        return None
+    called = [each for each in chain.called if isinstance(each, CalcJobNode)]
     for attempt in sorted(called, key=lambda each: each.pk or 0, reverse=True):
         try:
             content = attempt.outputs.tasks.get_content(mode="rb")
