@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aiida_byoc.arrays.rules import Arrays
+from aiida_byoc.cli.policy_machine import findings
 from aiida_byoc.commands.policy import Placement, Policy
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from tests.builders import DIGEST, POLICY, submit
@@ -93,3 +94,26 @@ def test_every_element_counts_against_the_node_hours(tmp_path: Path) -> None:
 
     assert "with 10 node(s) exceeds" in error.message
     assert policy(tmp_path, hours).place(array({"count": 100}, pack=20))
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("MaxArraySize            = 10", None),
+        ("MaxArraySize            = 9", "set it to 9 or less"),
+        ("MaxArraySize            = 0", "set arrays.tasks = 0"),
+    ],
+)
+def test_slurms_own_bound_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, remedy: str | None
+) -> None:
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho 'Configuration data\n{said}\nMaxDBDMsgs = 20012'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+    found, _ = findings(policy(tmp_path), None)
+
+    told = [each.remedy for each in found if each.field == "arrays.elements"]
+    assert told == ([remedy] if remedy else [])
