@@ -175,9 +175,15 @@ class Policy(Table):
             data=self.data.caps(),
             progress_seconds=self.progress.seconds,
             recovery=self.recovery.within(self.ceilings.memory_mib),
-            arrays=self.arrays if isinstance(workload, ArrayWorkload) else None,
+            arrays=self._array_rules if isinstance(workload, ArrayWorkload) else None,
             **self.dealt(command),
         )
+
+    @property
+    def _array_rules(self) -> Arrays:
+        """No array may be more jobs in Slurm than the node may have there in all."""
+        most = self.limits.slurm_jobs or self.arrays.elements
+        return self.arrays.model_copy(update={"elements": min(self.arrays.elements, most)})
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:
         queue = self.queues.get(command.execution_profile.queue_name)
@@ -229,7 +235,7 @@ class Policy(Table):
         workload = command.workload
         if not isinstance(workload, ArrayWorkload):
             return {"elements": 1, "at_a_time": 1}
-        dealt = plan(len(workload.tasks), workload, command.resource_shape, self.arrays)
+        dealt = plan(len(workload.tasks), workload, command.resource_shape, self._array_rules)
         return {
             "elements": dealt.elements,
             "at_a_time": min(dealt.elements, dealt.at_a_time),
@@ -243,7 +249,7 @@ class Policy(Table):
             message = "the runtime of this queue runs one container for each job"
             remedy = "use a queue for parallel jobs"
             return [FieldError(field="workload.kind", message=message, remedy=remedy)]
-        return refusals(workload, command.resource_shape, self.arrays)
+        return refusals(workload, command.resource_shape, self._array_rules)
 
     def _not_in_parallel(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, shape = self.queues.get(command.execution_profile.queue_name), command.resource_shape

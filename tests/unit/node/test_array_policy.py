@@ -64,6 +64,14 @@ def test_more_than_slurm_takes_is_refused(tmp_path: Path) -> None:
     assert (error.field, error.remedy) == ("workload.pack", "use 10 or more")
 
 
+def test_nor_more_than_the_node_may_have_in_slurm(tmp_path: Path) -> None:
+    limited = policy(tmp_path, f"{RULES}[limits]\nslurm_jobs = 5\n\n")
+
+    (error,) = refused(limited, {"count": 100}, pack=10)
+
+    assert (error.field, error.remedy) == ("workload.pack", "use 20 or more")
+
+
 def test_an_owner_may_take_no_arrays(tmp_path: Path) -> None:
     (error,) = refused(policy(tmp_path, "[arrays]\ntasks = 0\n\n"), {"count": 1})
 
