@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--raw-file", type=Path, help="for the seconds that each took, as JSON")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `finally`: the lab ends too
     took: dict[int, dict[str, float]] = {}
     with _lab() as (paths, lab):
         _ours(lab, WARM, pack=None)
