@@ -86,6 +86,26 @@ export const outputValue = v.object({
 });
 export type OutputValue = Infer<typeof outputValue>;
 
+/** A task of an array that did not succeed: by `number` in its table. */
+export const taskFailure = v.object({
+  number: v.number(),
+  id: v.string(),
+  state: v.union(v.literal("failed"), v.literal("interrupted"), v.literal("waiting")),
+  exit_code: v.optional(v.number()),
+  message: v.optional(v.string()),
+});
+export type TaskFailure = Infer<typeof taskFailure>;
+
+/** What became of the tasks of an array, over all attempts; they are `total` in sum. */
+export const taskCounts = v.object({
+  total: v.number(),
+  succeeded: v.number(),
+  failed: v.number(),
+  interrupted: v.number(),
+  first_failed: v.array(taskFailure),
+});
+export type TaskCounts = Infer<typeof taskCounts>;
+
 /** What the completion record says, which the job itself wrote; of a work chain, what AiiDA keeps. */
 export const jobResult = v.object({
   exit_code: v.number(),
@@ -94,6 +114,7 @@ export const jobResult = v.object({
   outputs_omitted: v.optional(v.number()),
   usage: v.optional(usage),
   values: v.optional(v.array(outputValue)),
+  tasks: v.optional(taskCounts),
 });
 export type JobResult = Infer<typeof jobResult>;
 
@@ -163,6 +184,23 @@ export const resourceShape = v.object({
 });
 export type ResourceShape = Infer<typeof resourceShape>;
 
+/** A table that the node fetches: a JSON object with `rows` and perhaps `ids`, as in the command. */
+export const taskFile = v.object({
+  url: v.string(),
+  sha256: v.string(),
+});
+export type TaskFile = Infer<typeof taskFile>;
+
+/** The tasks: a row of values for each, here or in a file, or a number of them that differ by nothing else. */
+export const arrayTasks = v.object({
+  columns: v.optional(v.array(v.string())),
+  rows: v.optional(v.array(v.array(v.string()))),
+  ids: v.optional(v.array(v.string())),
+  count: v.optional(v.number()),
+  file: v.optional(taskFile),
+});
+export type ArrayTasks = Infer<typeof arrayTasks>;
+
 /** A text file. */
 export const textInput = v.object({
   name: v.string(),
@@ -214,6 +252,22 @@ export const outputPattern = v.object({
 });
 export type OutputPattern = Infer<typeof outputPattern>;
 
+/** Many tasks, a container each, as one job: `resource_shape` is what a part of them may use that runs together. */
+export const arrayWorkload = v.object({
+  kind: v.literal("array"),
+  image: v.string(),
+  tasks: arrayTasks,
+  argv: v.array(v.string()),
+  env: v.optional(v.record(v.string(), v.string())),
+  inputs: v.optional(v.array(v.union(textInput, jobInput, pathInput, urlInput))),
+  outputs: v.optional(v.array(v.union(outputFile, outputPattern))),
+  network: v.optional(v.union(v.literal("none"), v.literal("host"))),
+  concurrency: v.optional(v.number()),
+  pack: v.optional(v.number()),
+  task_seconds: v.optional(v.number()),
+});
+export type ArrayWorkload = Infer<typeof arrayWorkload>;
+
 /** The program can be stopped and started anew: when it hears the signal it saves what the next attempt needs. */
 export const checkpoint = v.object({
   signal: v.optional(v.union(v.literal("USR1"), v.literal("USR2"), v.literal("TERM"), v.literal("INT"))),
@@ -245,7 +299,13 @@ export type WorkchainWorkload = Infer<typeof workchainWorkload>;
 /** When the node may start another attempt by itself; bounded by its policy. */
 export const retryPolicy = v.object({
   max_attempts: v.optional(v.number()),
-  on: v.optional(v.array(v.union(v.literal("oom"), v.literal("timeout"), v.literal("node_fail"), v.literal("preempted")))),
+  on: v.optional(v.array(v.union(
+    v.literal("oom"),
+    v.literal("timeout"),
+    v.literal("node_fail"),
+    v.literal("preempted"),
+    v.literal("tasks_failed"),
+  ))),
 });
 export type RetryPolicy = Infer<typeof retryPolicy>;
 
@@ -264,7 +324,7 @@ export const submitJobCommandFields = {
   management_node_id: v.string(),
   execution_profile: executionProfile,
   resource_shape: resourceShape,
-  workload: v.union(containerWorkload, workchainWorkload),
+  workload: v.union(containerWorkload, workchainWorkload, arrayWorkload),
   retry_policy: v.optional(retryPolicy),
   deadline: v.optional(v.string()),
   requested_by: requester,

@@ -16,6 +16,30 @@ export type Acknowledgement = {
   missing_from?: Record<string, number>;
 };
 
+/** The tasks: a row of values for each, here or in a file, or a number of them that differ by nothing else. */
+export type ArrayTasks = {
+  /** names of the parameters */ columns?: string[];
+  rows?: string[][];
+  ids?: string[];
+  count?: number;
+  file?: TaskFile;
+};
+
+/** Many tasks, a container each, as one job: `resource_shape` is what a part of them may use that runs together. */
+export type ArrayWorkload = {
+  kind: "array";
+  image: string;
+  tasks: ArrayTasks;
+  /** program and arguments of every task */ argv: string[];
+  env?: Record<string, string>;
+  /** every task has them, read-only */ inputs?: (TextInput | JobInput | PathInput | UrlInput)[];
+  /** of every task */ outputs?: (OutputFile | OutputPattern)[];
+  network?: "none" | "host";
+  concurrency?: number;
+  pack?: number;
+  task_seconds?: number;
+};
+
 /** One AiiDA calculation of the job: an attempt, or whatever an approved work chain called. */
 export type Calculation = {
   uuid: string;
@@ -225,6 +249,7 @@ export type JobResult = {
   outputs_omitted?: number;
   usage?: Usage;
   values?: OutputValue[];
+  tasks?: TaskCounts;
 };
 
 /** The run of one job, from the node's ledger and AiiDA's provenance. */
@@ -477,7 +502,7 @@ export type ResourceShape = {
 /** When the node may start another attempt by itself; bounded by its policy. */
 export type RetryPolicy = {
   max_attempts?: number;
-  on?: ("oom" | "timeout" | "node_fail" | "preempted")[];
+  on?: ("oom" | "timeout" | "node_fail" | "preempted" | "tasks_failed")[];
 };
 
 /** The job as Slurm knows it. `job_id` alone is no identity: ids are re-used, the name is not. */
@@ -527,11 +552,35 @@ export type SubmitJobCommand = {
   management_node_id: string;
   execution_profile: ExecutionProfile;
   resource_shape: ResourceShape;
-  /** told apart by `kind` */ workload: ContainerWorkload | WorkchainWorkload;
+  /** told apart by `kind` */ workload: ContainerWorkload | WorkchainWorkload | ArrayWorkload;
   retry_policy?: RetryPolicy;
   deadline?: string;
   requested_by: Requester;
   traceparent?: string;
+};
+
+/** What became of the tasks of an array, over all attempts; they are `total` in sum. */
+export type TaskCounts = {
+  total: number;
+  succeeded: number;
+  /** ended, and not well */ failed: number;
+  /** begun or not, and not ended */ interrupted: number;
+  first_failed?: TaskFailure[];
+};
+
+/** A task of an array that did not succeed: by `number` in its table. */
+export type TaskFailure = {
+  number: number;
+  id: string;
+  state: "failed" | "interrupted" | "waiting";
+  exit_code?: number;
+  message?: string;
+};
+
+/** A table that the node fetches: a JSON object with `rows` and perhaps `ids`, as in the command. */
+export type TaskFile = {
+  url: string;
+  sha256: string;
 };
 
 /** A text file. */

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 from aiida.common.datastructures import CalcInfo, CalcJobState
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
-from aiida.orm import Dict, FolderData, Node, RemoteData
+from aiida.orm import Dict, FolderData, Node, RemoteData, SinglefileData
 from aiida_shell.calculations.shell import ShellJob
 from plumpy import ProcessState
 
+from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
 from aiida_byoc.runtimes import in_job
@@ -54,7 +56,13 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             valid_type=Dict,
             help="What runs: `argv`, `env`, `inputs`, `outputs` (as promised), `image`, `image_digest`; in what: "
             "`runtime` (how it is started), `rootfs`, `processes` (at most), `caps` (limits of its data); "
-            "`signal`: what the program hears before its time is over.",
+            "`signal`: what the program hears before its time is over; `array`: how its tasks are dealt out.",
+        )
+        spec.input(
+            "tasks",
+            valid_type=SinglefileData,
+            required=False,
+            help="The table of an array's tasks: those run that have not succeeded.",
         )
         spec.input_namespace(
             "earlier",
@@ -90,6 +98,12 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             del spec.inputs["metadata"]["options"][name]
         spec.output(
             "record", valid_type=Dict, required=False, help="The completion record of the job."
+        )
+        spec.output(
+            "tasks",
+            valid_type=SinglefileData,
+            required=False,
+            help="The table of an array's tasks, and what became of each (SQLite).",
         )
         spec.output("outputs", valid_type=FolderData, required=False, help="The declared outputs.")
         spec.output(
@@ -147,7 +161,27 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.append_text = None  # `byoc.slurm` ends the script with the program itself
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         info.retrieve_temporary_list = [in_job.OUTPUTS]
+        if "array" in container:
+            self._prepare_array(folder, info, container["array"]["elements"])
         return info
+
+    def _prepare_array(self, folder: Folder, info: CalcInfo, elements: int) -> None:
+        """Stage the tasks; fetch what each element wrote of them. There are no streams in common."""
+        directory = folder.get_subfolder(in_job.ARRAY, create=True)
+        with (
+            tempfile.TemporaryDirectory() as place,
+            directory.open(Path(in_job.ARRAY_TASKS).name, "w", encoding="utf-8") as file,
+        ):
+            path = Path(place, FILENAME)
+            path.write_bytes(self.inputs["tasks"].get_content(mode="rb"))
+            with opened(path) as table:
+                file.writelines(json.dumps(task) + "\n" for task in table.to_run())
+        with directory.open(Path(in_job.ARRAY_COUNT).name, "w", encoding="ascii") as file:
+            file.write(f"{elements}\n")
+        info.provenance_exclude_list.append(in_job.ARRAY_TASKS)
+        info.codes_info[0].stdout_name = info.codes_info[0].stderr_name = None
+        info.retrieve_list = []
+        info.retrieve_temporary_list = [(f"{in_job.ELEMENTS}/*/{in_job.RESULTS}", ".", 3)]
 
     @staticmethod
     def _put(node: FolderData, name: str, folder: Folder, place: str) -> None:

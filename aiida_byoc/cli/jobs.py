@@ -6,9 +6,10 @@ import json
 
 import click
 
-from aiida_byoc.cli.common import LateGroup, one_sentence, profile_storage, show
+from aiida_byoc.cli.common import LateGroup, node_tables, one_sentence, profile_storage, show
+from aiida_byoc.contracts.problems import ProblemError
 
-__all__ = ["jobs", "list_jobs", "show_job"]
+__all__ = ["jobs", "list_jobs", "list_tasks", "show_job"]
 
 _LIST = """
 SELECT job.tenant_id, job.job_id, job.state::text, job.attempt, job.seq, job.process_pk AS pk,
@@ -21,12 +22,18 @@ ORDER BY job.accepted_at DESC LIMIT %(limit)s
 """
 _COLUMNS = ["tenant_id", "job_id", "state", "attempt", "seq", "pk", "slurm", "accepted_at", "error"]
 
+_TASK_COLUMNS = [
+    *("number", "id", "state", "attempt", "exit_code", "cpu_seconds", "peak_rss_mib", "node"),
+    "message",
+]
+
 
 @click.group(
     cls=LateGroup,
     late={
         "list": "aiida_byoc.cli.jobs:list_jobs",
         "show": "aiida_byoc.cli.jobs:show_job",
+        "tasks": "aiida_byoc.cli.jobs:list_tasks",
         "receipt": "aiida_byoc.cli.receipts:receipt",
         "verify-receipt": "aiida_byoc.cli.receipts:verify_receipt",
         "export-crate": "aiida_byoc.cli.receipts:export_crate",
@@ -74,3 +81,37 @@ def show_job(job_id: str, tenant: str) -> None:
         check(connection)
         found = view(connection, tenant, job_id)
     click.echo(json.dumps(found.model_dump(mode="json", exclude_none=True), indent=2))
+
+
+@click.command("tasks")
+@click.argument("job_id")
+@click.option(
+    "--tenant", required=True, help="The tenant whose job it is: job ids are unique per tenant."
+)
+@click.option("--failed", is_flag=True, help="Only tasks that have not succeeded.")
+@click.option("--after", default=-1, help="Only tasks with a larger number: the next page.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with values and outputs.")
+@one_sentence
+def list_tasks(
+    job_id: str, *, tenant: str, failed: bool, after: int, limit: int, as_json: bool
+) -> None:
+    """List the tasks of an array, as its newest attempt that has ended left them."""
+    from aiida.manage import get_manager
+
+    from aiida_byoc.cli.tasks import tasks_page
+
+    with node_tables() as connection:
+        row = connection.execute(
+            "SELECT process_pk FROM byoc.job WHERE tenant_id = %s AND job_id = %s AND state IS NOT NULL",
+            (tenant, job_id),
+        ).fetchone()
+    if row is None:
+        raise ProblemError("not-found")
+    get_manager().get_profile_storage()
+    rows = tasks_page(row[0], only_failed=failed, after=after, most=limit) if row[0] else None
+    if rows is None:
+        raise click.ClickException("no attempt of this job has left a table of tasks")
+    show(rows, _TASK_COLUMNS, as_json=as_json)
+    if not as_json and len(rows) == limit:
+        click.echo(f"more: --after {rows[-1]['number']}")

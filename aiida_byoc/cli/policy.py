@@ -143,10 +143,10 @@ def _body(command: IO[str], tenant: str | None) -> Any:
 def _image_as_well(error: ProblemError, rules: Any, order: Any) -> list[FieldError]:
     """What the policy would say of the image next: whoever corrects the command wants to know all."""
     from aiida_byoc.commands.image_policy import resolved_image
-    from aiida_byoc.contracts.commands import ContainerWorkload
+    from aiida_byoc.contracts.commands import CONTAINED
     from aiida_byoc.contracts.problems import ProblemError
 
-    if error.kind.name == "policy-refused" and isinstance(order.workload, ContainerWorkload):
+    if error.kind.name == "policy-refused" and isinstance(order.workload, CONTAINED):
         try:
             resolved_image(rules.images, order.workload.image)
         except ProblemError as next_error:
@@ -172,7 +172,8 @@ def _now(order: Any, rules: Any, settings: NodeSettings | None) -> None:
         raise ProblemError("command-expired")
     with node_tables() as connection, connection.transaction(force_rollback=True):
         refuse_while_draining(connection)
-        refuse_beyond(connection, order, rules.quota(order.tenant_id), now)
+        quota, elements = rules.quota(order.tenant_id), rules.dealt(order)["elements"]
+        refuse_beyond(connection, order, quota, now, elements=elements)
 
 
 def _tell(found: list[FieldError]) -> None:

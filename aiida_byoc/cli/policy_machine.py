@@ -29,7 +29,8 @@ def findings(policy: Policy, settings: NodeSettings | None) -> tuple[list[FieldE
     """
     found: list[FieldError] = []
     unknown: list[str] = []
-    for question in (_tenants, _partitions, _accounts, _qos, _runtimes, _images, _data, _work):
+    asked = (_tenants, _partitions, _accounts, _qos, _arrays, _runtimes, _images, _data, _work)
+    for question in asked:
         try:
             found += question(policy, settings)
         except Unknown as error:
@@ -96,6 +97,21 @@ def _of_accounting(named: set[tuple[str, str]], what: str, *question: str) -> It
     for field, word in sorted(named):
         if word not in known:
             yield _not_there(field, what, known)
+
+
+def _arrays(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:
+    if policy.arrays.tasks == 0:
+        return
+    said = _ask("arrays", "scontrol", "show", "config")
+    if "MaxArraySize" not in said:
+        raise Unknown("arrays: Slurm does not tell its MaxArraySize")
+    most = int(said[said.index("MaxArraySize") + 2])
+    if policy.arrays.elements > most:
+        yield FieldError(
+            field="arrays.elements",
+            message=f"exceeds Slurm's MaxArraySize of {most}",
+            remedy=f"set it to {most} or less" if most else "set arrays.tasks = 0",
+        )
 
 
 def _runtimes(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:

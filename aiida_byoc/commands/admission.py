@@ -84,7 +84,8 @@ ORDER BY accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 
 _IN_SLURM = """
 SELECT coalesce(sum(CASE WHEN command #>> '{workload,kind}' = 'workchain'
-                         THEN greatest(1, byoc.calculations(process_pk)) ELSE 1 END), 0)
+                         THEN greatest(1, byoc.calculations(process_pk))
+                         ELSE coalesce((placement ->> 'elements')::integer, 1) END), 0)
 FROM byoc.job WHERE state IN ('launched', 'queued', 'running', 'held')
 """
 

@@ -53,7 +53,12 @@ def one_at_a_time(connection: psycopg.Connection, tenant_id: str) -> None:
 
 
 def refuse_beyond(
-    connection: psycopg.Connection, command: SubmitJobCommand, quota: Quota, now: datetime
+    connection: psycopg.Connection,
+    command: SubmitJobCommand,
+    quota: Quota,
+    now: datetime,
+    *,
+    elements: int = 1,
 ) -> None:
     """Raise `quota-exceeded` unless one more job fits; `one_at_a_time` must have been asked before.
 
@@ -61,7 +66,7 @@ def refuse_beyond(
     """
     _submissions(connection, command, quota, now)
     _places(connection, command, quota)
-    _node_hours(connection, command, quota, now)
+    _node_hours(connection, command, quota, now, elements)
 
 
 def _submissions(
@@ -96,14 +101,18 @@ def _places(connection: psycopg.Connection, command: SubmitJobCommand, quota: Qu
 
 
 def _node_hours(
-    connection: psycopg.Connection, command: SubmitJobCommand, quota: Quota, now: datetime
+    connection: psycopg.Connection,
+    command: SubmitJobCommand,
+    quota: Quota,
+    now: datetime,
+    elements: int,
 ) -> None:
     if quota.node_hours is None or quota.node_hours_days is None:
         return
     since = now - timedelta(days=quota.node_hours_days)
     used = float(_value(connection, _USED, command.tenant_id, since))
     promised = float(_unfinished(connection, command)[1])
-    asked = asked_node_seconds(command)
+    asked = asked_node_seconds(command, elements)
     excess = used + promised + asked - quota.node_hours * _HOUR
     if excess <= 0:
         return

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from aiida_byoc.commands.housekeeping import Table
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     PathInput,
     UrlInput,
     WorkchainWorkload,
@@ -85,18 +86,23 @@ class Data(Caps):
             return "private"
         return "public" if any(_means(entry, host, port) for entry in self.hosts) else None
 
-    def refusals(self, workload: ContainerWorkload | WorkchainWorkload) -> Iterator[FieldError]:
+    def refusals(self, workload: CONTAINED | WorkchainWorkload) -> Iterator[FieldError]:
         """Inputs of a container that are out of the owner's bounds."""
-        files = workload.inputs if isinstance(workload, ContainerWorkload) else ()
+        files = workload.inputs if isinstance(workload, CONTAINED) else ()
+        if isinstance(workload, ArrayWorkload) and (table := workload.tasks.file):
+            yield from self._not_admitted("workload.tasks.file.url", table.url)
         for index, file in enumerate(files):
             field = f"workload.inputs.{index}"
             if isinstance(file, PathInput) and not self._has(file.path):
                 message = "is not below a directory that the node's policy lets jobs read"
                 yield _refusal(f"{field}.path", message, "a path below", self.paths)
-            if isinstance(file, UrlInput) and not self.admits(*address(file.url)):
-                message = "names a host that the node's policy does not allow"
-                known = [*self.hosts, *self.private_hosts]
-                yield _refusal(f"{field}.url", message, "a host among", known)
+            if isinstance(file, UrlInput):
+                yield from self._not_admitted(f"{field}.url", file.url)
+
+    def _not_admitted(self, field: str, url: str) -> Iterator[FieldError]:
+        if not self.admits(*address(url)):
+            message = "names a host that the node's policy does not allow"
+            yield _refusal(field, message, "a host among", [*self.hosts, *self.private_hosts])
 
     def _has(self, path: str) -> bool:
         return any(f"{path}/".startswith(f"{root}/") for root in self.paths)

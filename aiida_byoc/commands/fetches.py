@@ -32,10 +32,10 @@ WITH due AS MATERIALIZED (
 )
 UPDATE byoc.input_fetch AS mine SET lane = %(lane)s FROM due JOIN byoc.job USING (submission_id)
 WHERE mine.submission_id = due.submission_id AND mine.sha256 = due.sha256
-RETURNING mine.submission_id::text, job.tenant_id, mine.sha256, mine.url, mine.failures, (
+RETURNING mine.submission_id::text, job.tenant_id, mine.sha256, mine.url, mine.failures, coalesce((
     SELECT min(each ->> 'name') FROM jsonb_array_elements(job.command #> '{workload,inputs}') AS each
     WHERE each ->> 'url' = mine.url
-) AS name
+), CASE mine.url WHEN job.command #>> '{workload,tasks,file,url}' THEN 'tasks' END) AS name
 """
 
 _DONE = """
@@ -113,8 +113,10 @@ def wanted(connection: psycopg.Connection) -> set[tuple[str, str]]:
     """What jobs that have not ended read, as (tenant, sha256): it stays where it is."""
     rows = connection.execute(
         "SELECT tenant_id, each ->> 'sha256' FROM byoc.job"
-        " CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN command #>> '{workload,kind}' = 'container'"
-        " THEN command #> '{workload,inputs}' ELSE '[]' END) AS each"
+        " CROSS JOIN LATERAL jsonb_array_elements("
+        " CASE WHEN command #>> '{workload,kind}' IN ('container', 'array')"
+        " THEN command #> '{workload,inputs}' ELSE '[]' END"
+        " || coalesce(command #> '{workload,tasks,file}', '[]')) AS each"
         " WHERE state IN ('accepted', 'launched', 'queued', 'running', 'held') AND each ? 'url'"
     )
     return {(tenant, sha256) for tenant, sha256 in rows}

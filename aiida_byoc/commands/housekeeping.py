@@ -20,7 +20,10 @@ class Limits(Table):
     active_jobs_per_tenant: int | None = Field(ge=1, default=None)
     """`None`: a tenant may have them all. `quotas.running` takes its place."""
     slurm_jobs: int | None = Field(ge=1, default=None)
-    """So many of them may be in Slurm, where the site sets a limit. A work chain counts by its calculations."""
+    """So many of them may be in Slurm, where the site sets a limit.
+
+    A work chain counts by its calculations, an array by its elements.
+    """
 
 
 class Repair(Table):

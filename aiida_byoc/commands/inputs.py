@@ -13,7 +13,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     JobInput,
     SubmitJobCommand,
     UrlInput,
@@ -62,6 +63,8 @@ class Earlier:
         """Whether the job may leave a file of that name; of one that is forgotten nobody knows."""
         if self.command is None:
             return True
+        if self.command["workload"]["kind"] == "array":
+            return False  # its tasks do, each for itself
         promised = self.command["workload"].get("outputs", [])
         if not isinstance(promised, list):
             return False
@@ -79,9 +82,11 @@ def want(connection: psycopg.Connection, submission_id: str, command: SubmitJobC
             such output.
     """
     workload = command.workload
-    if not isinstance(workload, ContainerWorkload):
+    if not isinstance(workload, CONTAINED):
         return
     errors = []
+    if isinstance(workload, ArrayWorkload) and (table := workload.tasks.file):
+        connection.execute(_FETCH, (submission_id, table.sha256, table.url))
     for index, file in enumerate(workload.inputs):
         if isinstance(file, UrlInput):
             connection.execute(_FETCH, (submission_id, file.sha256, file.url))

@@ -48,7 +48,7 @@ _MAX_LAUNCH_FAILURES = 5
 _PLAY_SECONDS = 5.0
 _POLICY_SECONDS = 5.0
 
-_WORK_CHAINS = {"container": JobWorkChain, "workchain": ApprovedWorkChain}
+_WORK_CHAINS = {"container": JobWorkChain, "array": JobWorkChain, "workchain": ApprovedWorkChain}
 """Kind of workload → what runs it."""
 
 
@@ -76,12 +76,14 @@ class Launcher:
         self._settings = settings
         self._hand_over = dispatch
         self._transactional = transactional
+        contained = {
+            "code": settings.code,
+            "image_store": str(settings.image_store),
+            "fetched": str(settings.fetched_files.directory),
+        }
         self._inputs: dict[str, dict[str, str]] = {
-            "container": {
-                "code": settings.code,
-                "image_store": str(settings.image_store),
-                "fetched": str(settings.fetched_files.directory),
-            },
+            "container": contained,
+            "array": contained,
             "workchain": {},
         }
         self._slots = int(get_manager().get_option(SLOTS_OPTION))

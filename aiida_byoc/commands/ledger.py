@@ -78,7 +78,7 @@ def accept(
             earlier = _earlier_claim(connection, command, key, intent)
             if earlier is not None:  # it came meanwhile, and may have taken the last place
                 return earlier, True
-            allowance.refuse_beyond(connection, command, bounds, now)
+            allowance.refuse_beyond(connection, command, bounds, now, elements=placement.elements)
         submission_id = _claim(
             connection, command, key=key, intent=intent, placement=placement, now=now
         )
@@ -270,7 +270,7 @@ def _claim(
             _trace_id(command.traceparent),
             now,
             command.deadline,
-            asked_node_seconds(command),
+            asked_node_seconds(command, placement.elements),
         ),
     ).fetchone()
     return row[0] if row else None

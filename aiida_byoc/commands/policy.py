@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from aiida_byoc.arrays.rules import Arrays, plan, refusals
 from aiida_byoc.commands.data import Caps, Data
 from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
@@ -26,7 +27,8 @@ from aiida_byoc.commands.quotas import Quota, Quotas
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.commands.workchains import Workchain
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     SubmitJobCommand,
     WorkchainWorkload,
 )
@@ -62,6 +64,11 @@ class Placement(Table):
     progress_seconds: float = 10
     recovery: Recovery | None = None
     """`None`: accepted by an older version; further attempts ask for the same."""
+    arrays: Arrays | None = None
+    """How an array is dealt out; `None` for any other job."""
+    elements: int = 1
+    """So many jobs of Slurm's an array is at first, of which so many run `at_a_time`."""
+    at_a_time: int = 1
 
 
 class WorkchainPlacement(Table):
@@ -71,6 +78,7 @@ class WorkchainPlacement(Table):
     account: str | None = None
     qos: str | None = None
     gres: str = "gpu"
+    elements: int = 1
     codes: list[str]
     defaults: dict[str, Any]
     options: list[str]
@@ -87,6 +95,7 @@ class Policy(Table):
     repair: Repair = Repair()
     recovery: Recovery = Recovery()
     retention: Retention = Retention()
+    arrays: Arrays = Arrays()
     data: Data = Data()
     progress: Progress = Progress()
     signatures: Signatures = Signatures()
@@ -137,7 +146,8 @@ class Policy(Table):
             *self._ungranted(command),
             *self.data.refusals(command.workload),
             *self._not_in_parallel(command),
-            *self.quotas.never_fits(command),
+            *self._arrays_beyond(command),
+            *self.quotas.never_fits(command, self.dealt(command)["elements"]),
         ]
         if errors:
             raise ProblemError(
@@ -169,7 +179,15 @@ class Policy(Table):
             data=self.data.caps(),
             progress_seconds=self.progress.seconds,
             recovery=self.recovery.within(self.ceilings.memory_mib),
+            arrays=self._array_rules if isinstance(workload, ArrayWorkload) else None,
+            **self.dealt(command),
         )
+
+    @property
+    def _array_rules(self) -> Arrays:
+        """No array may be more jobs in Slurm than the node may have there in all."""
+        most = self.limits.slurm_jobs or self.arrays.elements
+        return self.arrays.model_copy(update={"elements": min(self.arrays.elements, most)})
 
     def _ceilings(self, command: SubmitJobCommand) -> Ceilings:
         queue = self.queues.get(command.execution_profile.queue_name)
@@ -204,7 +222,7 @@ class Policy(Table):
 
     def _ungranted(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload
-        asked = isinstance(workload, ContainerWorkload) and workload.network != "none"
+        asked = isinstance(workload, CONTAINED) and workload.network != "none"
         if queue is None or queue.network or not asked:
             return []
         granting = ", ".join(sorted(name for name, each in self.queues.items() if each.network))
@@ -216,10 +234,31 @@ class Policy(Table):
             )
         ]
 
+    def dealt(self, command: SubmitJobCommand) -> dict[str, Any]:
+        """Into how many jobs of Slurm's a command is dealt out, and how many of them run at a time."""
+        workload = command.workload
+        if not isinstance(workload, ArrayWorkload):
+            return {"elements": 1, "at_a_time": 1}
+        dealt = plan(len(workload.tasks), workload, command.resource_shape, self._array_rules)
+        return {
+            "elements": dealt.elements,
+            "at_a_time": min(dealt.elements, dealt.at_a_time),
+        }
+
+    def _arrays_beyond(self, command: SubmitJobCommand) -> list[FieldError]:
+        queue, workload = self.queues.get(command.execution_profile.queue_name), command.workload
+        if queue is None or not isinstance(workload, ArrayWorkload):
+            return []
+        if (queue.runtime or self.runtime) not in FOR_TASKS:
+            message = "the runtime of this queue runs one container for each job"
+            remedy = "use a queue for parallel jobs"
+            return [FieldError(field="workload.kind", message=message, remedy=remedy)]
+        return refusals(workload, command.resource_shape, self._array_rules)
+
     def _not_in_parallel(self, command: SubmitJobCommand) -> list[FieldError]:
         queue, shape = self.queues.get(command.execution_profile.queue_name), command.resource_shape
         asked = {"nodes": shape.nodes, "tasks_per_node": shape.tasks_per_node}
-        is_container = isinstance(command.workload, ContainerWorkload)
+        is_container = isinstance(command.workload, CONTAINED)
         if queue is None or not is_container or (queue.runtime or self.runtime) in FOR_TASKS:
             return []
         able = (

@@ -50,21 +50,25 @@ class Quotas(Quota):
         everybodys = self.model_dump(exclude={"tenants"})
         return Quota(**{**everybodys, **own.model_dump(exclude_none=True)})
 
-    def never_fits(self, command: SubmitJobCommand) -> list[FieldError]:
-        """What a command asks for beyond its tenant's whole quota, so that waiting does not help."""
+    def never_fits(self, command: SubmitJobCommand, elements: int = 1) -> list[FieldError]:
+        """What a command asks for beyond its tenant's whole quota, so that waiting does not help.
+
+        Args:
+            elements: so many jobs of Slurm's it is.
+        """
         hours = self.of(command.tenant_id).node_hours
-        if hours is None or asked_node_seconds(command) <= hours * _HOUR:
+        if hours is None or asked_node_seconds(command, elements) <= hours * _HOUR:
             return []
-        shape = command.resource_shape
+        nodes = command.resource_shape.nodes * elements
         return [
             FieldError(
                 field="resource_shape.walltime_seconds",
-                message=f"with {shape.nodes} node(s) exceeds all of the tenant's {hours:g} node hours",
-                remedy=f"ask for at most {int(hours * _HOUR) // shape.nodes}",
+                message=f"with {nodes} node(s) exceeds all of the tenant's {hours:g} node hours",
+                remedy=f"ask for at most {int(hours * _HOUR) // nodes}",
             )
         ]
 
 
-def asked_node_seconds(command: SubmitJobCommand) -> int:
-    """Nodes times walltime of one attempt, in seconds."""
-    return command.resource_shape.nodes * command.resource_shape.walltime_seconds
+def asked_node_seconds(command: SubmitJobCommand, elements: int = 1) -> int:
+    """Nodes times walltime of one attempt, in seconds; of an array for each of its elements."""
+    return command.resource_shape.nodes * command.resource_shape.walltime_seconds * elements

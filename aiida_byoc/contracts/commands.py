@@ -6,27 +6,24 @@ node's policy (`aiida_byoc.commands.policy`), last, on the node.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     Field,
-    StringConstraints,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
+from aiida_byoc.contracts.array import ArrayTasks, ArrayWorkload, TaskFile
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
+from aiida_byoc.contracts.container import Checkpoint, ContainerWorkload
 from aiida_byoc.contracts.files import (
     EarlierOutput,
-    InputFile,
     JobInput,
     OutputFile,
     OutputPattern,
     PathInput,
-    PromisedOutput,
     TextInput,
     UrlInput,
 )
@@ -34,7 +31,10 @@ from aiida_byoc.contracts.identity import Name, Traceparent, trace_id_of
 from aiida_byoc.contracts.workchain import WorkchainWorkload
 
 __all__ = [
+    "CONTAINED",
     "MAX_COMMAND_BYTES",
+    "ArrayTasks",
+    "ArrayWorkload",
     "CancelJobCommand",
     "Checkpoint",
     "ContainerWorkload",
@@ -48,6 +48,7 @@ __all__ = [
     "ResourceShape",
     "RetryPolicy",
     "SubmitJobCommand",
+    "TaskFile",
     "TextInput",
     "UrlInput",
     "WorkchainWorkload",
@@ -55,23 +56,6 @@ __all__ = [
 
 MAX_COMMAND_BYTES = 256 * 1024
 """Upper bound of a command's body on the wire, in bytes."""
-
-_RESERVED_ENVIRONMENT = re.compile(
-    r"^(LD_.*|PATH|PYTHON.*|BASH_ENV|ENV|IFS|BYOC_.*|SLURM_.*|SBATCH_.*|SINGULARITY.*|APPTAINER.*|.*_PROXY)$"
-)
-
-
-def _environment_name(value: str) -> str:
-    if _RESERVED_ENVIRONMENT.match(value):
-        raise ValueError("is reserved: the loader, the scheduler and the runtime use it")
-    return value
-
-
-EnvironmentName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$"),
-    AfterValidator(_environment_name),
-]
 
 
 def _traceparent(value: str) -> str:
@@ -112,76 +96,11 @@ class ResourceShape(Order):
     ) = None
 
 
-_IMAGE = (
-    r"^(?=.{1,255}$)[a-z0-9]+(?:[._-][a-z0-9]+)*(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$"
-)
-
-
-def _image(value: str) -> str:
-    if not re.fullmatch(_IMAGE, value):
-        raise ValueError(
-            "must be repository@sha256:<64 hex> or repository:tag (OCI reference, no spaces)"
-        )
-    return value
-
-
-Image = Annotated[
-    str,
-    Field(max_length=255, examples=["localhost/byoc/demo:1"]),
-    AfterValidator(_image),
-]
-
-
-class Checkpoint(Order):
-    """The program can be stopped and started anew: when it hears the signal it saves what the next attempt needs."""
-
-    signal: Literal["USR1", "USR2", "TERM", "INT"] = "USR1"
-    seconds_before: Annotated[
-        int, Field(ge=1, le=65_535, description="before the end of the walltime, s")
-    ] = 60
-
-
-class ContainerWorkload(Order):
-    """One container, run once per attempt, in `/work`, with nothing else of the machine but what it asks for here."""
-
-    kind: Literal["container"]
-    image: Image
-    argv: Annotated[
-        list[Annotated[str, Field(max_length=32 * 1024), PLAIN]],
-        Field(min_length=1, max_length=256, description="program and arguments, passed literally"),
-    ]
-    env: Annotated[
-        dict[EnvironmentName, Annotated[str, Field(max_length=32 * 1024), PLAIN]],
-        Field(max_length=256),
-    ] = {}
-    inputs: Annotated[list[InputFile], Field(max_length=256)] = []
-    outputs: Annotated[list[PromisedOutput], Field(max_length=64)] = []
-    network: Annotated[
-        Literal["none", "host"],
-        Field(description="`host`: the machine's network, if the policy grants it in that queue"),
-    ] = "none"
-    checkpoint: Checkpoint | None = None
-
-    @model_validator(mode="after")
-    def _names_do_not_collide(self) -> ContainerWorkload:
-        promised = [file.name for file in self.outputs if isinstance(file, OutputFile)]
-        inputs = [file.name for file in self.inputs]
-        for kind, names in (("inputs", inputs), ("outputs", promised)):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{kind} must not name the same file twice")
-            for name in names:
-                if any(other.startswith(name + "/") for other in names):
-                    raise ValueError(f"{kind}: {name!r} is both a file and a directory")
-        for file in self.inputs:
-            is_fixed = not isinstance(file, TextInput)
-            if is_fixed and any(f"{name}/".startswith(f"{file.name}/") for name in promised):
-                raise ValueError(f"outputs: {file.name!r} is an input, which the job cannot change")
-        return self
-
+CONTAINED = ContainerWorkload | ArrayWorkload
+"""Workloads that run containers: what they have in common has the same names in both."""
 
 Workload = Annotated[
-    ContainerWorkload | WorkchainWorkload,
+    ContainerWorkload | WorkchainWorkload | ArrayWorkload,
     Field(discriminator="kind", description="told apart by `kind`"),
 ]
 
@@ -191,7 +110,8 @@ class RetryPolicy(Order):
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 1
     on: Annotated[
-        list[Literal["oom", "timeout", "node_fail", "preempted"]], Field(max_length=4)
+        list[Literal["oom", "timeout", "node_fail", "preempted", "tasks_failed"]],
+        Field(max_length=5),
     ] = []
 
 
@@ -228,10 +148,30 @@ class SubmitJobCommand(Order):
             )
         return workload
 
+    @field_validator("workload")
+    @classmethod
+    def _an_array_fits_its_shape(cls, workload: Workload, others: ValidationInfo) -> Workload:
+        shape = others.data.get("resource_shape")
+        if not isinstance(workload, ArrayWorkload) or shape is None:
+            return workload
+        if shape.nodes * shape.tasks_per_node > 1:
+            raise ValueError("an array needs nodes and tasks_per_node of 1 in resource_shape")
+        if (workload.task_seconds or 0) > shape.walltime_seconds:
+            raise ValueError("task_seconds must not exceed resource_shape.walltime_seconds")
+        return workload
+
+    @field_validator("retry_policy")
+    @classmethod
+    def _arrays_alone_have_tasks(cls, policy: RetryPolicy, others: ValidationInfo) -> RetryPolicy:
+        workload = others.data.get("workload")
+        if "tasks_failed" in policy.on and not isinstance(workload, ArrayWorkload | None):
+            raise ValueError("on: only an array has tasks_failed")
+        return policy
+
     @property
-    def container(self) -> ContainerWorkload:
-        """The workload of a command that is known to run a container."""
-        if not isinstance(self.workload, ContainerWorkload):
+    def container(self) -> ContainerWorkload | ArrayWorkload:
+        """The workload of a command that is known to run containers."""
+        if not isinstance(self.workload, CONTAINED):
             raise TypeError(f"the workload is a {self.workload.kind}")
         return self.workload
 

@@ -16,6 +16,7 @@ from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.contracts.progress import Progress
 
 __all__ = [
+    "MAX_FAILURES",
     "MAX_OUTPUTS",
     "Epoch",
     "ExecutionEvent",
@@ -28,6 +29,8 @@ __all__ = [
     "OutputValue",
     "Progress",
     "SchedulerRecord",
+    "TaskCounts",
+    "TaskFailure",
     "Timings",
     "Usage",
     "event_type",
@@ -47,6 +50,8 @@ Epoch = Annotated[
 
 MAX_OUTPUTS = 64
 """So many outputs are told in an event; the others are counted."""
+MAX_FAILURES = 20
+"""So many tasks that failed are told in an event."""
 _LINE = 2000
 Line = Annotated[str, Field(max_length=_LINE)]
 
@@ -108,8 +113,31 @@ class OutputValue(Fact):
     json_text: Annotated[str, Field(max_length=4096, description="RFC 8785")]
 
 
+class TaskFailure(Fact):
+    """A task of an array that did not succeed: by `number` in its table."""
+
+    number: Annotated[int, Field(ge=0)]
+    id: Name
+    state: Literal["failed", "interrupted", "waiting"]
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    message: Annotated[str, Field(max_length=300)] | None = None
+
+
+class TaskCounts(Fact):
+    """What became of the tasks of an array, over all attempts; they are `total` in sum."""
+
+    total: Annotated[int, Field(ge=1)]
+    succeeded: Annotated[int, Field(ge=0)]
+    failed: Annotated[int, Field(ge=0, description="ended, and not well")]
+    interrupted: Annotated[int, Field(ge=0, description="begun or not, and not ended")]
+    first_failed: Annotated[list[TaskFailure], Field(max_length=MAX_FAILURES)] = []
+
+
 class JobResult(Fact):
-    """What the completion record says, which the job itself wrote; of a work chain, what AiiDA keeps."""
+    """What the completion record says, which the job itself wrote; of a work chain, what AiiDA keeps.
+
+    Of an array `exit_code` is the largest of its tasks', its usage their sum, and the largest of their processes.
+    """
 
     exit_code: Annotated[int, Field(ge=0, le=255, description="128 + n for signal n")]
     image_digest: Digest | None = None
@@ -119,6 +147,7 @@ class JobResult(Fact):
     ) = None
     usage: Usage | None = None
     values: Annotated[list[OutputValue], Field(max_length=64)] | None = None
+    tasks: TaskCounts | None = None
 
 
 ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]

@@ -13,7 +13,7 @@ from aiida_byoc.contracts.events import one_line
 
 __all__ = ["FAILURES", "Failure", "RetryWord", "job_error"]
 
-RetryWord = Literal["oom", "timeout", "node_fail", "preempted"]
+RetryWord = Literal["oom", "timeout", "node_fail", "preempted", "tasks_failed"]
 """An end of an attempt, as `retry_policy.on` names it."""
 
 
@@ -39,6 +39,12 @@ _CATALOGUE = (
         code="container_failed",
         retryable=False,
         remedy="Read the program's output, correct the program or its inputs, and submit a new job.",
+    ),
+    Failure(
+        code="tasks_failed",
+        retryable=False,
+        on="tasks_failed",
+        remedy="Look up which tasks failed, and why; correct them or the program, and submit a new job.",
     ),
     Failure(
         code="container_not_started",

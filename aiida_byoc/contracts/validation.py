@@ -22,10 +22,10 @@ _Place: TypeAlias = "tuple[_Place, object] | None"
 
 _MAX_ERRORS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_KINDS = {"container", "workchain"}
+_KINDS = {"array", "container", "workchain"}
 _SOURCES = {"text", "job", "path", "url", "name", "glob"}
 _OF_KIND = {
-    "union_tag_invalid": "must be 'container' or 'workchain'",
+    "union_tag_invalid": "must be 'array', 'container' or 'workchain'",
     "union_tag_not_found": "Field required",
 }
 _REMEDIES = {

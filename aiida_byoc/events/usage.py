@@ -63,7 +63,9 @@ def _note(
     if started is None:
         return
     ended = _instant(timings.get("ended")) or occurred_at
+    # Of an array as if all ran all the time that may at a time.
     nodes = job["command"]["resource_shape"].get("nodes", 1)
+    nodes *= (job["placement"] or {}).get("at_a_time", 1)
     used = nodes * max(0.0, (ended - started).total_seconds())
     connection.execute(_NOTE, (job["submission_id"], attempt, job["tenant_id"], used, occurred_at))
 

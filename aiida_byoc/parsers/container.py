@@ -21,7 +21,7 @@ from aiida_byoc.schedulers.ends import Record
 from aiida_byoc.schedulers.failures import explain
 from aiida_byoc.schedulers.options import job_name
 
-__all__ = ["CompletionRecord", "ContainerParser"]
+__all__ = ["CompletionRecord", "ContainerParser", "stderr_of"]
 
 _MOST_RECORD_BYTES = 32 * 2**20
 """More than a record about as many outputs as a policy can allow, with the longest names."""
@@ -76,7 +76,7 @@ class ContainerParser(Parser):
         facts: dict[str, object] = {}
         said = self._record_says(temporary, facts)
         seen = ending(str((self.node.get_detailed_job_info() or {}).get("stdout", "")))
-        end = explain(seen, said, stderr=self._stderr())
+        end = explain(seen, said, stderr=stderr_of(self))
         return ExitCode(end.status, end.told(seen, **facts)) if end else ExitCode(0)
 
     def _record_says(self, retrieved: Path, facts: dict[str, object]) -> Record:
@@ -110,16 +110,6 @@ class ContainerParser(Parser):
         if fault is Record.FAILED and record.exit_code in _SIGNALLED and not record.stopped:
             return Record.SIGNALLED
         return Record.STOPPED if record.stopped else fault
-
-    def _stderr(self) -> str:
-        """What Slurm's own daemons wrote about the batch job."""
-        name = self.node.get_option("scheduler_stderr")
-        try:
-            with self.retrieved.base.repository.open(name, mode="rb") as file:
-                text: bytes = file.read(_MOST_STDERR_BYTES)
-        except (FileNotFoundError, TypeError):
-            return ""
-        return text.decode(errors="replace")
 
     def _keep(self, outputs: list[OutputRecord], retrieved: Path) -> list[str]:
         """Attach what the record tells of, and nothing else; return the names of what is not as it says."""
@@ -164,6 +154,17 @@ class ContainerParser(Parser):
         if record.scheduler_job_name != job_name(self.node.get_option("custom_scheduler_commands")):
             raise ValueError("another Slurm job wrote it")
         return record
+
+
+def stderr_of(parser: Parser) -> str:
+    """What Slurm's own daemons wrote about the batch job."""
+    name = parser.node.get_option("scheduler_stderr")
+    try:
+        with parser.retrieved.base.repository.open(name, mode="rb") as file:
+            text: bytes = file.read(_MOST_STDERR_BYTES)
+    except (FileNotFoundError, TypeError):
+        return ""
+    return text.decode(errors="replace")
 
 
 _NAMED = {

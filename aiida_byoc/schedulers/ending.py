@@ -1,8 +1,8 @@
 """What Slurm says about one job once it has ended: asked in one command, read once, kept in provenance.
 
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
-cancelled a job. Of a failed node's job is also asked where it ran and which nodes of its partition can be used:
-what the next attempt avoids follows from what this one left.
+cancelled a job. Of an array's elements the one with the gravest end is told. Of a failed node's job is also asked where
+it ran and which nodes of its partition can be used: what the next attempt avoids follows from what this one left.
 """
 
 from __future__ import annotations
@@ -20,12 +20,21 @@ _MOST_NODES = 1024
 """Nobody excludes that many; so many usable ones are enough."""
 
 _ASK = """\
-known() {{ timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep {shown}"$(id -un)("; }}
+known() {{
+  timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"
+}}
 accounted() {{
   timeout {patience} {client} sacct --noheader --parsable2 --allocations --format=State,ExitCode,NodeList \
 --jobs={job} --name={name} --user="$(id -un)"
 }}
+gravest() {{
+  for state in OUT_OF_MEMORY NODE_FAIL BOOT_FAIL PREEMPTED TIMEOUT DEADLINE CANCELLED FAILED; do
+    grep -E -m 1 "(^|JobState=)$state[ |]" <<< "$said" && return
+  done
+  head -n 1 <<< "$said"
+}}
 said=$(known) || said=$(accounted) || exit 1
+said=$(gravest)
 echo "$said"
 case $said in
   *' JobState=CANCELLED '*) accounted 2> /dev/null ;;
@@ -86,7 +95,10 @@ def ending_command(job: str, name: str) -> str:
         client=CLIENT,
         job=job,
         name=shlex.quote(name),
-        shown=shlex.quote(f"^JobId={job} JobName={name} UserId="),
+        shown=shlex.quote(
+            f"^JobId=({job}|[0-9]+ ArrayJobId={job} ArrayTaskId=[^ ]+( ArrayTaskThrottle=[0-9]+)?)"
+            f" JobName={name} UserId="
+        ),
         most=_MOST_NODES,
     )
 

@@ -24,6 +24,8 @@ class Record(StrEnum):
     UNUSABLE = "runtime unusable"
     NOT_STARTED = "program not started"
     FAILED = "exit code not 0"
+    TASKS_FAILED = "tasks failed, all ended"
+    """Of an array; where one did not end there is no record of the whole."""
     CHANGING = "outputs still written to"
     TOO_MANY = "too many outputs"
     TOO_LARGE = "outputs too large"
@@ -160,6 +162,12 @@ _ENDS = (
         "ERROR_INPUT_UNAVAILABLE",
         "input_unavailable",
         "An input cannot be had: {reason}.",
+    ),
+    End(
+        410,
+        "ERROR_TASKS_FAILED",
+        "tasks_failed",
+        "Of {total} tasks {failed} failed and {interrupted} did not end; the first: {first}.",
     ),
     End(
         400,

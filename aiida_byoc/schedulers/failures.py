@@ -70,6 +70,7 @@ ROWS = (
     Row(record=(Record.UNUSABLE,), code="runtime_unusable"),
     Row(record=(Record.NOT_STARTED,), code="container_not_started"),
     Row(record=(Record.FAILED,), code="container_failed"),
+    Row(record=(Record.TASKS_FAILED,), code="tasks_failed"),
     Row(record=(Record.CHANGING,), code="output_altered"),
     Row(record=(Record.TOO_MANY,), code="too_many_outputs"),
     Row(record=(Record.TOO_LARGE,), code="output_too_large"),

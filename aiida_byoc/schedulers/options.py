@@ -36,6 +36,7 @@ _FILE = "[A-Za-z0-9_%][A-Za-z0-9_.%-]{0,254}"
 
 _OPTIONS: dict[str, str | None] = {
     "account": _WORD,
+    "array": "0-[0-9]{1,7}(%[1-9][0-9]{0,6})?",
     "cpus-per-task": _NUMBER,
     "dependency": "singleton",
     "error": _FILE,
@@ -48,6 +49,7 @@ _OPTIONS: dict[str, str | None] = {
     "no-requeue": None,
     "nodes": _NUMBER,
     "ntasks-per-node": _NUMBER,
+    "open-mode": "append",
     "output": _FILE,
     "partition": _WORD,
     "qos": _WORD,
@@ -99,8 +101,11 @@ def job_directives(
     scratch_mib: int | None = None,
     exclude: Sequence[str] = (),
     warning: tuple[str, int] | None = None,
+    array: tuple[int, int | None] | None = None,
 ) -> str:
     """Header lines: the attempt's unique name, never two of it at a time, and what AiiDA has no word for.
+
+    Of an array that would be one element after the other (`singleton` knows no arrays); its fence has to do.
 
     Args:
         name: `None` for another plugin's job, which has none.
@@ -108,16 +113,24 @@ def job_directives(
         scratch_mib: disk space on each node, MiB.
         exclude: nodes that it must not run on.
         warning: the signal that the batch script's own process gets, and how many seconds before its time is over.
+        array: how many elements it has, and how many of them may run at a time; they share the files of Slurm's words.
     """
     asked = {
         "job-name": name,
-        "dependency": "singleton" if name else None,
+        "dependency": "singleton" if name and not array else None,
+        "array": _array(*array) if array else None,
+        "open-mode": "append" if array else None,
         "gres": gres,
         "tmp": scratch_mib,
         "exclude": ",".join(exclude),
         "signal": f"B:{warning[0]}@{warning[1]}" if warning else None,
     }
     return "\n".join(f"#SBATCH --{option}={value}" for option, value in asked.items() if value)
+
+
+def _array(elements: int, at_a_time: int | None) -> str:
+    most = f"%{at_a_time}" if at_a_time is not None and at_a_time < elements else ""
+    return f"0-{elements - 1}{most}"
 
 
 def job_name(directives: str) -> str:

@@ -50,6 +50,7 @@ _PERMANENT = (
     "Memory specification can not be satisfied",
     "Requested time limit is invalid",
     "Invalid generic resource",
+    "Invalid job array specification",
     "Access/permission denied",
     "User's group not permitted to use this partition",
     "this attempt was given up",
@@ -68,6 +69,21 @@ _LIMITS = {
 
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
+
+_WAITING = frozenset({JobState.QUEUED, JobState.QUEUED_HELD})
+_SPEAKS = {
+    state: place
+    for place, state in enumerate(
+        (
+            JobState.RUNNING,
+            JobState.SUSPENDED,
+            JobState.UNDETERMINED,
+            JobState.QUEUED,
+            JobState.QUEUED_HELD,
+        )
+    )
+}
+"""Which element of an array speaks for it: the first in this order; one that has ended comes last."""
 
 _SUBMIT = """\
 LC_ALL=C
@@ -227,10 +243,10 @@ class ByocSlurmScheduler(SlurmScheduler):
         jobs: list[JobInfo] = super()._parse_joblist_output(retval, stdout, stderr)
         for job in jobs:
             # By the name that Slurm says: somebody else's job under our id is not what was asked for.
-            job.job_id = identity(job.job_id, job.title or "")
+            job.job_id = identity(job.job_id.partition("_")[0], job.title or "")
             if job.raw_data and job.raw_data[1] in _ALSO_ENDED:
                 job.job_state = JobState.DONE
-        return jobs
+        return _one_for_each_array(jobs)
 
     def _get_kill_command(self, jobid: str) -> str:
         job, _, name = jobid.partition("/")
@@ -250,6 +266,21 @@ class ByocSlurmScheduler(SlurmScheduler):
         seen = ending(str((detailed_job_info or {}).get("stdout", "")))
         end = explain(seen, Record.UNREAD, stderr=stderr or "")
         return ExitCode(end.status, end.told(seen)) if end else None
+
+
+def _one_for_each_array(jobs: list[JobInfo]) -> list[JobInfo]:
+    """The jobs, and of an array's elements one that speaks for all: it runs as soon as one of them does, or did."""
+    found: dict[str, JobInfo] = {}
+    for job in jobs:
+        other = found.setdefault(job.job_id, job)
+        states = {job.job_state, other.job_state}
+        if other is job or len(states) == 1:
+            continue
+        speaks = min(job, other, key=lambda each: _SPEAKS.get(each.job_state, len(_SPEAKS)))
+        if states == {JobState.DONE, speaks.job_state} and speaks.job_state in _WAITING:
+            speaks.job_state = JobState.RUNNING
+        found[job.job_id] = speaks
+    return list(found.values())
 
 
 def _limit_in(stderr: str) -> str | None:

@@ -9,28 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from aiida_byoc.schedulers.witnesses import NODE, Evidence
+from aiida_byoc.schedulers.witnesses import ENDED_STATES, NODE, Evidence
 
 __all__ = ["MARGIN", "Finding", "Verdict", "judge"]
 
 MARGIN = 600.0
 """Seconds beyond its walltime after which a job that was running is over: Slurm's timers, the kill, a slow disk."""
-
-_ENDED = frozenset(
-    {
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "REVOKED",
-        "TIMEOUT",
-    }
-)
-"""Final states (squeue(1), JOB STATE CODES). A state that is not known here counts as going on."""
 
 
 class Finding(Enum):
@@ -72,7 +56,7 @@ def judge(seen: Evidence, *, doubted: float, walltime: float) -> Verdict:
     """
     if not seen.controller:
         return Verdict(finding=Finding.DOUBT, reason="Slurm's controller does not answer")
-    active = [job for job, state in seen.jobs.items() if state not in _ENDED]
+    active = [job for job, state in seen.jobs.items() if state not in ENDED_STATES]
     if active:
         return Verdict(finding=Finding.WAIT, job=min(active, key=int))
     ran = seen.fence if seen.fence not in {None, "", NODE} else None
@@ -92,10 +76,11 @@ def _doubt(seen: Evidence, ran: str | None) -> str | None:
     # A job that died before it wrote its id into the fence: the one that Slurm knows.
     known = {**seen.accounts, **seen.jobs}
     state = known.get(ran) if ran else next(iter(known.values()), None)
-    if state not in _ENDED:
+    if state not in ENDED_STATES:
         who = f"job {ran}, which ran it" if ran else "the job that ran it"
         account = f" (accounting: {state})" if state else ""
         return f"Slurm does not know {who}{account}, and there is no completion record"
-    if state == "COMPLETED":
+    # Of an array the controller may have forgotten elements that failed, while it knows others.
+    if state == "COMPLETED" and not seen.is_array:
         return "Slurm says that the job completed, but there is no completion record"
     return None

@@ -11,10 +11,19 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiida_byoc.runtimes.in_job import FENCE, OWNER, RECORD, SPECIFICATION
+from aiida_byoc.runtimes.in_job import (
+    ARRAY_COUNT,
+    ELEMENTS,
+    ENDED,
+    FENCE,
+    OWNER,
+    RECORD,
+    SPECIFICATION,
+)
 from aiida_byoc.schedulers.options import CLIENT
 
 __all__ = [
+    "ENDED_STATES",
     "FUNCTIONS",
     "NODE",
     "PATIENCE",
@@ -23,10 +32,27 @@ __all__ = [
     "close_command",
     "evidence",
     "look_command",
+    "state_of_both",
 ]
 
 PATIENCE = 20
 """Seconds that one question to Slurm may take; its own limit is 9 to 10 s for most, none for some."""
+
+ENDED_STATES = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    }
+)
+"""Final states (squeue(1), JOB STATE CODES). A state that is not known here counts as going on."""
 
 NODE = "node"
 """Owner of a fence that the node took itself: no copy of the attempt can ever run."""
@@ -36,18 +62,18 @@ SUBMITTING = "byoc_submit.lock"
 
 FUNCTIONS = f"""\
 queued() {{
-  said=$(timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%i %T %j %r' --name="$name") &&
+  said=$(timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%F %T %j %r' --name="$name") &&
   sed '/^[^ ]* FAILED [^ ]* BadConstraints$/d; s/^\\([^ ]* [^ ]* [^ ]*\\) .*/\\1/' <<< "$said"
 }}
 accounted() {{
   since=$(stat -c %Y {SPECIFICATION}) && since=$(date -d "@$((since - 86400))" +%FT%T) &&
   said=$(timeout {PATIENCE} {CLIENT} sacct --noheader --parsable2 --allocations --user="$(id -un)" --name="$name" \
---starttime="$since" --format=JobIDRaw,State,NodeList) &&
-  sed '/|FAILED|None assigned$/d; s/|[^|]*$//' <<< "$said"
+--starttime="$since" --format=JobID,State,NodeList) &&
+  sed '/|FAILED|None assigned$/d; s/|[^|]*$//; s/^\\([0-9]*\\)_[^|]*|/\\1|/' <<< "$said"
 }}
 """
 """Shell: all jobs called `$name` (or one of `a,b,c`), one a line: `<id> <state> <name>` from the controller,
-`<id>|<state>` from accounting.
+`<id>|<state>` from accounting. An array has a line for each of its elements, by the array's id.
 
 A job that `sbatch` was refused, since no node has what it asks for, both show as failed although there never was one
 (measured, 22.05): it is left out.
@@ -73,6 +99,11 @@ look() (
     echo directory
     if [ -d {fence} ]; then echo "fence $(cat {fence}/{owner} 2> /dev/null)"; fi
     if [ -e {record} ]; then echo record; fi
+    if [ -e {count} ]; then
+      echo array
+      ended=$(find {elements} -mindepth 2 -maxdepth 2 -name {ended} 2> /dev/null | wc -l)
+      [ "$ended" -lt "$(cat {count})" ] || echo record
+    fi
   fi
 )
 name={names}
@@ -100,7 +131,8 @@ class Evidence:
             is one that the controller has forgotten, or whose end accounting has not heard of yet.
         directory: whether the job's directory is there.
         fence: who took the fence: a Slurm id, `NODE`, empty while its owner is not written yet, `None`: nobody.
-        record: whether the completion record is there.
+        record: whether the completion record is there; of an array, whether each of its elements has left its own.
+        is_array: whether it is one. Slurm knows it as long as it knows any of its elements.
     """
 
     controller: bool
@@ -109,6 +141,15 @@ class Evidence:
     directory: bool
     fence: str | None
     record: bool
+    is_array: bool = False
+
+
+def state_of_both(one: str, other: str) -> str:
+    """The state of an array whose elements have these: it goes on while one of them does, and completes with all."""
+    for going_on in (lambda state: state not in ENDED_STATES, lambda state: state != "COMPLETED"):
+        if going_on(one) or going_on(other):
+            return one if going_on(one) else other
+    return one
 
 
 def look_command(jobs: Mapping[str, str]) -> str:
@@ -124,6 +165,9 @@ def look_command(jobs: Mapping[str, str]) -> str:
         fence=FENCE,
         owner=OWNER,
         record=RECORD,
+        count=ARRAY_COUNT,
+        elements=ELEMENTS,
+        ended=ENDED,
     )
 
 
@@ -152,7 +196,8 @@ def evidence(output: str) -> dict[str, Evidence]:
         if word == "look":
             facts = seen.setdefault(rest[0], {})
         elif word in known and len(rest) > 2 and _ID.fullmatch(rest[0]):
-            known[word].setdefault(rest[-1], {})[rest[0]] = rest[1]
+            of_name = known[word].setdefault(rest[-1], {})
+            of_name[rest[0]] = state_of_both(of_name.get(rest[0], rest[1]), rest[1])
         else:
             facts[word] = rest[0] if rest else ""
     return {
@@ -163,6 +208,7 @@ def evidence(output: str) -> dict[str, Evidence]:
             directory="directory" in facts,
             fence=facts.get("fence"),
             record="record" in facts,
+            is_array="array" in facts,
         )
         for name, facts in seen.items()
     }

@@ -7,7 +7,9 @@ from typing import Any
 
 from aiida.orm import CalcJobNode, Data, Dict, RemoteData, load_code
 
+from aiida_byoc.arrays.rules import Arrays, Plan, plan
 from aiida_byoc.commands.policy import Placement
+from aiida_byoc.contracts.array import ArrayWorkload, parts
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.runtimes import OVERHEAD_MIB, RUNTIMES, Container
 from aiida_byoc.runtimes.fetched import FetchedFiles
@@ -17,6 +19,7 @@ from aiida_byoc.workflows.inputs import input_nodes, what_is_put
 from aiida_byoc.workflows.outcome import CODES
 from aiida_byoc.workflows.recovery import Ask, Ended
 from aiida_byoc.workflows.resources import scheduler_options
+from aiida_byoc.workflows.tasks import Tasks, tasks_of
 
 __all__ = ["attempt_inputs", "attempt_label", "left"]
 
@@ -65,17 +68,62 @@ def attempt_inputs(
     """
     inputs = what_is_put(command, given, paths=placement.data.paths, fetched=fetched)
     name = f"byoc-{submission_id}-{ask.number}"
+    workload = command.workload
+    tasks = None
+    if isinstance(workload, ArrayWorkload):
+        named = workload.tasks.file
+        table = fetched.path(command.tenant_id, named.sha256) if named else None
+        tasks = tasks_of(workload, tried, table)
+    dealt = _dealt(command, placement, tasks) if tasks else None
     return {
         "code": load_code(code),
         "container": Dict(
-            _container(command, placement, ask, inputs=inputs, rootfs=rootfs, image_env=image_env)
+            {
+                **_container(
+                    command, placement, ask, inputs=inputs, rootfs=rootfs, image_env=image_env
+                ),
+                **(_array(command, tasks, dealt) if tasks and dealt else {}),
+            }
         ),
         "submission_id": submission_id,
         "attempt": ask.number,
         "job_name": name,
-        "metadata": {"options": _options(command, placement, ask, name)},
+        "metadata": {"options": _options(command, placement, ask, name, dealt)},
         "earlier": _directories(ask, tried),
         **input_nodes(command.container, given),
+        **({"tasks": tasks.table} if tasks else {}),
+    }
+
+
+def _dealt(command: SubmitJobCommand, placement: Placement, tasks: Tasks) -> Plan:
+    if not isinstance(command.workload, ArrayWorkload):
+        raise TypeError(f"the workload is a {command.workload.kind}")
+    rules = placement.arrays or Arrays()
+    return plan(
+        max(1, tasks.to_run),
+        command.workload,
+        command.resource_shape,
+        rules,
+        measured=tasks.seconds,
+    )
+
+
+def _array(command: SubmitJobCommand, tasks: Tasks, dealt: Plan) -> dict[str, Any]:
+    """What the elements of an array are told beside what every job is; each task has an environment of its own."""
+    workload = command.workload
+    if not isinstance(workload, ArrayWorkload):
+        raise TypeError(f"the workload is a {workload.kind}")
+    names = workload.tasks.parameters
+    return {
+        "array": {
+            "elements": dealt.elements,
+            "pack": dealt.pack,
+            "workers": dealt.workers,
+            "total": tasks.total,
+            "succeeded": tasks.total - tasks.to_run,
+            "argv": [parts(each, names) for each in workload.argv],
+            "env": {name: parts(each, names) for name, each in workload.env.items()},
+        }
     }
 
 
@@ -102,8 +150,9 @@ def _container(
         is_task=tasks > 1,
         shares_memory=shape.tasks_per_node > 1,
     )
-    env = {"PATH": _PATH, **image_env, "HOME": "/work", **workload.env}
-    env["BYOC_PROGRESS"] = f"/work/{PROGRESS}"
+    env = {"PATH": _PATH, **image_env, "HOME": "/work"}
+    if not isinstance(workload, ArrayWorkload):
+        env |= {**workload.env, "BYOC_PROGRESS": f"/work/{PROGRESS}"}
     env["BYOC_ATTEMPT"] = str(ask.number)
     return {
         "runtime": RUNTIMES[placement.runtime].launch(container).to_json(),
@@ -133,12 +182,13 @@ def _container(
 
 
 def _options(
-    command: SubmitJobCommand, placement: Placement, ask: Ask, name: str
+    command: SubmitJobCommand, placement: Placement, ask: Ask, name: str, dealt: Plan | None
 ) -> dict[str, Any]:
     """What Slurm is asked for, and why there is this attempt."""
     checkpoint = command.container.checkpoint
     asked = command.resource_shape
-    overhead = OVERHEAD_MIB.get(placement.runtime, 0) * asked.tasks_per_node
+    containers = dealt.workers if dealt else asked.tasks_per_node
+    overhead = OVERHEAD_MIB.get(placement.runtime, 0) * containers
     shape = asked.model_copy(update={"memory_mib": ask.memory_mib + overhead})
     options = scheduler_options(
         shape,
@@ -146,7 +196,10 @@ def _options(
         name=name,
         exclude=ask.exclude,
         warning=(checkpoint.signal, checkpoint.seconds_before) if checkpoint else None,
+        array=(dealt.elements, dealt.at_a_time) if dealt else None,
     )
+    if dealt:
+        options["parser_name"] = "byoc.array"
     options |= {"import_sys_environment": False, "withmpi": False}
     return options | ({"recovery": ask.recovery} if ask.recovery else {})
 

@@ -12,7 +12,8 @@ from aiida.orm import Data, Dict, ProcessNode, RemoteData, SinglefileData, load_
 
 from aiida_byoc.commands.inputs import Earlier
 from aiida_byoc.contracts.commands import (
-    ContainerWorkload,
+    CONTAINED,
+    ArrayWorkload,
     JobInput,
     PathInput,
     SubmitJobCommand,
@@ -70,7 +71,7 @@ def _output(job: Earlier, name: str) -> Data:
     raise InputUnavailable(f"the job {job.job_id} left no output {name}")
 
 
-def input_nodes(workload: ContainerWorkload, given: Mapping[str, Data]) -> dict[str, Any]:
+def input_nodes(workload: CONTAINED, given: Mapping[str, Data]) -> dict[str, Any]:
     """What AiiDA hands over itself: texts, and outputs of earlier jobs."""
     texts = {
         _key(index): file
@@ -83,7 +84,14 @@ def input_nodes(workload: ContainerWorkload, given: Mapping[str, Data]) -> dict[
             key: SinglefileData(io.BytesIO(file.text.encode()), filename=Path(file.name).name)
             for key, file in texts.items()
         }
-        nodes["filenames"] = Dict({key: f"{WORK}/{file.name}" for key, file in texts.items()})
+        # The tasks of an array share them, where they are mounted from.
+        shared = isinstance(workload, ArrayWorkload)
+        nodes["filenames"] = Dict(
+            {
+                key: f"{INPUTS}/{key[-3:]}" if shared else f"{WORK}/{file.name}"
+                for key, file in texts.items()
+            }
+        )
     return nodes
 
 
@@ -94,7 +102,7 @@ def what_is_put(
     paths: Sequence[str],
     fetched: FetchedFiles,
 ) -> list[dict[str, Any]]:
-    """What the in-job program is told of each input that is no text.
+    """What the in-job program is told of each input that is no text; of an array, of every input.
 
     Members: `name` (below /work); `place` (in the job's directory, from which it is mounted); `node` and `output` (of
     which AiiDA puts a copy there), or else `source` (an absolute path on the cluster), `within` (directories out of
@@ -109,7 +117,7 @@ def what_is_put(
             facts = {"source": file.path, "within": list(paths), "sha256": file.sha256}
         elif isinstance(file, UrlInput):
             facts = {"source": str(fetched.path(command.tenant_id, file.sha256))}
-        else:
+        elif not isinstance(command.workload, ArrayWorkload):
             continue
         told.append({"name": file.name, "place": f"{INPUTS}/{index:03d}", **facts})
     return told

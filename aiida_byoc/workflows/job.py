@@ -7,6 +7,7 @@ asks for is computed from provenance (`recovery.py`), never kept: a worker that 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from aiida.common.links import LinkType
 from aiida.engine import (
@@ -28,6 +29,7 @@ from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore
 from aiida_byoc.workflows.accepted import AcceptedWork
 from aiida_byoc.workflows.attempt import attempt_inputs, attempt_label, left
+from aiida_byoc.workflows.inputs import InputUnavailable
 from aiida_byoc.workflows.recovery import ask, refusal
 
 __all__ = ["JobWorkChain"]
@@ -76,6 +78,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         )
         spec.expose_outputs(ContainerJob)
         spec.outputs["remote_folder"].required = False  # a job does not fail for want of a link
+        spec.exit_code(510, "ERROR_TABLE_INVALID", message="An input is not usable: {reason}.")
         spec.exit_code(500, "ERROR_IMAGE_MISSING", message="The image is missing: {reason}.")
         spec.exit_code(502, "ERROR_IMAGE_DAMAGED", message="The image is damaged: {reason}.")
         spec.exit_code(
@@ -108,7 +111,15 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
         if self.is_cancelled():
             return self.exit_codes.ERROR_CANCELLED
         tried = self._tried()
-        self.ctx.inputs = attempt_inputs(
+        try:
+            self.ctx.inputs = self._attempt_inputs(tried)
+        except InputUnavailable as error:
+            return self.exit_codes.ERROR_TABLE_INVALID.format(reason=error)
+        with self.one_commit():
+            return super().run_process()
+
+    def _attempt_inputs(self, tried: list[CalcJobNode]) -> dict[str, Any]:
+        return attempt_inputs(
             self.command,
             self._placement(),
             ask(self.command, self._placement(), [left(node) for node in tried]),
@@ -120,8 +131,6 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             fetched=FetchedFiles(Path(self.inputs["fetched"])),
             code=self.inputs["code"],
         )
-        with self.one_commit():
-            return super().run_process()
 
     def keep_outputs(self) -> None:
         """Make the last attempt's outputs the job's."""

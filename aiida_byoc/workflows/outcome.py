@@ -126,6 +126,7 @@ def _facts_of_attempt(node: CalcJobNode | None) -> dict[str, Any]:
             "outputs": record["outputs"][:MAX_OUTPUTS],
             "outputs_omitted": len(record["outputs"][MAX_OUTPUTS:]) or None,
             "usage": record["usage"],
+            "tasks": record.get("tasks"),
         }
     return facts
 

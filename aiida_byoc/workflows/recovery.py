@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiida_byoc.commands.policy import Placement
-from aiida_byoc.contracts.commands import SubmitJobCommand
+from aiida_byoc.contracts.commands import ArrayWorkload, SubmitJobCommand
 from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.failures import FAILURES
 
@@ -82,13 +82,15 @@ def ask(command: SubmitJobCommand, placement: Placement, ended: Sequence[Ended])
         return Ask(number=1, memory_mib=memory)
     last, before = ended[-1], _memory(command, placement, ended[:-1])
     exclude = _excluded(command, ended)
-    goes_on_from = _line(command, ended)
+    is_array = isinstance(command.workload, ArrayWorkload)
+    goes_on_from = tuple(range(len(ended), 0, -1)) if is_array else _line(command, ended)
     actions = []
     if memory != before:
         actions.append(f"memory_mib {before} \N{RIGHTWARDS ARROW} {memory}")
     if FAILURES[last.code].on == "node_fail":
         actions.append(f"not on {', '.join(exclude)}" if exclude else "no other node can be used")
-    actions.append("goes on with the files" if goes_on_from else "starts anew")
+    goes_on = "runs the tasks that have not succeeded" if is_array else "goes on with the files"
+    actions.append(goes_on if goes_on_from else "starts anew")
     return Ask(
         number=len(ended) + 1,
         memory_mib=memory,

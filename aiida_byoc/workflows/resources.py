@@ -19,12 +19,13 @@ def scheduler_options(
     name: str | None = None,
     exclude: Sequence[str] = (),
     warning: tuple[str, int] | None = None,
+    array: tuple[int, int | None] | None = None,
 ) -> dict[str, Any]:
     """The `metadata.options` of a calculation.
 
     Args:
         name: the job's own in Slurm, if it has one.
-        exclude, warning: see `job_directives`.
+        exclude, warning, array: see `job_directives`.
     """
     gres = f"{placement.gres}:{shape.gpus}" if shape.gpus else None
     options: dict[str, Any] = {
@@ -41,7 +42,12 @@ def scheduler_options(
         "account": placement.account,
         "qos": placement.qos,
         "custom_scheduler_commands": job_directives(
-            name, gres=gres, scratch_mib=shape.scratch_mib, exclude=exclude, warning=warning
+            name,
+            gres=gres,
+            scratch_mib=shape.scratch_mib,
+            exclude=exclude,
+            warning=warning,
+            array=array,
         ),
     }
     return options | {name: value for name, value in named.items() if value}

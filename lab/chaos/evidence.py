@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from aiida_byoc.contracts.lifecycle import TERMINAL
+from aiida_byoc.runtimes.in_job import ARRAY
 from lab import process
 from lab.chaos.load import RUNS, Job
 from lab.convex import Convex, call
@@ -166,11 +167,17 @@ def _queued(lab: Mapping[str, Any]) -> list[str]:
 
 def _runs(paths: LabPaths) -> dict[str, list[list[str]]]:
     logs: dict[str, list[list[str]]] = defaultdict(list)
+    tasks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for specification in (paths.root / "work").rglob("byoc_job.json"):
+        submission = json.loads(specification.read_text())["submission_id"]
         runs = specification.parent / "work" / RUNS
         if runs.exists():
-            submission = json.loads(specification.read_text())["submission_id"]
             logs[submission].append(runs.read_text().split())
+        for runs in (specification.parent / ARRAY / "tasks").glob(f"*/*/work/{RUNS}"):
+            tasks[submission][runs.parents[1].name] += runs.read_text().split()
+    for submission, of_task in tasks.items():  # an array is as good as the worst of its tasks
+        worst = max(of_task.values(), key=lambda log: (log.count("start"), "end" not in log))
+        logs[submission].append(worst)
     return logs
 
 

@@ -61,6 +61,12 @@ class Load:
         script = f"echo start >> {RUNS}; sleep {seconds:.1f}; echo ok > result; echo end >> {RUNS}"
         return self._start(script, "succeeded", outputs=[{"name": "result"}])
 
+    def array(self, tasks: int = 6) -> Job:
+        """An array whose tasks each work for a moment, two of them in each job of Slurm's."""
+        script = f"echo start >> {RUNS}; sleep 0.5; echo end >> {RUNS}"
+        dealt: dict[str, Any] = {"kind": "array", "tasks": {"count": tasks}, "pack": 2}
+        return self._start(script, "succeeded", **dealt)
+
     def fails(self, seconds: float = 0) -> Job:
         """A job that works for a while, and ends with status 3."""
         script = f"echo start >> {RUNS}; sleep {seconds:.1f}; echo end >> {RUNS}; exit 3"

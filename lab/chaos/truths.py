@@ -190,12 +190,13 @@ def _processes(evidence: Evidence, waiting: Collection[str]) -> Iterator[Finding
 
 
 def _slurm_jobs(evidence: Evidence, *, one_each: bool) -> Iterator[Finding]:
-    """Not more than one Slurm job per attempt, none left."""
+    """Not more than one Slurm job per attempt, or per element of its array, none left."""
     by_name = defaultdict(list)
     for line in evidence.finished:
         if _submission(line) in evidence.events:
-            by_name[line["Name"]].append(f"{line.get('JobId')} {line.get('JobState')}")
-    for name, ids in by_name.items():
+            job = f"{line.get('JobId')} {line.get('JobState')}"
+            by_name[line["Name"], line.get("ArrayTaskId")].append(job)
+    for (name, _), ids in by_name.items():
         if len(ids) > 1 and one_each:
             yield "doubled", _submission({"Name": name}), f"Slurm jobs {ids}"
     for name in evidence.queued:

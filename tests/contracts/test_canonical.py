@@ -188,6 +188,17 @@ OTHER_INTENTS = {
     "requested_by.user_id": "bob",
 }
 
+OTHER_INTENTS_OF_AN_ARRAY = {
+    "workload.tasks.columns": ["temperature", "alloy"],
+    "workload.tasks.rows": [["AlCu", "300"], ["AlCu", "600"], ["AlMg", "301"]],
+    "workload.tasks.ids": ["a", "b", "c"],
+    "workload.argv.0": "python",
+    "workload.env.RUN_NAME": "{task_number}",
+    "workload.concurrency": 63,
+    "workload.pack": 2,
+    "workload.task_seconds": 21,
+}
+
 
 def leaves(annotation: Any, prefix: str = "") -> set[str]:
     """Dotted names of every field of the command, lists entered at their first item."""
@@ -205,13 +216,15 @@ def test_every_field_of_the_command_is_tried():
     """A field added later must be put on one side or the other."""
     only_one_value = {"schema_version", "workload.kind"}
     below = {"workload.entry_point", "workload.inputs", "workload.outputs.0.glob"}
+    below |= {f"workload.tasks.{name}" for name in ("count", "file.url", "file.sha256")}
     below |= {"workload.checkpoint.signal", "workload.checkpoint.seconds_before"}
     below |= {
         f"workload.inputs.0.{name}"
         for name in ("job.job_id", "job.output", "path", "url", "sha256")
     }
     tried = {
-        path.partition("env.")[0] + "env" if "env." in path else path for path in OTHER_INTENTS
+        path.partition("env.")[0] + "env" if "env." in path else path
+        for path in (*OTHER_INTENTS, *OTHER_INTENTS_OF_AN_ARRAY)
     }
 
     fields = {leaf.removeprefix(".") for leaf in leaves(SubmitJobCommand)}
@@ -286,6 +299,38 @@ def test_where_inputs_come_from_is_intent(path, value):
     name = "submit-job-command.inputs"
 
     assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
+
+
+@pytest.mark.parametrize(("path", "value"), OTHER_INTENTS_OF_AN_ARRAY.items())
+def test_every_field_of_an_array_is_intent(path, value):
+    name = "submit-job-command.array"
+
+    assert intent_of(changed(golden(name), path, value)) != intent_of(golden(name))
+
+
+FILE = {"url": "https://data.example/t.json", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("other", [{"url": "https://data.example/u.json"}, {"sha256": "1" * 64}])
+def test_where_the_tasks_are_is_intent(other):
+    name = "submit-job-command.array"
+    tasks = {"columns": ["alloy", "temperature"], "count": 3}
+
+    def of_file(file):
+        return changed(golden(name), "workload.tasks", {**tasks, "file": file})
+
+    assert intent_of(of_file({**FILE, **other})) != intent_of(of_file(FILE))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_number_of_tasks_is_intent(count):
+    name = "submit-job-command.array"
+
+    def counted(tasks):
+        command = changed(golden(name), "workload.tasks", {"count": tasks})
+        return changed(command, "workload.argv", ["{task_id}"])
+
+    assert intent_of(counted(count)) != intent_of(counted(3))
 
 
 @pytest.mark.parametrize(("path", "value"), OTHER_INTENTS.items())

@@ -26,6 +26,12 @@ def some_jobs(arena: Arena, load: Load) -> None:
     load.cancelled(after=3)
 
 
+def some_arrays(arena: Arena, load: Load) -> None:
+    """An array is one job as well: each of its tasks runs once."""
+    load.array()
+    some_jobs(arena, load)
+
+
 def undispatched_jobs(arena: Arena, load: Load) -> None:
     """Work chains without a task, as a broker apart from Postgres leaves them: no worker may be quicker."""
     if arena.lab["node"]["broker"] != "byoc.postgres":
@@ -88,6 +94,7 @@ def old_jobs(arena: Arena, load: Load) -> None:
 
 PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     **dict.fromkeys(POINTS, some_jobs),
+    **dict.fromkeys(("child.submitted", "slurm.submitted", "slurm.ended"), some_arrays),
     "launch.dispatched": undispatched_jobs,
     "stop.confirmed": stopped_jobs,
     "repair.played": paused_jobs,

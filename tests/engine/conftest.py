@@ -23,6 +23,7 @@ from aiida.tools.pytest_fixtures import (  # noqa: F401
 )
 from plumpy.persistence import LoadSaveContext
 
+from aiida_byoc.arrays.rules import Arrays
 from aiida_byoc.commands import ledger
 from aiida_byoc.commands.data import Caps
 from aiida_byoc.commands.launcher import Launcher
@@ -126,6 +127,7 @@ class Node:
                 "runtime": changes.get("runtime", "bubblewrap"),
                 "data": Caps(**changes.pop("caps", {})),
                 "recovery": Recovery(memory_ceiling_mib=1024),
+                "arrays": Arrays() if command["workload"]["kind"] == "array" else None,
                 **placed,
             }
         )

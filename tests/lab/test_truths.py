@@ -171,3 +171,16 @@ def test_an_end_must_be_the_programs_or_its_cancellers(code: str) -> None:
     assert len(compare([_job()], Evidence(**lost), slurm_forgot=True).violations["untrue"]) == 1
     lost["runs"][SUBMISSION][0].remove("end")
     assert not compare([_job()], Evidence(**lost), slurm_forgot=True).violations["untrue"]
+
+
+def test_the_elements_of_an_array_are_one_job() -> None:
+    """Each of them once: the same element again is a second run."""
+    found = _evidence()
+    (line,) = found["finished"]
+    found["finished"] = [
+        {**line, "JobId": str(7 + n), "ArrayJobId": "7", "ArrayTaskId": str(n)} for n in range(3)
+    ]
+    assert compare([_job()], Evidence(**found)).holds
+
+    found["finished"].append(found["finished"][2])
+    assert compare([_job()], Evidence(**found)).violations["doubled"]

@@ -166,6 +166,18 @@ def test_no_more_are_in_slurm_than_the_site_takes(connection: psycopg.Connection
     assert launch(connection, limits) == "acme"
 
 
+def test_an_array_is_as_many_jobs_in_slurm_as_it_has_elements(
+    connection: psycopg.Connection,
+) -> None:
+    accept(connection, "first")
+    accept(connection, "second")
+    connection.execute("UPDATE byoc.job SET placement = placement || '{\"elements\": 5}'")
+
+    assert launch(connection, Limits(slurm_jobs=5)) == "acme"
+    assert launch(connection, Limits(slurm_jobs=5)) is None
+    assert launch(connection, Limits(slurm_jobs=6)) == "acme"
+
+
 def test_what_is_being_cancelled_is_left_alone(
     connection: psycopg.Connection, storage: dict[str, object]
 ) -> None:

@@ -99,6 +99,35 @@ def test_a_job_waits_until_its_file_is_there(
     assert step() > 0
 
 
+def test_a_table_of_tasks_is_fetched_and_kept_while_its_array_runs(
+    connection: psycopg.Connection, settings: NodeSettings, store: Store, step: Step
+) -> None:
+    file = {"url": store.url("/file?signature=secret"), "sha256": SHA256}
+    array = {"kind": "array", "image": "localhost/byoc/demo:1", "argv": ["{task_id}"]}
+    accept(connection, "a", workload={**array, "tasks": {"count": 1000, "file": file}})
+    assert launchable(connection) is None
+
+    assert step() == 0
+
+    assert settings.fetched_files.path("acme", SHA256).read_bytes() == CONTENT
+    assert launchable(connection) == "a"
+    assert fetches.wanted(connection) == {("acme", SHA256)}
+
+
+def test_a_table_that_cannot_be_had_fails_its_array(
+    connection: psycopg.Connection, store: Store, step: Step
+) -> None:
+    file = {"url": store.url("/not-there"), "sha256": SHA256}
+    array = {"kind": "array", "image": "localhost/byoc/demo:1", "argv": ["{task_id}"]}
+    submission = accept(connection, "a", workload={**array, "tasks": {"count": 1, "file": file}})
+
+    step()
+
+    error = last(connection, submission)["error"]
+    assert error["code"] == "input_unavailable"
+    assert "tasks" in error["message"]
+
+
 def test_a_file_is_fetched_once_for_all_jobs_of_a_tenant(
     connection: psycopg.Connection, store: Store, step: Step
 ) -> None:

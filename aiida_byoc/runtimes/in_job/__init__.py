@@ -14,6 +14,7 @@ This package is copied into every job's directory and executed there, outside th
     outputs/             declared outputs, moved here and measured: the container cannot reach them any more
     in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
+    byoc_array/          instead of all of these from byoc_begun on, the tasks of an array (array.py)
 
 and, above the directories of all jobs,
 
@@ -33,6 +34,7 @@ OWNER = "owner"
 BEGUN = "byoc_begun"
 RUNTIME = "byoc_runtime"
 TASKS = "byoc_tasks"
+ARRAY = "byoc_array"
 WORK = "work"
 INPUTS = "inputs"
 PROGRESS = ".byoc/progress.jsonl"
@@ -41,6 +43,15 @@ NEWS = "../../../byoc_news"
 """AiiDA makes a job's directory three levels below the computer's work directory."""
 OUTPUTS = "outputs"
 IN_PLACE = "in_place"
+ARRAY_TASKS = ARRAY + "/tasks.jsonl"
+"""What an array is to run: a line for each task, `[number, id, [values]]`."""
+ARRAY_COUNT = ARRAY + "/count"
+"""How many elements the Slurm array has."""
+ELEMENTS = ARRAY + "/elements"
+RESULTS = "results.jsonl"
+"""In the directory of an element: what became of it and of its tasks, a line each, only ever appended to."""
+ENDED = "ended"
+"""In the directory of an element: made when all its results are written."""
 NOT_STARTED = 125
 UNUSABLE = 69
 FENCED = 75

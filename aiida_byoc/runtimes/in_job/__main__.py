@@ -25,6 +25,10 @@ from .tasks import Tasks
 def main():
     with open(SPECIFICATION, encoding="utf-8") as file:
         specification = json.load(file)
+    if "array" in specification:
+        from .array import run_element  # only where it is needed: every start of a job counts
+
+        return run_element(specification)
     try:
         os.mkdir(FENCE)
     except FileExistsError:

@@ -62,7 +62,8 @@ class Container:
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
-        count = ProcessCount(self._specification["processes"] * self._tasks_here)
+        most = self._specification["processes"] * self._tasks_here
+        count = ProcessCount(None if "array" in self._specification else most)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:

@@ -44,7 +44,8 @@ class ProcessCount:
     """
 
     def __init__(self, most):
-        hierarchy = _hierarchy() if os.geteuid() == 0 else ""
+        """`most` is `None` where somebody else counts already."""
+        hierarchy = _hierarchy() if os.geteuid() == 0 and most is not None else ""
         self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
         if self._path:
             try:
@@ -58,6 +59,12 @@ class ProcessCount:
         if self._path:
             with contextlib.suppress(OSError):  # gone already
                 self._write("cgroup.procs", pid)
+
+    def leave(self, pid):
+        """Count this process no more."""
+        if self._path:
+            with contextlib.suppress(OSError):
+                self._write(os.path.join(os.pardir, "cgroup.procs"), pid)
 
     def close(self):
         """Remove the cgroup; while processes are left in it, that is for the Epilog."""

@@ -32,6 +32,10 @@ class News:
                 os.unlink(self._said)
         self._said = entry
 
+    def go_on_after(self, reports):
+        """Number the next report after those of another process of this job."""
+        self._reports = reports
+
     def report(self, progress):
         entry = "{}.progress-{}".format(self._place, self._reports + 1)
         with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
 
+import functools
 import glob
 import json
 import os
@@ -173,6 +174,8 @@ def _beside_slurm_conf(name):
     return os.path.join(os.path.dirname(_first_of("SLURM_CONF", "/etc/slurm/slurm.conf")), name)
 
 
+# What the machine has, looked up once: the tasks of an array inherit it.
+@functools.lru_cache(maxsize=None)
 def _gpu_devices():
     found = (name for pattern in GPU_DEVICES for name in sorted(glob.glob(pattern)))
     return [name for name in found if not os.path.isdir(name)]
@@ -191,6 +194,7 @@ def _node():
     return os.environ.get("SLURMD_NODENAME", "node")
 
 
+@functools.lru_cache(maxsize=None)
 def _user():
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
@@ -198,6 +202,7 @@ def _user():
         return str(os.geteuid())
 
 
+@functools.lru_cache(maxsize=None)
 def _has_subordinates():
     if os.geteuid() == 0:
         return False

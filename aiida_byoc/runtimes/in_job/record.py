@@ -6,11 +6,11 @@ import os
 from . import RECORD
 
 
-def write_record(record):
+def write_record(record, path=RECORD):
     """Write it so that it is either whole or absent, also after a power cut."""
-    temporary = RECORD + ".tmp"
+    temporary = path + ".tmp"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(record, file)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(temporary, RECORD)
+    os.rename(temporary, path)

@@ -109,6 +109,10 @@ class Job:
         self.prepare(argv, **options)
         if before is not None:
             before()
+        return self.go()
+
+    def go(self, **env: str) -> subprocess.Popen[bytes]:
+        """Start the program that was prepared, with what Slurm adds to its environment."""
         with ExitStack() as stack:
             # Something to read, which the program must not get.
             words = stack.enter_context((self.directory / in_job.SPECIFICATION).open("rb"))
@@ -119,7 +123,7 @@ class Job:
             return subprocess.Popen(
                 [*self.as_user, self.python, "-B", "-m", in_job.PROGRAM],
                 cwd=self.directory,
-                env={**os.environ, **SLURM},
+                env={**os.environ, **SLURM, **env},
                 stdin=words,
                 stdout=out,
                 stderr=err,

@@ -10,7 +10,7 @@ from aiida_byoc.contracts.failures import FAILURES
 from aiida_byoc.schedulers.ending import Ending, ending
 from aiida_byoc.schedulers.ends import ENDS, Record
 from aiida_byoc.schedulers.failures import OVER_MEMORY, ROWS, explain, rendered
-from aiida_byoc.schedulers.verdict import _ENDED
+from aiida_byoc.schedulers.witnesses import ENDED_STATES
 from tests.contracts.messages import ROOT
 
 SHOWN = (
@@ -38,7 +38,7 @@ def test_every_end_has_its_place_in_the_catalogue_and_in_the_table() -> None:
 CASES = [
     (Ending(state=state or None, exit=status, signal=signal, reason=reason, restarts=restarts), record, stderr)
     for state, status, signal, reason, restarts, record, stderr in product(
-        (*sorted(_ENDED), "", "RUNNING"), (0, 1, 75, 127), (0, 9, 53), ("", "BadConstraints"), (0, 1), Record,
+        (*sorted(ENDED_STATES), "", "RUNNING"), (0, 1, 75, 127), (0, 9, 53), ("", "BadConstraints"), (0, 1), Record,
         ("", OVER_MEMORY),
     )
 ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_i19_only_a_complete_record_is_success_and_nothing_is_left_unnamed() -> 
         if record is Record.COMPLETE:
             assert (end is None) is (seen.state != "OUT_OF_MEMORY")
         if record is Record.TOLD_TO_END:
-            ended_by_slurm = seen.state in _ENDED - {"COMPLETED", "FAILED"} or (
+            ended_by_slurm = seen.state in ENDED_STATES - {"COMPLETED", "FAILED"} or (
                 seen.state in {"COMPLETED", "FAILED"} and seen.restarts > 0
             )
             assert (end is None) is not (

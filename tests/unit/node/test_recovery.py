@@ -28,6 +28,11 @@ def checkpointing() -> SubmitJobCommand:
     return command(workload=workload)
 
 
+def array(**policy: Any) -> SubmitJobCommand:
+    workload = {"kind": "array", "image": "localhost/byoc/demo:1", "argv": ["x"]}
+    return command(workload={**workload, "tasks": {"count": 9}}, **policy)
+
+
 def ended(*codes: str) -> list[Ended]:
     return [Ended(code=code, message=f"It was {code}.") for code in codes]
 
@@ -51,7 +56,25 @@ def test_the_first_attempt_asks_for_what_the_command_says() -> None:
     assert ask(command(), placement(recovery=RULES), []) == Ask(number=1, memory_mib=256)
 
 
-@pytest.mark.parametrize("code", FAILURES)
+def test_tasks_that_failed_are_run_again_on_request() -> None:
+    where = placement(recovery=RULES)
+
+    assert refusal(array(on=["tasks_failed"]), where, ended("tasks_failed")) is None
+    assert refusal(array(on=["oom"]), where, ended("tasks_failed")) == ""
+
+
+def test_every_attempt_of_an_array_knows_all_the_earlier_ones() -> None:
+    """Any of them may have brought a task to its end, whatever became of the attempt."""
+    asked = ask(array(), placement(recovery=RULES), ended("node_fail", "oom"))
+
+    assert asked.goes_on_from == (2, 1)
+    assert asked.recovery is not None
+    assert (
+        asked.recovery["action"] == "memory_mib 256 → 512; runs the tasks that have not succeeded"
+    )
+
+
+@pytest.mark.parametrize("code", sorted(set(FAILURES) - {"tasks_failed"}))
 def test_only_the_words_of_the_command_start_another_attempt(code: str) -> None:
     where, on = placement(recovery=RULES), FAILURES[code].on
 

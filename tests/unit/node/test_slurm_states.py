@@ -84,6 +84,7 @@ def test_without_an_answer_slurm_says_nothing(scheduler: ByocSlurmScheduler) -> 
         "sbatch: error: Memory specification can not be satisfied",
         "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
         "sbatch: error: Batch job submission failed: Invalid generic resource (gres) specification",
+        "sbatch: error: Batch job submission failed: Invalid job array specification",
         "sbatch: error: Batch job submission failed: Access/permission denied",
         "sbatch: error: User's group not permitted to use this partition",
         "SBATCH: ERROR: INVALID ACCOUNT",

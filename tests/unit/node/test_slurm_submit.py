@@ -64,7 +64,7 @@ def test_a_job_that_slurm_does_not_know_is_submitted(slurm: FakeSlurm) -> None:
 
     assert job_id(outcome) == "99/b-0123-1"
     queue, accounting, submitted = slurm.asked
-    assert queue == "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-0123-1"
+    assert queue == "squeue --noheader --me --states=all --format=%F %T %j %r --name=b-0123-1"
     assert "--name=b-0123-1" in accounting.split()
     assert any(word.startswith("--starttime=20") for word in accounting.split())
     assert submitted == f"{ASKED} {SCRIPT}"

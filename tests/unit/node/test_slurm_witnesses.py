@@ -46,7 +46,7 @@ def test_a_job_that_nobody_knows(slurm: FakeSlurm, place: Path) -> None:
     assert look(slurm, place) == Evidence(
         controller=True, jobs={}, accounts={}, directory=True, fence=None, record=False
     )
-    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-1"
+    assert slurm.asked[0] == "squeue --noheader --me --states=all --format=%F %T %j %r --name=b-1"
 
 
 def test_jobs_of_the_controller(slurm: FakeSlurm, place: Path) -> None:
@@ -115,7 +115,7 @@ def test_many_jobs_are_one_question_to_slurm(slurm: FakeSlurm, place: Path, tmp_
     found = evidence(slurm.run(command).stdout)
 
     assert [line for line in slurm.asked if line.startswith("squeue")] == [
-        "squeue --noheader --me --states=all --format=%i %T %j %r --name=b-1,b-12,b-3"
+        "squeue --noheader --me --states=all --format=%F %T %j %r --name=b-1,b-12,b-3"
     ]
     assert {name: dict(each.jobs) for name, each in found.items()} == {
         "b-1": {},

@@ -1,0 +1,120 @@
+"""What the node's owner allows of arrays (`[arrays]` in `policy.toml`), and how tasks are dealt out to Slurm.
+
+Slurm starts some tens of jobs a second, and a container starts in a hundredth of one: short tasks are packed, so that
+one element of Slurm's array runs many of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from aiida_byoc.commands.housekeeping import Table
+from aiida_byoc.contracts.array import MAX_TASKS, ArrayWorkload
+from aiida_byoc.contracts.commands import ResourceShape
+from aiida_byoc.contracts.problems import FieldError
+
+__all__ = ["Arrays", "Plan", "plan", "refusals"]
+
+_OF_THE_WALLTIME = 0.8
+"""An element whose tasks take as long as declared ends well before its time is over."""
+
+
+class Arrays(Table):
+    """Bounds of one array.
+
+    Attributes:
+        tasks: the most that one may have. 0: there are no arrays.
+        elements: the most jobs that one is in Slurm; not more than slurm.conf's `MaxArraySize`.
+        at_a_time: the most of them that run at a time.
+        element_seconds: how long one is to take, where the command says how long a task does.
+    """
+
+    tasks: int = Field(ge=0, le=MAX_TASKS, default=10_000)
+    elements: int = Field(ge=1, le=MAX_TASKS, default=1000)
+    at_a_time: int = Field(ge=1, le=MAX_TASKS, default=100)
+    element_seconds: float = Field(ge=1, le=86_400, default=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How tasks are dealt out.
+
+    Attributes:
+        elements: jobs in Slurm, of which so many run `at_a_time`.
+        pack: tasks of each; the last may have fewer.
+        workers: tasks that each runs at a time.
+    """
+
+    elements: int
+    at_a_time: int
+    pack: int
+    workers: int
+
+
+def plan(
+    tasks: int,
+    workload: ArrayWorkload,
+    shape: ResourceShape,
+    rules: Arrays,
+    *,
+    measured: float | None = None,
+) -> Plan:
+    """Deal out so many tasks.
+
+    Where nobody says how many go together, they are spread over as many elements as may run at a time; of short ones
+    there are fewer elements, each of which takes `element_seconds`.
+
+    Args:
+        measured: seconds that a task took in earlier attempts, where any was measured; what is declared counts less.
+    """
+    task_seconds = measured or workload.task_seconds
+    most = workload.concurrency or MAX_TASKS
+    workers = min(shape.cpu, most)
+    at_a_time = min(rules.at_a_time, max(1, most // workers))
+    pack = workload.pack
+    if pack is None:
+        pack = math.ceil(tasks / at_a_time)
+        if task_seconds is not None:
+            seconds = min(rules.element_seconds, _OF_THE_WALLTIME * shape.walltime_seconds)
+            long_enough = max(1, int(seconds * workers / task_seconds))
+            fits = max(1, int(_OF_THE_WALLTIME * shape.walltime_seconds / task_seconds))
+            pack = min(max(pack, long_enough), fits * workers)
+        pack = max(pack, math.ceil(tasks / rules.elements))
+    return Plan(
+        elements=math.ceil(tasks / pack), at_a_time=at_a_time, pack=pack, workers=min(workers, pack)
+    )
+
+
+def refusals(workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> list[FieldError]:
+    """What a command asks for beyond the owner's bounds."""
+    tasks = len(workload.tasks)
+    field = "workload.tasks.count" if workload.tasks.rows is None else "workload.tasks.rows"
+    if tasks > rules.tasks:
+        return [
+            _beyond(
+                field, f"has {tasks} tasks, the node takes {rules.tasks} in one array", rules.tasks
+            )
+        ]
+    found = []
+    dealt = plan(tasks, workload, shape, rules)
+    if dealt.elements > rules.elements:
+        least = math.ceil(tasks / rules.elements)
+        message = (
+            f"makes {dealt.elements} jobs in Slurm, whose arrays have {rules.elements} at most"
+        )
+        found.append(
+            FieldError(field="workload.pack", message=message, remedy=f"use {least} or more")
+        )
+    most = rules.at_a_time * dealt.workers
+    if workload.concurrency is not None and workload.concurrency > most:
+        message = f"exceeds the node's ceiling of {most} with {shape.cpu} cpu"
+        found.append(_beyond("workload.concurrency", message, most))
+    return found
+
+
+def _beyond(field: str, message: str, ceiling: int) -> FieldError:
+    remedy = f"ask for at most {ceiling}" if ceiling else "the node takes no arrays"
+    return FieldError(field=field, message=message, remedy=remedy)

@@ -1,0 +1,241 @@
+"""One element of an array: a Slurm job that runs its share of the tasks, as many at a time as it has processors.
+
+    byoc_fence/                   made by the first element; its file `owner` holds the array's Slurm id
+    byoc_array/tasks.jsonl        all tasks, in order; element N has lines N * pack and the next ones (read)
+    byoc_array/elements/N/        made first: the element's own fence
+        results.jsonl             its beginning, each task's result, its end; only ever appended to
+        done                      how many of its tasks have succeeded and failed so far
+        ended                     empty, made last
+    byoc_array/tasks/…/NUMBER/    made first: the task's own fence (array_task.py)
+        record.json               the task's completion record; a task that has one, here or in an earlier attempt's
+                                  directory, is never run again
+    byoc_array/reporter           who holds its lock reports for all elements; its content is how often that was done
+
+A task that has a directory but no record was begun and not ended: nobody else takes it up in this attempt.
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+from . import (
+    ARRAY_COUNT,
+    ARRAY_TASKS,
+    ELEMENTS,
+    ENDED,
+    FENCE,
+    FENCED,
+    NOT_STARTED,
+    OWNER,
+    RESULTS,
+)
+from .array_progress import MOST_NAMED, Reporter, write_done
+from .array_task import INTERRUPTED, begin, broken, earlier_result, result_of
+from .container import Container
+from .image import digest_of, objection
+from .inputs import place_inputs
+from .limits import ProcessCount, no_core_dumps
+from .news import News
+from .orphans import adopt_orphans
+
+_OWN_PROCESSES = 16
+"""More than there are of ours and of a runtime's beside a task's own."""
+_PATIENCE = 30
+"""Seconds that the array's owner may take to write its id into the fence."""
+
+
+def run_element(specification):
+    """Run the tasks of the element that Slurm says this is; return its exit status."""
+    number = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    if not _owns_the_array():
+        print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
+        return FENCED
+    os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
+    place = os.path.join(ELEMENTS, str(number))
+    os.makedirs(ELEMENTS, exist_ok=True)
+    try:
+        os.mkdir(place)
+    except FileExistsError:
+        print("byoc: this element has been run already", file=sys.stderr)
+        return FENCED
+    no_core_dumps()
+    adopt_orphans()
+    news = News(specification["news"], specification["job_name"])
+    news.say("started")
+    element = _Element(specification, number, place, news)
+    code = element.run()
+    if _all_ended():
+        news.say("ended")
+    return code
+
+
+def _owns_the_array():
+    """Take the fence for this array; whether it is this array's."""
+    own = os.environ.get("SLURM_ARRAY_JOB_ID", "")
+    path = os.path.join(FENCE, OWNER)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(FENCE)
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            file.write(own + "\n")
+        os.rename(path + ".tmp", path)
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            owner = file.read()
+            if owner.endswith("\n"):
+                return owner.strip() == own
+        time.sleep(0.05)
+    return False
+
+
+def _all_ended():
+    with open(ARRAY_COUNT, encoding="ascii") as file:
+        count = int(file.read())
+    # From the last on: that one is missing most often.
+    elements = (os.path.join(ELEMENTS, str(number), ENDED) for number in reversed(range(count)))
+    return all(os.path.exists(each) for each in elements)
+
+
+class _Element:
+    def __init__(self, specification, number, place, news):
+        self._specification, self._number, self._place = specification, number, place
+        path = os.path.join(place, RESULTS)
+        self._results = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until the program ends)
+        self._done = {"succeeded": 0, "failed": 0}
+        self._failed = []  # type: list[str]
+        self._reporter = Reporter(specification, news)
+        self._running = {}
+        self._stopping = False
+
+    def run(self):
+        specification, array = self._specification, self._specification["array"]
+        image = digest_of(specification["rootfs"])
+        wrong = objection(image, specification["image_digest"]) or self._place_inputs()
+        self._append(
+            {
+                "element": self._number,
+                "image_digest": image,
+                "scheduler_job_id": os.environ.get("SLURM_ARRAY_JOB_ID"),
+                "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
+                "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+                "started_at": time.time(),
+                "message": wrong,
+            }
+        )
+        self._heed_signals()
+        first = self._number * array["pack"]
+        with open(ARRAY_TASKS, encoding="utf-8") as file:
+            lines = list(itertools.islice(file, first, first + array["pack"]))
+        if not wrong:
+            self._run_all(map(json.loads, lines))
+        self._append({"ended_at": time.time(), "stopped": self._stopping})
+        os.fsync(self._results.fileno())
+        self._tell()
+        with open(os.path.join(self._place, ENDED), "w"):
+            pass
+        if wrong:
+            return NOT_STARTED
+        return 0 if self._done["succeeded"] == len(lines) else 1
+
+    def _place_inputs(self):
+        """Have the inputs checked once for all tasks of the element; each task mounts them from here then."""
+        given, here = self._specification["inputs"], os.getcwd()
+        theirs = [
+            each if each.get("source") else dict(each, source=os.path.join(here, each["place"]))
+            for each in given
+        ]
+        os.chdir(self._place)
+        try:
+            os.mkdir("work")
+            wrong = place_inputs(theirs)
+        except OSError as error:
+            wrong = "the inputs cannot be placed: {}".format(error.strerror)
+        finally:
+            os.chdir(here)
+        self._specification["inputs"] = [
+            {
+                "name": each["name"],
+                "place": each["place"],
+                "source": os.path.join(here, self._place, each["place"]),
+            }
+            for each in given
+        ]
+        return wrong
+
+    def _run_all(self, tasks):
+        workers = self._specification["array"]["workers"]
+        # One count for all, which their processes inherit: to move each into one takes longer than its start.
+        count = ProcessCount((self._specification["processes"] + _OWN_PROCESSES) * workers)
+        count.add(os.getpid())
+        Container(self._specification)  # what it has to look up once, tasks inherit
+        getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
+        self._reporter.start(self._tell)
+        try:
+            self._run_each(iter(tasks), workers)
+        finally:
+            self._reporter.stop()
+            count.leave(os.getpid())
+            count.close()
+
+    def _run_each(self, tasks, workers):
+        while True:
+            while len(self._running) < workers and not self._stopping:
+                task = next(tasks, None)
+                if task is None:
+                    break
+                self._begin(task)
+            if not self._running:
+                break
+            self._reap()
+
+    def _begin(self, task):
+        found = earlier_result(self._specification["earlier"], task[0])
+        if found is not None:
+            self._keep(found)
+            return
+        pid = begin(self._specification, task, self._number)
+        if pid is not None:
+            self._running[pid] = task
+
+    def _reap(self):
+        """Wait for one process; what the runtimes left of containers comes here as well."""
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            pid, status = next(iter(self._running)), None  # cannot be: better a result than a loop
+        task = self._running.pop(pid, None)
+        if task is not None:
+            attempt = self._specification["attempt"]
+            self._keep(result_of(task) or broken(task, status, self._number, attempt))
+
+    def _keep(self, result):
+        """Write a task's result down."""
+        if result["state"] != INTERRUPTED:
+            self._done["succeeded" if result["state"] == "succeeded" else "failed"] += 1
+        if result["state"] == "failed":
+            self._failed.append(result["id"])
+        self._append(result)
+
+    def _append(self, line):
+        self._results.write(json.dumps(line) + "\n")
+        self._results.flush()
+
+    def _tell(self):
+        write_done(self._place, dict(self._done, which=self._failed[-MOST_NAMED:]))
+
+    def _heed_signals(self):
+        """Slurm says it before it kills: begin nothing more, and let what runs end in order."""
+
+        def stop(number, _):
+            self._stopping = True
+            for pid in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+        signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,115 @@
+"""How far an array is: every element notes its own numbers, and one of them at a time reports the sum.
+
+The report is a progress report as a program may make it (progress.py): `step` of `steps` tasks are done.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+
+from . import ARRAY, ARRAY_COUNT, ELEMENTS
+
+_DONE = "done"
+_REPORTER = ARRAY + "/reporter"
+MOST_NAMED = 10
+"""So many of the tasks that failed of late are named."""
+
+
+def write_done(place, done):
+    """Note an element's numbers; what cannot be written is nobody's failure."""
+    path = os.path.join(place, _DONE)
+    with contextlib.suppress(OSError):
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(done, file)
+        os.rename(path + ".tmp", path)
+
+
+class Reporter:
+    """Reports for all elements while it holds the lock; any other element takes over when it ends.
+
+    It works in a signal's handler, not in a thread: the element makes processes.
+    """
+
+    def __init__(self, specification, news):
+        self._news = news
+        self._seconds = max(1.0, specification["progress_seconds"])
+        self._all = specification["array"]["total"]
+        self._before = specification["array"]["succeeded"]
+        self._lock = None
+        self._number = 0
+        self._told = None
+
+    def start(self, tell):
+        """From now on, have the element's numbers noted (`tell`) and perhaps reported at intervals."""
+
+        def tick(*_):
+            tell()
+            self._report()
+
+        signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, min(1.0, self._seconds), self._seconds)
+
+    def stop(self):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _report(self):
+        with contextlib.suppress(OSError, ValueError):
+            lock = self._take_over() if self._lock is None else self._lock
+            if lock is None:
+                return
+            done = self._sum()
+            if done == self._told:
+                return
+            self._told = done
+            self._news.report(_progress(done, self._before, self._all))
+            os.pwrite(lock, b"%12d\n" % (self._number + 1), 0)
+            self._number += 1
+
+    def _take_over(self):
+        lock = os.open(_REPORTER, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return None
+        self._lock = lock
+        self._number = int(os.pread(lock, 20, 0) or b"0")
+        self._news.go_on_after(self._number)
+        return lock
+
+    @staticmethod
+    def _sum():
+        with open(ARRAY_COUNT, encoding="ascii") as file:
+            count = int(file.read())
+        done, which = {"succeeded": 0, "failed": 0}, []
+        for number in range(count):
+            path = os.path.join(ELEMENTS, str(number), _DONE)
+            with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+                found = json.load(file)
+                for name in done:
+                    done[name] += found[name]
+                which.extend(found.get("which", []))
+        return dict(done, which=which[-MOST_NAMED:])
+
+
+def _progress(done, before, total):
+    """A report; `before` tasks had succeeded in earlier attempts."""
+    succeeded, failed = done["succeeded"] + before, done["failed"]
+    now = time.time()
+    said = {
+        "step": succeeded + failed,
+        "steps": total,
+        "fraction": (succeeded + failed) / float(total),
+        "metrics": {"tasks_succeeded": float(succeeded), "tasks_failed": float(failed)},
+        "reported_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        + ".{:03d}Z".format(int(now * 1000) % 1000),
+    }
+    if failed:
+        said["message"] = "failed of late: " + ", ".join(done["which"])
+    return said

@@ -1,0 +1,229 @@
+"""Arrays: many tasks, a container each, as one job of AiiDA and one of Slurm. Real Slurm, real containers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida.orm import CalcJobNode
+from click.testing import CliRunner
+
+from aiida_byoc.arrays.rules import Arrays
+from aiida_byoc.cli import byoc
+from aiida_byoc.runtimes import in_job
+from aiida_byoc.runtimes.in_job.array_task import directory_of
+from tests.engine.driving import Underway, squeue
+
+
+def array(script: str, rows: list[list[str]], cpu: int = 2, **workload: Any) -> dict[str, Any]:
+    """A job whose tasks run the script with their row as `$1`, `$2`, …"""
+    columns = [f"p{number}" for number in range(len(rows[0]))]
+    return {
+        "workload": {
+            "kind": "array",
+            "argv": ["sh", "-c", script, "sh", *(f"{{{name}}}" for name in columns)],
+            "tasks": {"columns": columns, "rows": rows},
+            **workload,
+        },
+        "resource_shape": {"cpu": cpu, "memory_mib": 128, "walltime_seconds": 120},
+    }
+
+
+def attempts(chain: Any) -> list[CalcJobNode]:
+    return sorted(chain.called, key=lambda each: each.pk)
+
+
+def table(attempt: CalcJobNode, tmp_path: Path) -> list[sqlite3.Row]:
+    """What became of each task, by an attempt's table."""
+    path = tmp_path / f"{attempt.pk}.sqlite"
+    path.write_bytes(attempt.outputs.tasks.get_content(mode="rb"))
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    return connection.execute("SELECT * FROM task ORDER BY number").fetchall()
+
+
+def test_twenty_tasks_are_one_job(node: Any, tmp_path: Path) -> None:
+    """Packed by five into four elements; each task's end, usage and outputs are in one table."""
+    rows = [[f"v {number}; $(id)", str(number)] for number in range(20)]
+    submission = node.accept(
+        **array(
+            'echo "$1" > out.txt; cat given.txt >> out.txt',
+            rows,
+            pack=5,
+            outputs=[{"name": "out.txt"}],
+            inputs=[{"name": "given.txt", "text": "given\n"}],
+        )
+    )
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    (attempt,) = attempts(chain)
+    assert "#SBATCH --array=0-3\n" in attempt.base.repository.get_object_content("_aiidasubmit.sh")
+    found = table(attempt, tmp_path)
+    assert [row["state"] for row in found] == ["succeeded"] * 20
+    assert all(row["exit_code"] == 0 and row["cpu_seconds"] > 0 for row in found)
+    assert len({row["outputs"] for row in found}) == 20
+    kept = Path(attempt.get_remote_workdir(), directory_of(7), "outputs", "out.txt")
+    assert kept.read_text() == "v 7; $(id)\ngiven\n"
+    told = node.events(submission)[-1]
+    assert told["state"] == "succeeded"
+    assert told["result"]["tasks"] == {
+        "total": 20,
+        "succeeded": 20,
+        "failed": 0,
+        "interrupted": 0,
+        "first_failed": [],
+    }
+    assert (told["progress"]["step"], told["progress"]["steps"]) == (20, 20)
+    assert node.states(submission)[:3] == ["accepted", "launched", "queued"]
+
+
+def test_a_task_that_fails_fails_the_array_and_alone_is_run_again(
+    node: Any, tmp_path: Path
+) -> None:
+    """The second attempt has one element, for the one task; the table tells of both attempts."""
+    fails_once = 'test "$1" != bad || test "$BYOC_ATTEMPT" = 2'
+    rows = [["good"], ["bad"], ["good"], ["good"]]
+    submission = node.accept(
+        **array(fails_once, rows, pack=2), retry_policy={"max_attempts": 2, "on": ["tasks_failed"]}
+    )
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    first, second = attempts(chain)
+    assert first.exit_status == 410
+    assert "Of 4 tasks 1 failed" in first.exit_message
+    assert "--array=0-0\n" in second.base.repository.get_object_content("_aiidasubmit.sh")
+    assert [row["attempt"] for row in table(second, tmp_path)] == [1, 2, 1, 1]
+    events = node.events(submission)
+    recovery = next(event["recovery"] for event in events if "recovery" in event)
+    assert recovery["action"] == "runs the tasks that have not succeeded"
+    assert events[-1]["result"]["tasks"]["succeeded"] == 4
+
+
+def test_the_end_names_the_tasks_that_failed(node: Any) -> None:
+    rows = [[str(number)] for number in range(6)]
+    submission = node.accept(**array('echo "cannot do $1" >&2; exit $1', rows, pack=6))
+
+    chain = node.run(submission)
+
+    assert chain.exit_status == 410
+    told = node.events(submission)[-1]
+    assert (told["state"], told["error"]["code"]) == ("failed", "tasks_failed")
+    assert told["result"]["exit_code"] == 5
+    assert told["result"]["tasks"]["failed"] == 5
+    assert told["result"]["tasks"]["first_failed"][0] == {
+        "number": 1,
+        "id": "1",
+        "state": "failed",
+        "exit_code": 1,
+        "message": "cannot do 1",
+    }
+
+
+def test_an_element_that_is_killed_loses_only_what_it_had_not_ended(
+    node: Any, tmp_path: Path
+) -> None:
+    """Somebody cancels one element behind the node's back: the other's tasks and its own first stay done."""
+    script = 'test "$1" != stays || test "$BYOC_ATTEMPT" = 2 || exec sleep 60'
+    submission = node.accept(**array(script, [["a"], ["stays"], ["b"], ["c"]], cpu=1, pack=2))
+    job = Underway(node, submission)
+    calculation = job.until(lambda: job.process.node.called and job.process.node.called[0], "one")
+    place = job.until(calculation.get_remote_workdir, "a directory")
+    begun = Path(place, directory_of(1), "work")
+    job.until(begun.exists, "the task that stays")
+    job.until(lambda: Path(place, in_job.ELEMENTS, "1", in_job.ENDED).exists(), "the other element")
+    slurm = calculation.get_job_id().partition("/")[0]
+
+    subprocess.run(["scancel", f"{slurm}_0"], check=True)
+    chain = job.finish()
+
+    (attempt,) = attempts(chain)
+    assert [row["state"] for row in table(attempt, tmp_path)] == [
+        "succeeded",
+        "interrupted",
+        "succeeded",
+        "succeeded",
+    ]
+    told = node.events(submission)[-1]
+    assert told["error"]["code"] == "killed"
+    assert "3 of 4 tasks succeeded" in told["error"]["message"]
+
+
+def test_a_cancel_ends_the_whole_array(node: Any) -> None:
+    submission = node.accept(**array("exec sleep 60", [[str(n)] for n in range(4)], pack=1))
+    job = Underway(node, submission)
+    job.until_state("running")
+    name = f"byoc-{submission}-1"
+
+    job.stop()
+
+    assert job.last["state"] == "cancelled"
+
+    assert squeue(f"--name={name}", "--states=running,pending") == ""
+
+
+def test_at_most_so_many_elements_run_at_a_time(node: Any) -> None:
+    submission = node.accept(
+        **array("true", [[str(n)] for n in range(6)], pack=1),
+        placed={"arrays": Arrays(at_a_time=2)},
+    )
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    (attempt,) = attempts(chain)
+    assert "--array=0-5%2\n" in attempt.base.repository.get_object_content("_aiidasubmit.sh")
+
+
+def test_the_tasks_are_shown_by_page(node: Any) -> None:
+    rows = [[str(number % 2)] for number in range(4)]
+    submission = node.accept(**array("exit $1", rows, pack=4))
+    job = node.events(submission)[0]["job_id"]
+    node.run(submission)
+
+    def shown(*options: str) -> Any:
+        words = ["jobs", "tasks", "--tenant", "acme", job, "--json", *options]
+        said = CliRunner().invoke(byoc, words)
+        assert said.exit_code == 0, said.output
+        return [(row["number"], row["state"]) for row in json.loads(said.output)]
+
+    assert shown("--failed") == [(1, "failed"), (3, "failed")]
+    assert shown("--limit", "2") == [(0, "succeeded"), (1, "failed")]
+    assert shown("--after", "1") == [(2, "succeeded"), (3, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "state", "says"),
+    [
+        ([["a"], ["b"]], "succeeded", None),
+        ([["a"], []], "failed", "row 1 has no value in column 0, p0"),
+    ],
+    ids=["whole", "ragged"],
+)
+def test_tasks_may_come_from_a_file(
+    node: Any, rows: list[list[str]], state: str, says: str | None
+) -> None:
+    """The agent fetches it as it does any input; what it holds is looked at before Slurm is asked for anything."""
+    content = json.dumps({"rows": rows}).encode()
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = {"url": "https://data.example/t.json", "sha256": sha256}
+    tasks = {"columns": ["p0"], "count": 2, "file": file}
+    submission = node.accept(**array('test -n "$1"', [[""]], tasks=tasks))
+    node.settings.fetched_files.keep("acme", sha256, [content], lane="1", most=len(content))
+    node.connection.execute("DELETE FROM byoc.input_fetch WHERE submission_id = %s", (submission,))
+
+    node.run(submission)
+
+    told = node.events(submission)[-1]
+    assert told["state"] == state
+    if says is not None:
+        assert told["error"]["code"] == "inputs_invalid"
+        assert says in told["error"]["message"]

@@ -1,0 +1,152 @@
+"""An array is one job to the node, whatever its elements do. The samples are of Slurm 22.05, shortened."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from aiida.schedulers.datastructures import JobState
+
+from aiida_byoc.runtimes.in_job import ARRAY_COUNT, ELEMENTS, ENDED
+from aiida_byoc.schedulers.ending import ending, ending_command
+from aiida_byoc.schedulers.options import GRAMMAR, job_directives
+from aiida_byoc.schedulers.slurm import ByocSlurmScheduler
+from aiida_byoc.schedulers.verdict import Finding, judge
+from aiida_byoc.schedulers.witnesses import Evidence, evidence, look_command
+from tests.unit.node.fake_slurm import FakeSlurm
+from tests.unit.node.test_slurm_states import line
+
+SHOWN = (
+    "JobId={} ArrayJobId=17 ArrayTaskId={} JobName=b-1 UserId={}(1000) JobState={} Reason=None"
+    " Restarts=0 ExitCode={} Partition=main NodeList=n1"
+)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> FakeSlurm:
+    fake = FakeSlurm(tmp_path)
+    fake.answer("squeue", "exit 0")
+    fake.answer("sacct", "exit 1")
+    return fake
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The directory of an array of two elements."""
+    place = tmp_path / "array"
+    (place / ELEMENTS).mkdir(parents=True)
+    (place / ARRAY_COUNT).write_text("2\n")
+    (place / "byoc_job.json").write_text("{}")
+    return place
+
+
+def look(slurm: FakeSlurm, place: Path) -> Evidence:
+    return evidence(slurm.run(look_command({"b-1": str(place)})).stdout)["b-1"]
+
+
+def end(place: Path, number: int) -> None:
+    (place / ELEMENTS / str(number)).mkdir()
+    (place / ELEMENTS / str(number) / ENDED).touch()
+
+
+@pytest.mark.parametrize(
+    ("states", "together"),
+    [
+        (["COMPLETED", "RUNNING", "PENDING"], "RUNNING"),
+        (["PENDING", "FAILED"], "PENDING"),
+        (["FAILED", "PENDING"], "PENDING"),
+        (["COMPLETED", "COMPLETED"], "COMPLETED"),
+        (["COMPLETED", "TIMEOUT"], "TIMEOUT"),
+        (["TIMEOUT", "COMPLETED"], "TIMEOUT"),
+    ],
+)
+def test_an_array_goes_on_while_an_element_does(
+    slurm: FakeSlurm, place: Path, states: list[str], together: str
+) -> None:
+    slurm.answer("squeue", "\n".join(f"echo '17 {state} b-1 None'" for state in states))
+    assert look(slurm, place).jobs == {"17": together}
+
+    slurm.answer("squeue", "exit 0")
+    accounts = [f"echo '17_{number}|{state}|n1'" for number, state in enumerate(states)]
+    slurm.answer("sacct", "\n".join(accounts))
+    assert look(slurm, place).accounts == {"17": together}
+
+
+def test_the_record_of_an_array_is_that_of_all_its_elements(slurm: FakeSlurm, place: Path) -> None:
+    assert (look(slurm, place).record, look(slurm, place).is_array) == (False, True)
+    end(place, 0)
+    assert not look(slurm, place).record
+    end(place, 1)
+    assert look(slurm, place).record
+
+
+def test_slurm_may_have_forgotten_the_elements_that_failed() -> None:
+    """It ended before the others by more than MinJobAge: Slurm knows those, and that none goes on."""
+    seen = Evidence(
+        controller=True,
+        jobs={"17": "COMPLETED"},
+        accounts={},
+        directory=True,
+        fence="17",
+        record=False,
+        is_array=True,
+    )
+
+    assert judge(seen, doubted=0, walltime=60).finding is Finding.ENDED
+
+
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        (["R", "PD"], JobState.RUNNING),
+        (["PD", "R"], JobState.RUNNING),
+        (["PD", "PD"], JobState.QUEUED),
+        (["CD", "PD"], JobState.RUNNING),
+        (["PD", "CD"], JobState.RUNNING),
+        (["CD", "F"], JobState.DONE),
+        (["F", "R"], JobState.RUNNING),
+    ],
+)
+def test_the_queue_shows_one_job(states: list[str], shown: JobState) -> None:
+    ids = ["17_0", "17_[1-9%2]"]
+    said = "\n".join(line(job, state) for job, state in zip(ids, states, strict=True))
+
+    jobs = ByocSlurmScheduler()._parse_joblist_output(0, said, "")
+
+    assert [(job.job_id, job.job_state) for job in jobs] == [("17/b-0123-1", shown)]
+
+
+@pytest.mark.parametrize(
+    ("states", "gravest"),
+    [
+        (["COMPLETED", "OUT_OF_MEMORY", "TIMEOUT"], "OUT_OF_MEMORY"),
+        (["FAILED", "TIMEOUT", "COMPLETED"], "TIMEOUT"),
+        (["COMPLETED", "FAILED"], "FAILED"),
+        (["COMPLETED", "COMPLETED"], "COMPLETED"),
+    ],
+)
+def test_the_gravest_end_is_told(slurm: FakeSlurm, states: list[str], gravest: str) -> None:
+    lines = [
+        SHOWN.format(18 + number, number, "$(id -un)", state, "0:0")
+        for number, state in enumerate(states)
+    ]
+    slurm.answer("scontrol", "\n".join(f'echo "{each}"' for each in lines))
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == gravest
+    assert ending(slurm.run(ending_command("17", "b-2")).stdout).state is None
+    assert ending(slurm.run(ending_command("16", "b-1")).stdout).state is None
+
+    slurm.answer("scontrol", "exit 1")
+    slurm.answer("sacct", "\n".join(f"echo '{state}|0:0|n1'" for state in states))
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == gravest
+
+
+@pytest.mark.parametrize(
+    ("array", "asked"), [((20, None), "0-19"), ((20, 4), "0-19%4"), ((1, 4), "0-0")]
+)
+def test_an_array_is_asked_for(array: tuple[int, int | None], asked: str) -> None:
+    directives = job_directives("b-1", array=array).split("\n")
+
+    assert f"#SBATCH --array={asked}" in directives
+    assert not [each for each in directives if "singleton" in each]
+    assert all(re.fullmatch(GRAMMAR, each) for each in directives)
