@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.events import ExecutionEvent, event_type
 from aiida_byoc.contracts.lifecycle import ExecutionState

@@ -12,7 +12,8 @@ import psycopg
 
 from aiida_byoc.agent.keys import private_key
 from aiida_byoc.commands import ledger, signatures
-from aiida_byoc.commands.policy import Placement, Policy, PolicyError, WorkchainPlacement
+from aiida_byoc.commands.placement import Placement, WorkchainPlacement
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from aiida_byoc import crashpoints
 from aiida_byoc.commands import allowance, image_use, inputs, pulls
 from aiida_byoc.commands.draining import refuse_while_draining
-from aiida_byoc.commands.policy import Placement, WorkchainPlacement
+from aiida_byoc.commands.placement import Placement, WorkchainPlacement
 from aiida_byoc.commands.quotas import Quota, asked_node_seconds
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint

@@ -14,14 +14,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from aiida_byoc.arrays.rules import Arrays, plan, refusals
-from aiida_byoc.commands.data import Caps, Data
+from aiida_byoc.commands.data import Data
 from aiida_byoc.commands.housekeeping import Limits, Progress, Repair, Retention, Signatures, Table
 from aiida_byoc.commands.image_policy import (
     ApprovedImage,
-    PullFrom,
     check_repositories,
     resolved_image,
 )
+from aiida_byoc.commands.placement import Placement, WorkchainPlacement
 from aiida_byoc.commands.queues import Ceilings, Queue, RuntimeName, over_the_ceilings
 from aiida_byoc.commands.quotas import Quota, Quotas
 from aiida_byoc.commands.recovery import Recovery
@@ -38,50 +38,11 @@ from aiida_byoc.contracts.validation import field_errors
 from aiida_byoc.contracts.workchain import EntryPoint
 from aiida_byoc.runtimes import FOR_TASKS
 
-__all__ = ["Placement", "Policy", "PolicyError", "WorkchainPlacement", "contents"]
+__all__ = ["Policy", "PolicyError", "contents"]
 
 
 class PolicyError(Exception):
     """The policy file is missing or wrong; the message is for the node's owner."""
-
-
-class Placement(Table):
-    """Where and as what an accepted container runs: the policy's decision, in Slurm's and OCI's words.
-
-    `pull` is where the image is fetched from if the store lacks it.
-    """
-
-    partition: str
-    account: str | None = None
-    qos: str | None = None
-    gres: str = "gpu"
-    image_digest: str
-    pull: PullFrom | None = None
-    runtime: str
-    processes: int = 4096
-    scratch: str | None = None
-    data: Caps = Caps()
-    progress_seconds: float = 10
-    recovery: Recovery | None = None
-    """`None`: accepted by an older version; further attempts ask for the same."""
-    arrays: Arrays | None = None
-    """How an array is dealt out; `None` for any other job."""
-    elements: int = 1
-    """So many jobs of Slurm's an array is at first, of which so many run `at_a_time`."""
-    at_a_time: int = 1
-
-
-class WorkchainPlacement(Table):
-    """Where and with what an accepted work chain runs: the policy's decision, in Slurm's and AiiDA's words."""
-
-    partition: str
-    account: str | None = None
-    qos: str | None = None
-    gres: str = "gpu"
-    elements: int = 1
-    codes: list[str]
-    defaults: dict[str, Any]
-    options: list[str]
 
 
 class Policy(Table):

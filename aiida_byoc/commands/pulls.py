@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox

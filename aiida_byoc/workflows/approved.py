@@ -15,7 +15,7 @@ from aiida.engine import ExitCode, ProcessSpec, ToContext, WorkChain
 from aiida.orm import Data
 from aiida.plugins import WorkflowFactory
 
-from aiida_byoc.commands.policy import WorkchainPlacement
+from aiida_byoc.commands.placement import WorkchainPlacement
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.commands import SubmitJobCommand, WorkchainWorkload
 from aiida_byoc.contracts.lifecycle import ExecutionState

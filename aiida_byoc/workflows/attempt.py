@@ -8,7 +8,7 @@ from typing import Any
 from aiida.orm import CalcJobNode, Data, Dict, RemoteData, load_code
 
 from aiida_byoc.arrays.rules import Arrays, Plan, plan
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.array import ArrayWorkload, parts
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.runtimes import OVERHEAD_MIB, RUNTIMES, Container

@@ -23,7 +23,7 @@ from aiida.engine import (
 from aiida.orm import CalcJobNode, FolderData, Int, RemoteData
 
 from aiida_byoc.calculations.container import ContainerJob
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.runtimes import FROM_SQUASHFS
 from aiida_byoc.runtimes.fetched import FetchedFiles
 from aiida_byoc.runtimes.images import ImageError, ImageMissing, ImageStore

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.commands import ArrayWorkload, SubmitJobCommand
 from aiida_byoc.contracts.events import one_line
 from aiida_byoc.contracts.failures import FAILURES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aiida_byoc.commands.policy import Placement, WorkchainPlacement
+from aiida_byoc.commands.placement import Placement, WorkchainPlacement
 from aiida_byoc.contracts.commands import ResourceShape
 from aiida_byoc.schedulers.options import job_directives
 

@@ -27,7 +27,7 @@ from aiida_byoc.arrays.rules import Arrays
 from aiida_byoc.commands import ledger
 from aiida_byoc.commands.data import Caps
 from aiida_byoc.commands.launcher import Launcher
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated

@@ -12,7 +12,7 @@ from aiida.orm import InstalledCode, load_node
 from plumpy.persistence import LoadSaveContext
 
 from aiida_byoc.commands import ledger
-from aiida_byoc.commands.policy import WorkchainPlacement
+from aiida_byoc.commands.placement import WorkchainPlacement
 from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
 from tests.builders import submit_body

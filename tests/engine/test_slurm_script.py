@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiida_byoc.calculations.container import ContainerJob
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.contracts.validation import validated

@@ -18,10 +18,12 @@ __all__ = ["PAGES_OF", "NoBase", "base_of", "undocumented"]
 CONTRACTS, DOCUMENTS = "aiida_byoc/contracts", "docs/contracts"
 TRAILER = "Contract-unchanged"
 PAGES_OF = {
+    "array.py": ("command-submit-job.md",),
     "base.py": ("README.md", "errors.md"),
     "canonical.py": ("command-submit-job.md", "command-signature.md", "provenance-receipt.md"),
     "catalogue.py": ("errors.md",),
     "commands.py": ("command-submit-job.md", "command-cancel-job.md"),
+    "container.py": ("command-submit-job.md",),
     "delivery.py": ("command-delivery.md", "event-delivery.md", "node-heartbeat.md"),
     "enrolment.py": ("node-enrolment.md",),
     "events.py": ("event-execution-lifecycle.md",),

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from aiida_byoc.commands import ledger
-from aiida_byoc.commands.policy import Placement
+from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.delivery import JobAcceptance
 from aiida_byoc.contracts.problems import ProblemError

@@ -187,10 +187,14 @@ def test_the_settings_of_the_manual_are_settings(service_key_file, product):
     for holder in (*whole["client_issuers"], *whole["nodes"].values()):
         holder["jwks"] = product.jwks
     settings = Settings(**whole)
-    more = [ClientIssuer(**one) for block in issuers for one in block["client_issuers"]]
+    more = [
+        ClientIssuer(**one | ({"jwks": product.jwks} if "jwks" in one else {}))
+        for block in issuers
+        for one in block["client_issuers"]
+    ]
 
     assert settings.registry_seconds == Settings.model_fields["registry_seconds"].default
-    assert [issuer.discovery for issuer in more] == [True, True]
+    assert [issuer.discovery for issuer in more] == [True, True, False]
     described = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) | {"jwks_url", "discovery"}
     assert described | {"jwks"} == set(ClientIssuer.model_fields)
 

@@ -9,7 +9,8 @@ import pytest
 
 from aiida_byoc.arrays.rules import Arrays
 from aiida_byoc.cli.policy_machine import findings
-from aiida_byoc.commands.policy import Placement, Policy
+from aiida_byoc.commands.placement import Placement
+from aiida_byoc.commands.policy import Policy
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from tests.builders import DIGEST, POLICY, submit
 

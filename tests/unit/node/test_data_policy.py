@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from aiida_byoc.commands.data import Caps, Data, address
-from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.commands.placement import Placement
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import POLICY, submit, submit_body
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aiida_byoc.commands.image_policy import PullFrom
-from aiida_byoc.commands.policy import Placement, Policy, PolicyError
+from aiida_byoc.commands.placement import Placement
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.commands.recovery import Recovery
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import DIGEST, POLICY, submit, submit_body

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aiida_byoc.commands.policy import Policy, PolicyError, WorkchainPlacement
+from aiida_byoc.commands.placement import WorkchainPlacement
+from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.problems import ProblemError
 from tests.builders import POLICY, submit
 
