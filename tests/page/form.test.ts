@@ -140,16 +140,24 @@ test("the kinds of inputs and outputs are told apart by what only they have", ()
     return variantsOf(COMMAND, items).map(({ name }) => name);
   };
 
-  expect(variantsOf(COMMAND, workload).map(({ name }) => name)).toEqual(["container", "workchain"]);
+  expect(variantsOf(COMMAND, workload).map(({ name }) => name)).toEqual(["container", "workchain", "array"]);
   expect(names("inputs")).toEqual(["text", "job", "path", "url"]);
   expect(names("outputs")).toEqual(["name", "glob"]);
+});
+
+test("a number above a bound is told from one at it", () => {
+  const seconds = { type: "number", exclusiveMinimum: 0, maximum: 10 };
+
+  expect([0, -1, 11].map((value) => faults(seconds, seconds, value).length)).toEqual([1, 1, 1]);
+  expect(faults(seconds, seconds, 0)[0]!.message).toBe("must be a number above 0 up to 10");
+  expect([0.1, 10].flatMap((value) => faults(seconds, seconds, value))).toEqual([]);
 });
 
 // A keyword of the contract that the form does not read would let something through, or hide a field.
 test("the form knows every keyword of the schema", () => {
   const read = new Set(
     (
-      "$ref $defs $schema type title description default const enum format pattern minLength maxLength minimum maximum items minItems " +
+      "$ref $defs $schema type title description default const enum format pattern minLength maxLength minimum exclusiveMinimum maximum items minItems " +
       "maxItems properties patternProperties additionalProperties maxProperties required anyOf oneOf discriminator examples"
     ).split(" "),
   );

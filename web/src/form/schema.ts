@@ -14,6 +14,7 @@ export type Schema = {
   minLength?: number;
   maxLength?: number;
   minimum?: number;
+  exclusiveMinimum?: number;
   maximum?: number;
   items?: Schema;
   minItems?: number;
@@ -139,7 +140,8 @@ export function faults(root: Schema, given: Schema, value: unknown, path = ""): 
     case "integer":
     case "number": {
       const isNumber = typeof value === "number" && (schema.type === "number" || Number.isInteger(value));
-      const fits = isNumber && value >= (schema.minimum ?? -Infinity) && value <= (schema.maximum ?? Infinity);
+      const above = isNumber && value >= (schema.minimum ?? -Infinity) && value > (schema.exclusiveMinimum ?? -Infinity);
+      const fits = above && value <= (schema.maximum ?? Infinity);
       return fits ? [] : wrong(`must be ${schema.type === "integer" ? "a whole number" : "a number"}${limits(schema)}`);
     }
     case "array":
@@ -153,8 +155,9 @@ export function faults(root: Schema, given: Schema, value: unknown, path = ""): 
   }
 }
 
-/** " from 1 to 10", " of at least 1", or nothing. */
-export function limits({ minimum, maximum }: Schema): string {
+/** " from 1 to 10", " of at least 1", " above 0", or nothing. */
+export function limits({ minimum, exclusiveMinimum, maximum }: Schema): string {
+  if (exclusiveMinimum !== undefined) return ` above ${exclusiveMinimum}${maximum === undefined ? "" : ` up to ${maximum}`}`;
   if (minimum !== undefined && maximum !== undefined) return ` from ${minimum} to ${maximum}`;
   if (minimum !== undefined) return ` of at least ${minimum}`;
   return maximum === undefined ? "" : ` of at most ${maximum}`;
