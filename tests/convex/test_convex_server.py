@@ -22,7 +22,8 @@ def served(new_lab):
 
 def test_the_log_says_where_it_listens(served):
     _, convex, daemon = served
-    assert f"ready {convex.url}\n" in daemon.log.read_text()
+    line = f"ready {convex.url}\n"
+    process.wait_until(lambda: line in daemon.log.read_text(), 30, line, logs=[daemon.log])
 
 
 def test_it_listens_on_loopback_alone(served):
