@@ -31,7 +31,7 @@ lint: bootstrap ## ruff, mypy, tsc and the import contracts
 test: export BYOC_LAB_BROWSER = chromium
 test: lint ## every tier, two at a time, in one closing line
 	npx --no-install vitest run
-	$(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 30 $(addprefix tests/,$(TIERS))
+	$(PYTHON) -m pytest -n 2 --no-loadscope-reorder --durations 30 $(addprefix tests/,$(TIERS))
 
 chaos: bootstrap ## kill everything at random under a stream of jobs: DURATION=600 (seconds) SEED= RATE= (jobs/s) EVERY= (s)
 	@$(PYTHON) -m lab.chaos --seconds $(or $(DURATION),600) \

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 # A slow machine, or the first draw that builds Unicode's tables, is no failure: no test here measures time.
 settings.register_profile(
@@ -24,9 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["AIIDA_PATH"] = directory
 
 
-@pytest.hookimpl(tryfirst=True)  # the plugin reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (`-n 2 --dist loadgroup`) a tier stays in one: its lab is started once."""
-    here = Path(__file__).parent
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(here).parts[0]))
+class TierScheduling(LoadScopeScheduling):
+    """With several processes (`-n 2`) a tier stays in one: its lab is started once, its tests keep their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("/")[1]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TierScheduling:
+    """Deal tests out by tier."""
+    return TierScheduling(config, log)
