@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from tests.eventually import eventually
 from tests.service.enrolled import bearer
 from tests.service.issuers import KEYS, IssuerServer, SigningKey
 from tests.service.node import PROBLEMS
@@ -122,11 +123,15 @@ def test_a_new_key_is_found_by_its_name_and_the_old_one_is_gone(ask, issuer):
     assert let_in(look(old.sign(issuer.claims())))
 
     issuer.keys = [old.jwk, new.jwk]
-    assert let_in(look(new.sign(issuer.claims())))
+    eventually(lambda: let_in(look(new.sign(issuer.claims()))), "it to look again")
     assert let_in(look(old.sign(issuer.claims())))
     issuer.keys = [new.jwk]
-    assert refused(look(SigningKey("junk").sign(issuer.claims())))  # makes it look again
-    assert refused(look(old.sign(issuer.claims())))
+
+    def gone() -> bool:
+        unknown = look(SigningKey("junk").sign(issuer.claims()))  # makes it look again
+        return refused(unknown) and refused(look(old.sign(issuer.claims())))
+
+    eventually(gone, "the old key to go")
     assert let_in(look(new.sign(issuer.claims())))
 
 

@@ -83,8 +83,8 @@ function Page({ tenant_id, membership, config }: { tenant_id: string; membership
   const seen = useRef(here);
   useEffect(() => {
     document.title = `${name ?? area} · ${tenant_id}`;
-    // Who goes on by keyboard or screen reader goes on at the top of the new page.
-    if (seen.current !== here) main.current?.focus();
+    // Who goes on by keyboard or screen reader goes on at the top of the new page; who only arrives, at the very top.
+    if (seen.current !== "" && seen.current !== here) main.current?.focus();
     seen.current = here;
   }, [here, name, area, tenant_id]);
   return (
