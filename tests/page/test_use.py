@@ -30,6 +30,8 @@ def test_a_job_is_submitted_by_keyboard_alone(acme):
     tab_to("New job")
     keys.press("Enter")
     expect(page.get_by_role("main")).to_be_focused()
+    tab_to("Workspace")
+    keys.type(acme.tenant["workspace_id"])
     tab_to("Name of the job")
     keys.type("by-keyboard")
     tab_to("Queue name")
