@@ -21,7 +21,6 @@ Finding = tuple[str, str, str]
 FENCED = "75:0"
 """Exit code in Slurm's words of a second copy that found the fence taken."""
 FORGOTTEN = {"failed (lost)", "failed (node_fail)"}
-KILLED = "failed (killed)"
 """Ends of a job whose controller forgot it, unless its program came to its own."""
 UNKNOWN = "Slurm does not know"
 """Why a job is held whose controller forgot it while it ran: it may end by its record until its walltime and 10 min."""
@@ -70,8 +69,7 @@ def compare(
     Args:
         slurm_forgot: a controller was killed within seconds of a submission. It forgets jobs that it acknowledged, so a
             job may end as lost, be submitted a second time (the fence in the job admits one), or still be held with the
-            reason that Slurm does not know it; held jobs are counted. It gives their numbers again, and where such a
-            number still runs, Slurm itself cancels the job that it was given to, before that has begun.
+            reason that Slurm does not know it; held jobs are counted.
         product_forgot: the product lost what it had, and was told again: updates may have come late.
     """
     violations: dict[str, list[str]] = {kind: [] for kind in ("lost", "executed twice")}
@@ -82,7 +80,7 @@ def compare(
         *_accepted(jobs, evidence),
         *_delivered(evidence, waiting),
         *_ordered(evidence),
-        *_ends(jobs, evidence, slurm_forgot=slurm_forgot),
+        *_ends(jobs, evidence, FORGOTTEN if slurm_forgot else set()),
         *_processes(evidence, waiting),
         *_slurm_jobs(evidence, one_each=not slurm_forgot),
         *_executions(evidence),
@@ -162,14 +160,13 @@ def _ordered(evidence: Evidence) -> Iterator[Finding]:
             yield "out of order", row["submission_id"], f"{row['state']} without its event"
 
 
-def _ends(jobs: Collection[Job], evidence: Evidence, *, slurm_forgot: bool) -> Iterator[Finding]:
+def _ends(
+    jobs: Collection[Job], evidence: Evidence, tolerated: Collection[str]
+) -> Iterator[Finding]:
     """Each job ended as its program, or whoever cancelled it, decided."""
     for job in jobs:
         told = evidence.events.get(job.submission_id or "", [])
-        truthful = {job.expected, *(["cancelled"] if job.cancelled else [])}
-        if slurm_forgot:
-            begun = any(evidence.runs.get(job.submission_id or "", []))
-            truthful |= FORGOTTEN if begun else {*FORGOTTEN, KILLED}
+        truthful = {job.expected, *tolerated, *(["cancelled"] if job.cancelled else [])}
         if told and told[-1]["state"] in TERMINAL and _end(told) not in truthful:
             yield "untrue", job.job_id, f"{_end(told)} instead of {job.expected}: {told[-1]}"
 

@@ -173,18 +173,6 @@ def test_an_end_must_be_the_programs_or_its_cancellers(code: str) -> None:
     assert not compare([_job()], Evidence(**lost), slurm_forgot=True).violations["untrue"]
 
 
-def test_slurm_itself_may_cancel_what_got_a_number_that_still_runs() -> None:
-    """After it forgot who had the number, and before the job has begun; nobody else may."""
-    killed = _evidence()
-    killed["events"][SUBMISSION][-1].update(state="failed", error={"code": "killed"})
-    killed["ledger"][0].update(state="failed")
-
-    assert compare([_job()], Evidence(**killed), slurm_forgot=True).violations["untrue"]
-    killed["runs"] = {}
-    assert compare([_job()], Evidence(**killed)).violations["untrue"]
-    assert not compare([_job()], Evidence(**killed), slurm_forgot=True).violations["untrue"]
-
-
 def test_the_elements_of_an_array_are_one_job() -> None:
     """Each of them once: the same element again is a second run."""
     found = _evidence()
