@@ -13,7 +13,6 @@ import psycopg
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.events.relay import BatchRefused, deliver
-from aiida_byoc.events.stream import EVENTS_PER_JOB
 
 __all__ = ["Destination", "relay_lanes"]
 
@@ -120,5 +119,4 @@ def _step(
     if not settled:
         return idle
     destination.succeeded(connection)
-    # A few events were all there was. Who asks again at once, finds the next one alone, which costs as much as a batch.
-    return 0 if settled >= EVENTS_PER_JOB else idle
+    return 0

@@ -15,10 +15,9 @@ from psycopg.types.json import Jsonb
 
 from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH, QuarantinedEvent
 
-__all__ = ["EVENTS_PER_JOB", "Claim", "Decision", "claim", "keeps", "read", "release", "settle"]
+__all__ = ["Claim", "Decision", "claim", "keeps", "read", "release", "settle"]
 
 EVENTS_PER_JOB = 20
-"""At most, in one batch."""
 MAX_BATCH_BYTES = 4 * 2**20
 """Half of what the adapter takes; the last event of a batch may go beyond it."""
 
