@@ -20,7 +20,7 @@ KEEP_ALIVE: Mapping[str, Any] = {
 
 _SHORT_STATEMENTS = "-c jit=off"
 """The statistics of a queue are always stale: an estimate that is far off must not have a statement compiled, which
-takes a second where the statement itself takes one millisecond (measured)."""
+takes longer than to run it."""
 
 
 def connect(storage_config: Mapping[str, Any], *, application: str) -> psycopg.Connection:
