@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
+
+from pydantic import BaseModel
+from starlette.responses import Response
 
 from aiida_byoc.contracts.base import Fact, UtcTime
 
-__all__ = ["LOG_HEADERS", "Health", "HeartbeatReceipt"]
+__all__ = ["LOG_HEADERS", "Health", "HeartbeatReceipt", "written"]
 
 LOG_HEADERS = {
     f"Log-{name.title().replace('_', '-')}": name
@@ -26,3 +30,11 @@ class Health(Fact):
 
     status: Literal["ok", "not ready"]
     missing: list[str] = []
+
+
+def written(
+    message: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer that says this; fields without a value are left out."""
+    body = message.model_dump_json(exclude_none=True)
+    return Response(body, status, headers, "application/json")

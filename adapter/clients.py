@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from adapter.caching import Allowance, Cached
 from adapter.jwks import PublishedKeys
 from adapter.product import Product, ServiceTokenRecord
 from adapter.settings import ClientIssuer, Settings
-from adapter.tokens import claimed, header, verified
+from adapter.tokens import LEEWAY_SECONDS, claimed, header, verified_by
 from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import ProblemError
 
@@ -24,6 +25,7 @@ __all__ = ["ClientIdentity", "Issuers", "OpaqueTokens"]
 _OPAQUE = re.compile(r"byoc_st_[A-Za-z0-9_-]{43}")
 _UNKNOWN_SECONDS = 30.0
 _MOST_TOKENS = 10_000
+_MOST_VERIFIED = 1000
 _STRANGERS_A_SECOND = 10.0
 _STRANGERS_AT_ONCE = 100
 
@@ -36,6 +38,16 @@ class ClientIdentity:
     tenant_id: str
     scopes: frozenset[str]
     expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was taken, and what of that may change: one client sends the same for minutes."""
+
+    issuer: _Issuer
+    kid: object
+    key: jwt.PyJWK
+    client: ClientIdentity
 
 
 class _Issuer:
@@ -51,11 +63,12 @@ class _Issuer:
                 settings.issuer, url, refetch_seconds=settings.refetch_seconds, clock=clock
             )
 
-    async def identify(self, token: str) -> ClientIdentity:
+    async def identify(self, token: str) -> _Verified:
         settings = self._settings
-        claims = verified(
+        kid = header(token, "kid")
+        claims, key = verified_by(
             token,
-            await self._candidates(header(token, "kid")),
+            await self._candidates(kid),
             settings.algorithms,
             issuer=settings.issuer,
             audience=self._audience,
@@ -64,7 +77,13 @@ class _Issuer:
         if not isinstance(tenant_id, str) or not re.fullmatch(NAME, tenant_id):
             raise ProblemError("unauthenticated")
         scopes = _scopes(_claim(claims, settings.scope_claim), settings.scope_prefix)
-        return ClientIdentity(claims["sub"], tenant_id, scopes, float(claims["exp"]))
+        client = ClientIdentity(claims["sub"], tenant_id, scopes, float(claims["exp"]))
+        return _Verified(self, kid, key, client)
+
+    async def is_good_still(self, known: _Verified) -> bool:
+        """Whether the token would be taken again: its key is one of the issuer's, and its time is not over."""
+        is_ours = any(key is known.key for key in await self._candidates(known.kid))
+        return is_ours and int(known.client.expires_at) > time.time() - LEEWAY_SECONDS
 
     async def close(self) -> None:
         if self._published is not None:
@@ -85,6 +104,7 @@ class Issuers:
             issuer.issuer: _Issuer(issuer, settings.audience, clock)
             for issuer in settings.client_issuers
         }
+        self._known: OrderedDict[str, _Verified] = OrderedDict()
 
     async def identify(self, token: str) -> ClientIdentity:
         """Who signed in with this token.
@@ -93,10 +113,17 @@ class Issuers:
             ProblemError: `unauthenticated`, whatever is wrong with it; `product-unavailable` when its issuer's keys
                 cannot be had.
         """
+        known = self._known.get(token)
+        if known is not None and await known.issuer.is_good_still(known):
+            return known.client
         issuer = self._issuers.get(claimed(token, "iss"))
         if issuer is None:
             raise ProblemError("unauthenticated")
-        return await issuer.identify(token)
+        verified = await issuer.identify(token)
+        self._known[token] = verified
+        if len(self._known) > _MOST_VERIFIED:
+            self._known.popitem(last=False)
+        return verified.client
 
     async def close(self) -> None:
         """Close the connections."""

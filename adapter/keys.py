@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,13 +42,13 @@ class Jwks(BaseModel):
     def candidates(self, kid: object) -> list[jwt.PyJWK]:
         """The keys a token with this `kid` may be signed with; without one, every key of the set.
 
-        A key goes by its `kid` and by its thumbprint (RFC 7638).
+        A key goes by its `kid` and by its thumbprint (RFC 7638), and is the same object each time.
         """
-        return [
-            jwt.PyJWK(key)
-            for key in self.keys
-            if kid is None or key.get("kid") == kid or thumbprint(key) == kid
-        ]
+        return [key for names, key in self._named if kid is None or kid in names]
+
+    @cached_property
+    def _named(self) -> list[tuple[tuple[object, ...], jwt.PyJWK]]:
+        return [((key.get("kid"), thumbprint(key)), jwt.PyJWK(key)) for key in self.keys]
 
 
 def usable_keys(content: object) -> Jwks | None:

@@ -17,7 +17,16 @@ from adapter.settings import ConvexSettings
 from aiida_byoc.contracts.enrolment import MAX_TOKEN_SECONDS, AccessToken
 from aiida_byoc.contracts.problems import ProblemError
 
-__all__ = ["LEEWAY_SECONDS", "AccessTokens", "Holder", "bearer", "claimed", "header", "verified"]
+__all__ = [
+    "LEEWAY_SECONDS",
+    "AccessTokens",
+    "Holder",
+    "bearer",
+    "claimed",
+    "header",
+    "verified",
+    "verified_by",
+]
 
 LEEWAY_SECONDS = 60
 """By how much clocks may differ."""
@@ -74,11 +83,34 @@ def verified(
     Raises:
         ProblemError: `unauthenticated`, whatever is wrong.
     """
+    claims, _ = verified_by(
+        token,
+        keys,
+        algorithms,
+        issuer=issuer,
+        audience=audience,
+        require=require,
+        is_for_us_alone=is_for_us_alone,
+    )
+    return claims
+
+
+def verified_by(
+    token: str,
+    keys: Iterable[jwt.PyJWK],
+    algorithms: Sequence[Algorithm],
+    *,
+    issuer: str,
+    audience: str,
+    require: Sequence[str] = (),
+    is_for_us_alone: bool = False,
+) -> tuple[dict[str, Any], jwt.PyJWK]:
+    """The same, and the key that signed them."""
     try:
         for key in keys:
             if key.algorithm_name in algorithms:
                 try:
-                    return jwt.decode(
+                    claims = jwt.decode(
                         token,
                         key,
                         algorithms=[key.algorithm_name],
@@ -92,6 +124,7 @@ def verified(
                     )
                 except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                     continue  # another key of the set may have signed it
+                return claims, key
     except _MALFORMED as error:
         raise ProblemError("unauthenticated") from error
     raise ProblemError("unauthenticated")

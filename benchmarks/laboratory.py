@@ -45,7 +45,11 @@ class Laboratory:
             self._place = tempfile.TemporaryDirectory(prefix="byoc-bench-")
             Path(self._place.name).chmod(0o755)
             self._paths = LabPaths(Path(self._place.name) / "lab")
-            self._content = stack.up(self._paths)
+            try:
+                self._content = stack.up(self._paths)
+            except BaseException:
+                self.down()  # whoever asks next begins anew
+                raise
         if not self._launcher_runs:
             self._signal_launcher(signal.SIGCONT)
         if not self._workers_run:

@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
             "postgresql": _said(postgres.binary("postgres"), "--version"),
-            "slurm": _said("sinfo", "--version"),
+            "slurm": _said("slurmctld", "-V"),
             "node": _said("node", "--version"),
         },
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,15 @@ class Plain:
         if not (home / ".aiida" / "config.json").exists():
             self._make(home)
 
-    def start(self, interval: float) -> None:
-        """Start the workers; they look at the queue no more often than once in so many seconds."""
+    @contextmanager
+    def at_work(self, interval: float) -> Iterator[None]:
+        """Workers that look at the queue no more often than once in so many seconds; they end with the block."""
         self._node("interval", PROFILE, str(interval))
         self._verdi("daemon", "start", str(node.WORKERS))
-
-    def stop(self) -> None:
-        """Stop the workers."""
-        self._verdi("daemon", "stop")
+        try:
+            yield
+        finally:
+            self._verdi("daemon", "stop")
 
     def database(self) -> psycopg.Connection:
         """A connection to the profile's database."""

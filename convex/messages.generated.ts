@@ -96,6 +96,13 @@ export type Command = {
 /** The answer to a poll; empty when the wait ended without a command. */
 export type CommandBatch = {
   commands: Command[];
+  /** whether the next poll may bring verdicts along */ takes_verdicts?: boolean;
+};
+
+/** A verdict that comes with a poll, and the delivery that it answers. */
+export type CommandVerdict = {
+  command_id: string;
+  verdict: Verdict;
 };
 
 /** One container, run once per attempt, in `/work`, with nothing else of the machine but what it asks for here. */
@@ -406,6 +413,7 @@ export type PollRequest = {
   wait_seconds?: number;
   max_commands?: number;
   /** known to the node beside submit, cancel and inspect */ operations?: string[];
+  /** on earlier commands, to an adapter that takes them so */ verdicts?: CommandVerdict[];
 };
 
 /** RFC 9457 `application/problem+json`. */

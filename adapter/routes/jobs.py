@@ -6,8 +6,9 @@ import logging
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
+from adapter.answers import written
 from adapter.auth import ClientGuard, ClientIdentity
 from adapter.channel import Channel
 from adapter.declarations import answer, declare
@@ -81,7 +82,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
             parameters=("Idempotency-Key", SIGNATURE_HEADER, "traceparent"),
         ),
     )
-    async def submit_job(node_id: str, request: Request) -> JSONResponse:
+    async def submit_job(node_id: str, request: Request) -> Response:
         """Run a workload once. 202 only after the node has committed the command."""
         client = await guard.admit(request, node_id, scope="jobs:submit")
         key = idempotency_key(request.headers)
@@ -110,7 +111,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
         headers = {"Location": f"/v1/nodes/{node_id}/jobs/{acceptance.job_id}"}
         if verdict.outcome == "replayed":
             headers["Idempotency-Replayed"] = "true"
-        return JSONResponse(acceptance.model_dump(mode="json"), 202, headers)
+        return written(acceptance, 202, headers)
 
     @router.post(
         "/{job_id}/cancel",
@@ -125,7 +126,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
             parameters=(SIGNATURE_HEADER, "traceparent"),
         ),
     )
-    async def cancel_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
+    async def cancel_job(node_id: str, job_id: str, request: Request) -> Response:
         """Stop a job, idempotently; a cancel that arrives before its submit wins."""
         client = await guard.admit(request, node_id, scope="jobs:cancel")
         check_name(job_id)
@@ -157,7 +158,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
                 "job_id": job_id,
             },
         )
-        return JSONResponse(cancellation.model_dump(mode="json"), 202)
+        return written(cancellation, 202)
 
     @router.get(
         "/{job_id}",
@@ -169,13 +170,13 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
             problems=INSPECT_PROBLEMS,
         ),
     )
-    async def inspect_job(node_id: str, job_id: str, request: Request) -> JSONResponse:
+    async def inspect_job(node_id: str, job_id: str, request: Request) -> Response:
         """A job as its node knows it now; for users' reads the product is the source."""
         client = await guard.admit(request, node_id, scope="jobs:read")
         check_name(job_id)
         verdict = await channel.submit(node_id, order_for("inspect", client, job_id))
         view = decided(verdict, verdict.job, INSPECT_PROBLEMS)
-        return JSONResponse(view.model_dump(mode="json", exclude_none=True))
+        return written(view)
 
     return router
 

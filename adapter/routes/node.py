@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from adapter.answers import HeartbeatReceipt
+from adapter.answers import HeartbeatReceipt, written
 from adapter.auth import NodeGuard
 from adapter.channel import Channel
 from adapter.convex import Convex
@@ -26,13 +26,13 @@ from aiida_byoc.contracts import (
     PollRequest,
     Verdict,
 )
-from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH
+from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH, CommandVerdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
 
 __all__ = ["node_router"]
 
-_MAX_POLL_BYTES = 4 * 1024
+_MAX_POLL_BYTES = 1024 * 1024
 _MAX_VERDICT_BYTES = 1024 * 1024
 _MAX_EVENTS_BYTES = 8 * 1024 * 1024
 _MAX_HEARTBEAT_BYTES = 64 * 1024
@@ -67,11 +67,13 @@ def node_router(
         ),
     )
     async def poll_commands(node_id: str, request: Request) -> Response:
-        """Wait for commands. An unanswered command is handed out again: executing it must be idempotent."""
+        """Take verdicts, wait for commands. One unanswered is handed out again: executing it must be idempotent."""
         node = await guard.admit(request, node_id)
         body = await json_body(request, _MAX_POLL_BYTES, if_empty={})
         wish = validated(PollRequest, body, what="poll")
         channel.touch(node_id)
+        for each in wish.verdicts:
+            _settle_if_any_waits(channel, node_id, each)
         poll = channel.poll(
             node_id,
             wait=wish.wait_seconds,
@@ -92,9 +94,7 @@ def node_router(
                 },
             )
             raise
-        return JSONResponse(
-            CommandBatch(commands=commands).model_dump(mode="json", exclude_none=True)
-        )
+        return written(CommandBatch(commands=commands, takes_verdicts=True))
 
     @router.post(
         "/commands/{command_id}/verdict",
@@ -112,16 +112,7 @@ def node_router(
         await guard.admit(request, node_id)
         body = await json_body(request, _MAX_VERDICT_BYTES)
         verdict = validated(Verdict, body, what="verdict")
-        command = channel.settle(node_id, command_id, verdict)
-        _log.info(
-            "The node answered a command.",
-            extra={
-                "event": f"command.{verdict.outcome}",
-                "node_id": node_id,
-                "tenant_id": command.tenant_id,
-                "job_id": command.job_id,
-            },
-        )
+        _settle(channel, node_id, command_id, verdict)
         return Response(status_code=204)
 
     @router.post(
@@ -151,7 +142,7 @@ def node_router(
                 ],
             )
         acknowledgement = await delivery.deliver(node, events)
-        return JSONResponse(acknowledgement.model_dump(mode="json", exclude_none=True))
+        return written(acknowledgement)
 
     @router.post(
         "/heartbeat",
@@ -180,6 +171,30 @@ def node_router(
         return JSONResponse(receipt)
 
     return router
+
+
+def _settle(channel: Channel, node_id: str, command_id: str, verdict: Verdict) -> None:
+    command = channel.settle(node_id, command_id, verdict)
+    _log.info(
+        "The node answered a command.",
+        extra={
+            "event": f"command.{verdict.outcome}",
+            "node_id": node_id,
+            "tenant_id": command.tenant_id,
+            "job_id": command.job_id,
+        },
+    )
+
+
+def _settle_if_any_waits(channel: Channel, node_id: str, answer: CommandVerdict) -> None:
+    """Settle, unless nobody waits or it answers another command, which is no fault of the poll that brought it."""
+    try:
+        _settle(channel, node_id, answer.command_id, answer.verdict)
+    except ProblemError as error:
+        _log.info(
+            "A verdict answers no command.",
+            extra={"event": "verdict.refused", "problem": error.kind.name, "node_id": node_id},
+        )
 
 
 async def _unless_gone(

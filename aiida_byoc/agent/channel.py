@@ -5,26 +5,32 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from typing import TypeAlias
 
 import psycopg
 
 from aiida_byoc.agent.keys import private_key
 from aiida_byoc.commands import ledger, signatures
+from aiida_byoc.commands.ledger import Asked
 from aiida_byoc.commands.placement import Placement, WorkchainPlacement
 from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
-from aiida_byoc.contracts.delivery import Command, Verdict
+from aiida_byoc.contracts.delivery import Command, JobAcceptance, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.node import NodeSettings, SettingsError
 from aiida_byoc.receipts.issue import issue_for_wire
 from aiida_byoc.runtimes.images import ImageStore
 
-__all__ = ["check_signature", "decide", "judged", "policy_of"]
+__all__ = ["check_signature", "decide", "decide_all", "judged", "policy_of"]
 
 _LOGGER = logging.getLogger(__name__)
+
+_Answer: TypeAlias = tuple[JobAcceptance, bool] | Exception
+"""The acceptance and whether it is a replay, or why there is none."""
 
 
 def decide(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
@@ -34,7 +40,27 @@ def decide(connection: psycopg.Connection, settings: NodeSettings, command: Comm
         psycopg.OperationalError: the database is gone; no verdict is right then, the adapter's waiter times out
             and the client repeats its key.
     """
+    [(_, verdict)] = decide_all(connection, settings, [command])
+    return verdict
 
+
+def decide_all(
+    connection: psycopg.Connection, settings: NodeSettings, commands: Iterable[Command]
+) -> Iterator[tuple[Command, Verdict]]:
+    """Carry out commands in their order; submissions that follow each other are one transaction.
+
+    Raises:
+        psycopg.OperationalError: as `decide`; what was yielded before is decided.
+    """
+    for are_submissions, some in groupby(commands, lambda each: each.operation == "submit"):
+        if are_submissions:
+            yield from _submit_all(connection, settings, list(some))
+        else:
+            for command in some:
+                yield command, _carry_out(connection, settings, command)
+
+
+def _carry_out(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
     def carry_out() -> Verdict:
         check_signature(settings, command)
         return _OPERATIONS[command.operation](connection, settings, command)
@@ -67,20 +93,54 @@ def judged(
     return verdict
 
 
-def _submit(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
-    order = validated(SubmitJobCommand, command.body, what="command")
-    _check_address(order, settings, command)
-    if command.idempotency_key is None:
-        raise ProblemError("idempotency-key-invalid")
+def _submit_all(
+    connection: psycopg.Connection, settings: NodeSettings, commands: Sequence[Command]
+) -> Iterator[tuple[Command, Verdict]]:
+    """Claim all in one transaction; where that fails as a whole, each in its own, so that only one is at fault."""
+    read: list[Asked | Exception] = [_read(settings, each) for each in commands]
+    asked = [each for each in read if isinstance(each, Asked)]
     policy = functools.cache(lambda: policy_of(settings))  # one and the same for all it is asked
-    acceptance, replayed = ledger.accept(
-        connection,
-        order,
-        command.idempotency_key,
-        place=lambda order: _place(policy(), settings, order),
-        quota=lambda tenant_id: policy().quota(tenant_id),
-        now=datetime.now(UTC),
-    )
+    try:
+        answers: Iterator[_Answer] = iter(
+            ledger.accept_all(
+                connection,
+                asked,
+                place=lambda order: _place(policy(), settings, order),
+                quota=lambda tenant_id: policy().quota(tenant_id),
+            )
+            if asked
+            else []
+        )
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        if len(commands) > 1:
+            for command in commands:
+                yield from _submit_all(connection, settings, [command])
+            return
+        answers = iter([error])
+    for command, each in zip(commands, read, strict=True):
+        answer = next(answers) if isinstance(each, Asked) else each
+        yield command, judged(command, functools.partial(_verdict, answer))
+
+
+def _read(settings: NodeSettings, command: Command) -> Asked | Exception:
+    """What the command asks of the ledger, or why it is not let near it."""
+    try:
+        check_signature(settings, command)
+        order = validated(SubmitJobCommand, command.body, what="command")
+        _check_address(order, settings, command)
+    except Exception as error:
+        return error
+    if command.idempotency_key is None:
+        return ProblemError("idempotency-key-invalid")
+    return Asked(command=order, key=command.idempotency_key, now=datetime.now(UTC))
+
+
+def _verdict(answer: _Answer) -> Verdict:
+    if isinstance(answer, Exception):
+        raise answer
+    acceptance, replayed = answer
     return Verdict(outcome="replayed" if replayed else "accepted", acceptance=acceptance)
 
 
@@ -126,7 +186,7 @@ def _place(
     return placement
 
 
-_OPERATIONS = {"submit": _submit, "cancel": _cancel, "inspect": _inspect, "receipt": _receipt}
+_OPERATIONS = {"cancel": _cancel, "inspect": _inspect, "receipt": _receipt}
 
 
 def _check_address(

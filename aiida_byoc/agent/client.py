@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import httpx
@@ -14,7 +16,9 @@ from aiida_byoc.contracts.delivery import (
     Acknowledgement,
     Command,
     CommandBatch,
+    CommandVerdict,
     Heartbeat,
+    PollRequest,
     Verdict,
 )
 from aiida_byoc.events.relay import BatchRefused
@@ -24,6 +28,8 @@ __all__ = ["AdapterClient", "AdapterUnavailable"]
 
 _OPERATIONS = ["logs", "receipt", "signatures"]
 """What this node knows beside what every node knows."""
+_MOST_ALONG_BYTES = 512 * 1024
+"""Half of what the adapter takes of a poll."""
 _POISON = {400, 413, 422}
 _LATER_FIELDS = {
     "partitions",
@@ -45,19 +51,50 @@ class AdapterClient:
         self._credential = shared or credential(settings)
         self._http = link(settings)
         self._adapter_is_old_until = 0.0
+        self._takes_verdicts = False
 
-    def poll(self, *, wait_seconds: int, max_commands: int) -> list[Command]:
-        """Wait for commands; an empty list when none came."""
-        response = self._post(
-            "/commands/poll",
-            json={
-                "wait_seconds": wait_seconds,
-                "max_commands": max_commands,
-                "operations": _OPERATIONS,
-            },
-            timeout=timeout(wait_seconds),
+    def poll(
+        self,
+        *,
+        wait_seconds: int,
+        max_commands: int,
+        verdicts: Sequence[tuple[str, Verdict]] = (),
+    ) -> list[Command]:
+        """Wait for commands; an empty list when none came.
+
+        Args:
+            verdicts: by `command_id`, on commands of earlier polls. They go along, which costs no request of their own;
+                to an adapter of the version before, and where there is no room for them, each goes by itself, before.
+        """
+        along = self._room_for(verdicts) if self._takes_verdicts else 0
+        for command_id, verdict in verdicts[along:]:
+            self.verdict(command_id, verdict)
+        wish = PollRequest(
+            wait_seconds=wait_seconds,
+            max_commands=max_commands,
+            operations=_OPERATIONS,
+            verdicts=[
+                CommandVerdict(command_id=command_id, verdict=verdict)
+                for command_id, verdict in verdicts[:along]
+            ],
         )
-        return read(CommandBatch, response).commands
+        try:
+            response = self._post(
+                "/commands/poll",
+                content=wish.wire(),
+                headers={"Content-Type": "application/json"},
+                timeout=timeout(wait_seconds),
+            )
+        except AdapterUnavailable as error:
+            if not along or error.status not in _POISON:
+                raise
+            self._takes_verdicts = False  # it was replaced by one that does not, perhaps
+            return self.poll(
+                wait_seconds=wait_seconds, max_commands=max_commands, verdicts=verdicts[:along]
+            )
+        batch = read(CommandBatch, response)
+        self._takes_verdicts = bool(batch.takes_verdicts)
+        return batch.commands
 
     def verdict(self, command_id: str, verdict: Verdict) -> None:
         """Answer a command. One that the adapter no longer waits for (404) is answered all the same."""
@@ -66,6 +103,12 @@ class AdapterClient:
         except AdapterUnavailable as error:
             if error.status != 404:
                 raise
+
+    @staticmethod
+    def _room_for(verdicts: Sequence[tuple[str, Verdict]]) -> int:
+        """How many of the verdicts, from the first, one poll may bring."""
+        sizes = accumulate(len(verdict.model_dump_json()) for _, verdict in verdicts)
+        return sum(size <= _MOST_ALONG_BYTES for size in sizes)
 
     def events(self, batch: list[dict[str, Any]]) -> Acknowledgement:
         """Deliver a CloudEvents batch; the answer says what the product has.

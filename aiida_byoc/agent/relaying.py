@@ -13,6 +13,7 @@ import psycopg
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.events.relay import BatchRefused, deliver
+from aiida_byoc.events.stream import FULL
 
 __all__ = ["Destination", "relay_lanes"]
 
@@ -91,7 +92,7 @@ def relay_lanes() -> dict[str, Callable[[psycopg.Connection, AdapterClient], flo
             _step,
             destination=destination,
             lane=name,
-            idle=_IDLE_SECONDS if name == names[0] else _OTHERS_IDLE_SECONDS,
+            is_first=name == names[0],
         )
         for name in names
     }
@@ -103,8 +104,9 @@ def _step(
     *,
     destination: Destination,
     lane: str,
-    idle: float,
+    is_first: bool,
 ) -> float:
+    idle = _IDLE_SECONDS if is_first else _OTHERS_IDLE_SECONDS
     if pause := destination.pause():
         return pause
     asked_at = time.monotonic()
@@ -119,4 +121,6 @@ def _step(
     if not settled:
         return idle
     destination.succeeded(connection)
-    return 0
+    # One lane is enough for a few events at a time: while it delivers some, the next ones gather. With more at work
+    # each finds a few, and a batch of a few costs as much as a full one.
+    return 0 if is_first or settled > FULL else idle

@@ -18,9 +18,8 @@ from typing import Any
 
 import psycopg
 
-from aiida_byoc import crashpoints
+from aiida_byoc.agent.answering import Answering
 from aiida_byoc.agent.backoff import Backoff
-from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.credential import credential
 from aiida_byoc.agent.fetching import fetch_lanes
@@ -45,9 +44,10 @@ ONE_AGENT = 0x62796F64
 _LOCK_SECONDS = 5
 _PRESENCE_SECONDS = 2.0
 _DATABASE_SECONDS = 5.0
+_TURN_SECONDS = 0.001
+"""So long may one loop keep the others from running (Python's own: 5 ms); somebody waits for the channel's."""
 _LAUNCHER_STOP_SECONDS = 10
 _LAUNCHER_SOUND_SECONDS = 30
-_COMMANDS_PER_POLL = 20
 
 Step = Callable[[psycopg.Connection, AdapterClient], float]
 """One round of a loop; returns how long to wait before the next, in seconds."""
@@ -70,6 +70,7 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
     def client() -> AdapterClient:
         return AdapterClient(settings, known_by)
 
+    sys.setswitchinterval(_TURN_SECONDS)
     presence = client()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,17 +105,6 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
 def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
     """What the agent does, by the name of the loop that does it."""
 
-    def answer_commands(connection: psycopg.Connection, client: AdapterClient) -> float:
-        for command in client.poll(
-            wait_seconds=settings.poll_seconds, max_commands=_COMMANDS_PER_POLL
-        ):
-            waits = command.operation == "logs"
-            verdict = desk.take(command) if waits else decide(connection, settings, command)
-            if verdict is not None:
-                client.verdict(command.command_id, verdict)
-                crashpoints.reached("verdict.sent")
-        return 0
-
     pulse = Pulse(settings, Inventory())
 
     def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
@@ -125,7 +115,7 @@ def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
         return forget_by_policy(connection, settings.policy_file)
 
     return {
-        "channel": answer_commands,
+        "channel": Answering(settings, desk).step,
         "logs": desk.step,
         "heartbeat": beat,
         "retention": keep_house,

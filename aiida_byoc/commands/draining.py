@@ -9,7 +9,7 @@ import psycopg
 from aiida_byoc.commands import image_use
 from aiida_byoc.contracts.problems import ProblemError
 
-__all__ = ["draining_since", "is_draining", "refuse_while_draining", "set_draining"]
+__all__ = ["draining_since", "is_draining", "refuse_since", "refuse_while_draining", "set_draining"]
 
 _RETRY_AFTER_SECONDS = 300
 """A drain is a matter of hours; whoever asks oftener learns nothing."""
@@ -41,7 +41,12 @@ def set_draining(connection: psycopg.Connection, draining: bool) -> bool:
     return changed.rowcount == 1
 
 
-def refuse_while_draining(connection: psycopg.Connection) -> None:
-    """Raise `node-draining` unless the node takes jobs; in the transaction of an acceptance."""
-    if is_draining(connection):
+def refuse_since(draining: datetime | None) -> None:
+    """Raise `node-draining` if the node takes no jobs since then, as the acceptance's transaction read it."""
+    if draining is not None:
         raise ProblemError("node-draining", retry_after=_RETRY_AFTER_SECONDS)
+
+
+def refuse_while_draining(connection: psycopg.Connection) -> None:
+    """Raise `node-draining` unless the node takes jobs."""
+    refuse_since(draining_since(connection))

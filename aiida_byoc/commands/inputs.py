@@ -6,7 +6,7 @@ Noted in the transaction of the acceptance, so that no job is launched without i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -22,14 +22,14 @@ from aiida_byoc.contracts.commands import (
 from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.runtimes.in_job.globs import Pattern
 
-__all__ = ["UNAVAILABLE", "Earlier", "earlier_jobs", "want"]
+__all__ = ["UNAVAILABLE", "Earlier", "Needed", "earlier_jobs", "needed", "want"]
 
 UNAVAILABLE = "input_unavailable"
 """The code of a job that fails because one of its inputs cannot be had."""
 
 _FIND = """
 SELECT submission_id, job_id, state::text, process_pk, command FROM byoc.job
-WHERE tenant_id = %s AND workspace_id = %s AND job_id = %s AND state IS NOT NULL AND submission_id <> %s
+WHERE tenant_id = %s AND workspace_id = %s AND job_id = %s AND state IS NOT NULL
 """
 
 _EARLIER = """
@@ -43,6 +43,19 @@ _DEPEND = (
 )
 _READS = "UPDATE byoc.job SET reads_jobs = true WHERE submission_id = %s AND NOT reads_jobs"
 _FETCH = "INSERT INTO byoc.input_fetch (submission_id, sha256, url) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a job that is to be accepted will have to wait for.
+
+    Attributes:
+        files: to be fetched, by SHA-256 (hex) and URL.
+        jobs: the submissions whose outputs it reads.
+    """
+
+    files: list[tuple[str, str]] = field(default_factory=list)
+    jobs: list[object] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,35 +87,44 @@ class Earlier:
         )
 
 
-def want(connection: psycopg.Connection, submission_id: str, command: SubmitJobCommand) -> None:
-    """Note what the job waits for, in the caller's transaction.
+def needed(connection: psycopg.Connection, command: SubmitJobCommand) -> Needed:
+    """What the job will have to wait for; nothing is written.
 
     Raises:
         ProblemError: `input-not-found`, for a job that its workspace does not have on this node, or that promises no
             such output.
     """
-    workload = command.workload
+    workload, found, errors = command.workload, Needed(), []
     if not isinstance(workload, CONTAINED):
-        return
-    errors = []
+        return found
     if isinstance(workload, ArrayWorkload) and (table := workload.tasks.file):
-        connection.execute(_FETCH, (submission_id, table.sha256, table.url))
+        found.files.append((table.sha256, table.url))
     for index, file in enumerate(workload.inputs):
         if isinstance(file, UrlInput):
-            connection.execute(_FETCH, (submission_id, file.sha256, file.url))
+            found.files.append((file.sha256, file.url))
         if not isinstance(file, JobInput):
             continue
-        named = (command.tenant_id, command.workspace_id, file.job.job_id, submission_id)
+        named = (command.tenant_id, command.workspace_id, file.job.job_id)
         earlier = connection.cursor(row_factory=class_row(Earlier)).execute(_FIND, named).fetchone()
         if earlier is None:
             errors.append(_no_such_job(index))
         elif not earlier.promises(file.job.output):
             errors.append(_no_such_output(index))
         else:
-            connection.execute(_DEPEND, (submission_id, earlier.submission_id))
-            connection.execute(_READS, (submission_id,))
+            found.jobs.append(earlier.submission_id)
     if errors:
         raise ProblemError("input-not-found", errors=errors)
+    return found
+
+
+def want(connection: psycopg.Connection, submission_id: str, needed: Needed) -> None:
+    """Note what the job waits for, in the transaction of its acceptance."""
+    for sha256, url in needed.files:
+        connection.execute(_FETCH, (submission_id, sha256, url))
+    for earlier in needed.jobs:
+        connection.execute(_DEPEND, (submission_id, earlier))
+    if needed.jobs:
+        connection.execute(_READS, (submission_id,))
 
 
 def earlier_jobs(connection: psycopg.Connection, submission_id: object) -> list[Earlier]:

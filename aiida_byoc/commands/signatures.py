@@ -6,6 +6,7 @@ over can withhold commands, but cannot invent one.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,12 @@ def product_keys(jwks: Any) -> dict[str, jwt.PyJWK]:
     return found
 
 
+@functools.lru_cache(maxsize=4)
+def _keys_of(content: bytes) -> dict[str, jwt.PyJWK]:
+    """The keys of a file with this content, which is read for every command and seldom another."""
+    return product_keys(json.loads(content))
+
+
 def load_product_keys(path: Path) -> dict[str, jwt.PyJWK]:
     """The keys of a file.
 
@@ -74,7 +81,7 @@ def load_product_keys(path: Path) -> dict[str, jwt.PyJWK]:
     """
     helps = "enrol the node again (`verdi data byoc node enroll`)"
     try:
-        return product_keys(json.loads(path.read_bytes()))
+        return _keys_of(path.read_bytes())
     except OSError as error:
         raise KeysError(
             f"the product's keys {path} cannot be read: {error.strerror}; {helps}"

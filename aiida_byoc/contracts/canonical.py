@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,14 +69,16 @@ def strict_json(body: bytes) -> Any:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict):
         ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
         return "{" + ",".join(f"{_text(key)}:{_text(item)}" for key, item in ordered) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(_text(item) for item in value) + "]"
+        return "[" + ",".join(map(_text, value)) + "]"
     if isinstance(value, float):
         return _number(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
 def _number(value: float) -> str:
@@ -98,18 +100,18 @@ def _number(value: float) -> str:
 
 
 def _check(value: object) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as exception:
+            raise ValueError("lone surrogates have no canonical form") from exception
+    elif isinstance(value, dict):
         for key, item in value.items():
             _check(key)
             _check(item)
     elif isinstance(value, list):
         for item in value:
             _check(item)
-    elif isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as exception:
-            raise ValueError("lone surrogates have no canonical form") from exception
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("what is no number has no canonical form")
     elif isinstance(value, int) and abs(value) > 2**53 - 1:

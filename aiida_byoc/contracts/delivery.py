@@ -23,6 +23,7 @@ __all__ = [
     "Acknowledgement",
     "Command",
     "CommandBatch",
+    "CommandVerdict",
     "Heartbeat",
     "JobAcceptance",
     "JobCancellation",
@@ -55,23 +56,6 @@ class Command(Order):
     signature: Annotated[
         Signature | None, Field(description="the product's, over operation, key and body")
     ] = None
-
-
-class PollRequest(Order):
-    """How long the node is willing to wait for commands, and how many it takes."""
-
-    wait_seconds: Annotated[int, Field(ge=0, le=MAX_POLL_SECONDS)] = MAX_POLL_SECONDS
-    max_commands: Annotated[int, Field(ge=1, le=100)] = 20
-    operations: Annotated[
-        list[Name],
-        Field(max_length=32, description="known to the node beside submit, cancel and inspect"),
-    ] = []
-
-
-class CommandBatch(Fact):
-    """The answer to a poll; empty when the wait ended without a command."""
-
-    commands: list[Command]
 
 
 class JobAcceptance(Fact):
@@ -119,6 +103,42 @@ class Verdict(Order):
     def wire(self) -> dict[str, Any]:
         """The JSON object to send."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class CommandVerdict(Order):
+    """A verdict that comes with a poll, and the delivery that it answers."""
+
+    command_id: Uuid
+    verdict: Verdict
+
+
+class PollRequest(Order):
+    """How long the node is willing to wait for commands, and how many it takes."""
+
+    wait_seconds: Annotated[int, Field(ge=0, le=MAX_POLL_SECONDS)] = MAX_POLL_SECONDS
+    max_commands: Annotated[int, Field(ge=1, le=100)] = 20
+    operations: Annotated[
+        list[Name],
+        Field(max_length=32, description="known to the node beside submit, cancel and inspect"),
+    ] = []
+    verdicts: Annotated[
+        list[CommandVerdict],
+        Field(max_length=100, description="on earlier commands, to an adapter that takes them so"),
+    ] = []
+
+    def wire(self) -> bytes:
+        """The JSON to send; adapters of the version before know of no verdicts here."""
+        left_out = None if self.verdicts else {"verdicts"}
+        return self.model_dump_json(exclude_none=True, exclude=left_out).encode()
+
+
+class CommandBatch(Fact):
+    """The answer to a poll; empty when the wait ended without a command."""
+
+    commands: list[Command]
+    takes_verdicts: Annotated[
+        bool | None, Field(description="whether the next poll may bring verdicts along")
+    ] = None
 
 
 class QuarantinedEvent(Fact):

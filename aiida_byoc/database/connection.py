@@ -18,6 +18,10 @@ KEEP_ALIVE: Mapping[str, Any] = {
 }
 """libpq's words for: a server that is gone without a goodbye is noticed within a minute."""
 
+_SHORT_STATEMENTS = "-c jit=off"
+"""The statistics of a queue are always stale: an estimate that is far off must not have a statement compiled, which
+takes longer than to run it."""
+
 
 def connect(storage_config: Mapping[str, Any], *, application: str) -> psycopg.Connection:
     """Open an autocommit connection by a profile's storage configuration (`core.psql_dos` or `byoc.psql_dos`).
@@ -32,5 +36,6 @@ def connect(storage_config: Mapping[str, Any], *, application: str) -> psycopg.C
         dbname=storage_config["database_name"],
         application_name=f"byoc-{application}",
         autocommit=True,
+        options=_SHORT_STATEMENTS,
         **KEEP_ALIVE,
     )

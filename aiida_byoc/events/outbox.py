@@ -21,7 +21,7 @@ from aiida_byoc.contracts.events import ExecutionEvent, event_type, one_line
 from aiida_byoc.contracts.lifecycle import ExecutionState, may_follow
 from aiida_byoc.events.usage import note_ended
 
-__all__ = ["Report", "append", "resume"]
+__all__ = ["Report", "append", "first", "resume"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,17 @@ class Report:
     attempt: int | None = None
     reason: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def first(job: Mapping[str, Any], snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that tells of a job's acceptance; whoever writes the job's row writes it in the same statement.
+
+    Args:
+        job: the row, with `node_id` and `epoch` of the node.
+        snapshot: the full state that becomes known with it.
+    """
+    report = Report(state=ExecutionState.ACCEPTED, occurred_at=job["accepted_at"])
+    return _event(job, report, seq=1, attempt=1, snapshot=snapshot)
 
 
 def append(connection: psycopg.Connection, submission_id: str, report: Report) -> int | None:
@@ -107,8 +118,6 @@ def resume(connection: psycopg.Connection, submission_id: str, occurred_at: date
 def _has_place(job: Mapping[str, Any], report: Report, attempt: int) -> bool:
     if job["state"] is None:
         return False  # a tombstone has no life
-    if job["seq"] == 0:
-        return report.state is ExecutionState.ACCEPTED
     if attempt < job["attempt"]:
         return False
     held_from = job["held_from"]

@@ -15,9 +15,12 @@ from psycopg.types.json import Jsonb
 
 from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH, QuarantinedEvent
 
-__all__ = ["Claim", "Decision", "claim", "keeps", "read", "release", "settle"]
+__all__ = ["FULL", "Claim", "Decision", "claim", "keeps", "read", "release", "settle"]
 
 EVENTS_PER_JOB = 20
+"""At most, in one batch."""
+FULL = MAX_EVENT_BATCH - EVENTS_PER_JOB
+"""A batch of more has left something behind, as far as it can know: the next job's events had no room."""
 MAX_BATCH_BYTES = 4 * 2**20
 """Half of what the adapter takes; the last event of a batch may go beyond it."""
 
@@ -142,6 +145,7 @@ def settle(
     connection: psycopg.Connection, lane: str, decisions: Sequence[tuple[Claim, Decision]]
 ) -> None:
     """Note what was decided."""
+    rows = []
     for each, decision in sorted(decisions, key=lambda pair: pair[0].job):  # no two lanes deadlock
         refused = decision.quarantine
         values = {
@@ -152,7 +156,8 @@ def settle(
             "stuck": decision.stuck,
             "quarantine": Jsonb(refused.model_dump(mode="json")) if refused else None,
         }
-        connection.execute(_SETTLE, values)
+        rows.append(values)
+    connection.cursor().executemany(_SETTLE, rows)
 
 
 def release(connection: psycopg.Connection, lane: str, claims: Sequence[Claim]) -> None:

@@ -27,6 +27,8 @@ __all__ = ["claims", "measure", "submissions", "wait_until_told"]
 
 CLIENTS = (1, 4, 16, 64)
 WARM_SECONDS = 1.0
+LEAST_MS = 0.1
+"""CPU per command below which a part is not listed."""
 START_SECONDS = 30.0
 TOLD_SECONDS = 300.0
 
@@ -49,6 +51,7 @@ def measure(bench: Bench) -> list[Measure]:
             "acceptance", str(count), {"bare": vars(alone), "ours": vars(ours), "cpu": parts}
         )
         found += _measures(count, alone, ours, claim)
+        found += _costs(count, parts, len(ours.seconds))
         with bench.lab.database() as connection:
             wait_until_told(connection)
     process.stop(bench.lab.paths, "answering")
@@ -132,6 +135,17 @@ def _measures(count: int, alone: Answers, ours: Answers, claim: float) -> list[M
             baseline=alone.rate,
             against="route alone",
         ),
+    ]
+
+
+def _costs(count: int, parts: Mapping[str, float], accepted: int) -> list[Measure]:
+    """CPU of every part with what the relay tells meanwhile; what two cores can do at most follows from it."""
+    told = {name: 1000 * cpu / accepted for name, cpu in parts.items()}
+    shown = sorted((cost, name) for name, cost in told.items() if cost >= LEAST_MS)
+    who = f"{count} client{'s' if count > 1 else ''}"
+    return [
+        Measure(what=f"CPU of a command, {who}: {name}", value=cost, unit="ms")
+        for cost, name in [*reversed(shown), (sum(told.values()), "all")]
     ]
 
 

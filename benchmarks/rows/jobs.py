@@ -81,8 +81,7 @@ def _ours(bench: Bench, count: int) -> Round:
 
 def _plain(bench: Bench, plain: Plain, count: int) -> Round:
     bench.lab.without_work()
-    plain.start(INTERVAL)
-    with plain.database() as connection:
+    with plain.at_work(INTERVAL), plain.database() as connection:
 
         def run(count: int) -> float:
             pks, cpu = plain.submit(count, jobs.SCRIPT)
@@ -99,9 +98,7 @@ def _plain(bench: Bench, plain: Plain, count: int) -> Round:
         submitting = time.monotonic()
         cpu = run(count)
         took = time.monotonic() - submitting - _starting(plain)
-        found = Round(count, took, accounts.cpu() + cpu)
-    plain.stop()
-    return found
+        return Round(count, took, accounts.cpu() + cpu)
 
 
 def _starting(plain: Plain) -> float:

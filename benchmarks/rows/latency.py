@@ -105,10 +105,9 @@ def _set_interval(bench: Bench, seconds: float) -> None:
 def _plain(bench: Bench, count: int) -> list[float]:
     plain = Plain(bench.lab)
     bench.lab.without_work()
-    plain.start(DEFAULT_INTERVAL)
     chance = Random(7)  # noqa: S311  (no secret)
     took = []
-    with plain.database() as connection:
+    with plain.at_work(DEFAULT_INTERVAL), plain.database() as connection:
         for _ in range(count):
             # The clock of the kernel, which container and machine share.
             stamp = "read up idle < /proc/uptime; echo $up > result"
@@ -121,7 +120,6 @@ def _plain(bench: Bench, count: int) -> list[float]:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             [folder] = plain.folders(connection, pks).values()
             took.append(now - float((folder / "result").read_text()))
-    plain.stop()
     return took
 
 

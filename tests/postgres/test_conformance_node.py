@@ -20,9 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import HttpUrl
 
+from aiida_byoc.agent.answering import Answering
 from aiida_byoc.agent.channel import decide
 from aiida_byoc.agent.client import AdapterClient
 from aiida_byoc.agent.heartbeat import Pulse
+from aiida_byoc.agent.logs import LogDesk
+from aiida_byoc.agent.reader import Reader
 from aiida_byoc.agent.relaying import relay_lanes
 from aiida_byoc.agent.supervisor import Step, _Loop
 from aiida_byoc.contracts.conformance.musts import Finding, table
@@ -36,33 +39,31 @@ from tests.postgres.conftest import _fresh
 from tests.service.proxy import Broken, Passing, changed
 
 
-def answer_commands(
-    connection: psycopg.Connection, client: AdapterClient, settings: NodeSettings
-) -> float:
-    """The agent's own step, but for logs, which need AiiDA."""
-    for command in client.poll(wait_seconds=1, max_commands=20):
-        client.verdict(command.command_id, decide(connection, settings, command))
-    return 0
+def as_it_is(settings: NodeSettings) -> Step:
+    """The agent's own step; nothing here asks for logs, which need AiiDA."""
+    return Answering(settings, LogDesk(settings, Reader([]))).step
 
 
-def commits_last(
-    connection: psycopg.Connection, client: AdapterClient, settings: NodeSettings
-) -> float:
+def commits_last(settings: NodeSettings) -> Step:
     """A broken step: its verdict leaves before the transaction ends, and takes it with it where it cannot be told."""
-    for command in client.poll(wait_seconds=1, max_commands=20):
-        with connection.transaction():
-            client.verdict(command.command_id, decide(connection, settings, command))
-    return 0
+
+    def step(connection: psycopg.Connection, client: AdapterClient) -> float:
+        for command in client.poll(wait_seconds=1, max_commands=20):
+            with connection.transaction():
+                client.verdict(command.command_id, decide(connection, settings, command))
+        return 0
+
+    return step
 
 
 PATIENCE = 15
 """For a decision or a delivery, in seconds."""
 
-Answering = Callable[[psycopg.Connection, AdapterClient, NodeSettings], float]
+Channel = Callable[[NodeSettings], Step]
 
 
 @contextmanager
-def agent(settings: NodeSettings, storage: dict[str, Any], answering: Answering) -> Iterator[None]:
+def agent(settings: NodeSettings, storage: dict[str, Any], channel: Channel) -> Iterator[None]:
     """The loops of an agent, as `verdi data byoc agent run` starts them."""
     pulse = Pulse(settings)
 
@@ -71,7 +72,7 @@ def agent(settings: NodeSettings, storage: dict[str, Any], answering: Answering)
         return settings.heartbeat_seconds
 
     steps: dict[str, Step] = {
-        "channel": lambda connection, client: answering(connection, client, settings),
+        "channel": channel(settings),
         "heartbeat": beat,
         **relay_lanes(),
     }
@@ -96,7 +97,7 @@ def tried(postgres, template: str, tmp_path_factory) -> Callable[..., list[Findi
     """Try an agent with a database of its own."""
     base: Path = tmp_path_factory.mktemp("nodes")
 
-    def tried(answering: Answering = answer_commands, **mutant: Any) -> list[Finding]:
+    def tried(channel: Channel = as_it_is, **mutant: Any) -> list[Finding]:
         directory = base / uuid4().hex
         directory.mkdir()
         with ExitStack() as stack:
@@ -106,7 +107,7 @@ def tried(postgres, template: str, tmp_path_factory) -> Callable[..., list[Findi
             stack.callback(proxy.stop)
             storage = stack.enter_context(contextmanager(_fresh)(postgres, template))
             settings = node_settings(directory, proxy.url)
-            stack.enter_context(agent(settings, storage, answering))
+            stack.enter_context(agent(settings, storage, channel))
             known = {
                 "node_id": NODE,
                 "command": submit_body(),
@@ -126,7 +127,7 @@ def node_settings(directory: Path, url: str) -> NodeSettings:
     policy.write_text(POLICY)
     return NodeSettings(
         node_id=NODE, adapter_url=HttpUrl(url), key_file=key, policy_file=policy, image_store=directory / "images",
-        code="byoc@slurm",
+        code="byoc@slurm", poll_seconds=1,
     )  # fmt: skip
 
 
@@ -276,7 +277,7 @@ def polls_too_long(asked: Passing) -> Passing:
 MUTANTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "goes-on-too-far": ({"answer": with_acknowledgement(goes_on_too_far)}, {"events.partial"}),
     "never-goes-back": ({"answer": with_acknowledgement(never_goes_back)}, {"events.rewind"}),
-    "commits-last": ({"answering": commits_last}, {"submit.committed-first"}),
+    "commits-last": ({"channel": commits_last}, {"submit.committed-first"}),
     "forgets-whom-it-accepted": (
         {"ask": forgets_whom_it_accepted},
         {"submit.replayed", "submit.committed-first"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pydantic import HttpUrl
 
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.relaying import Destination, relay_lanes
+from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.node import NodeSettings
 from tests.eventually import eventually
@@ -26,9 +28,9 @@ from tests.postgres.reading import stream
 
 
 class Refusing(ThreadingHTTPServer):
-    """An adapter that answers every batch with the same problem."""
+    """An adapter that answers every batch with the same problem, or `takes` all of it."""
 
-    name, retry_after, asked = "product-unavailable", "", 0
+    name, retry_after, asked, takes = "product-unavailable", "", 0, False
 
 
 @pytest.fixture
@@ -37,11 +39,14 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.asked += 1
             error = ProblemError(server.name)
             body = error.problem().model_dump_json().encode()
-            self.send_response(error.kind.status)
+            if server.takes:
+                told = {one["data"]["submission_id"]: one["data"]["seq"] + 1 for one in sent}
+                body = json.dumps({"next_seq": told, "quarantined": []}).encode()
+            self.send_response(200 if server.takes else error.kind.status)
             if server.retry_after:
                 self.send_header("Retry-After", server.retry_after)
             self.send_header("Content-Length", str(len(body)))
@@ -181,3 +186,28 @@ def test_the_trouble_is_told_once_and_goes_with_its_cause(
     assert seen[1][1] < seen[2][1]
     destination.succeeded(connection)
     assert trouble(watcher) == []
+
+
+def test_one_lane_goes_on_after_a_few_events_and_the_others_rest(
+    connection: psycopg.Connection, client: AdapterClient, adapter: Refusing
+) -> None:
+    """More at work would find a few each, and a batch of a few costs as much as a full one."""
+    adapter.takes = True
+    first, *others = relay_lanes().values()
+    accept(connection)
+    assert first(connection, client) == 0
+
+    for number, lane in enumerate(others):
+        accept(connection, f"few-{number}")
+        assert lane(connection, client) > 0
+
+
+def test_every_lane_goes_on_while_there_is_a_backlog(
+    connection: psycopg.Connection, client: AdapterClient, adapter: Refusing
+) -> None:
+    adapter.takes = True
+    lanes = relay_lanes()
+    for number in range(MAX_EVENT_BATCH * len(lanes)):
+        accept(connection, f"many-{number}")
+
+    assert [lane(connection, client) for lane in lanes.values()] == [0] * len(lanes)

@@ -22,6 +22,8 @@ class ScriptedNode:
         decide: replaces its verdict for the tests that want another one; `None` means no answer.
         operations: what it says it knows.
         deciding: cleared by tests that want it to think until they set it again.
+        wait_seconds: how long its polls wait.
+        along: whether its verdicts go along with its next poll; such as answer nothing may be put there before.
     """
 
     def __init__(self, url: str, keys: Keys, node_id: str = "n1") -> None:
@@ -31,6 +33,10 @@ class ScriptedNode:
         self.deciding.set()
         self.problems: list[str] = []
         self.operations = ["logs", "receipt"]
+        self.along = False
+        self.wait_seconds = 1
+        self.verdicts: list[dict[str, Any]] = []
+        self.batches: list[dict[str, Any]] = []
         self._node_id, self._ledger = node_id, {}
         self._keys = keys
         self._stopping = threading.Event()
@@ -102,19 +108,25 @@ class ScriptedNode:
                     self._stopping.wait(0.02)  # the adapter is away; so would a node pause
 
     def _http(self) -> httpx.Client:
-        return httpx.Client(timeout=10, trust_env=False)
+        return httpx.Client(timeout=20, trust_env=False)
 
-    def _round(self, http: httpx.Client, wait_seconds: int = 1) -> None:
+    def _round(self, http: httpx.Client, wait_seconds: int | None = None) -> None:
         # A token of its own for each round: a session of tests may last longer than one is good.
         http.headers["Authorization"] = f"Bearer {self._keys.node(self._node_id)}"
-        poll = {"wait_seconds": wait_seconds, "operations": self.operations}
+        wait = self.wait_seconds if wait_seconds is None else wait_seconds
+        poll: dict[str, Any] = {"wait_seconds": wait, "operations": self.operations}
+        if self.verdicts:
+            poll["verdicts"], self.verdicts = self.verdicts, []
         response = http.post(f"{self._base}/commands/poll", json=poll)
         response.raise_for_status()
+        self.batches.append(response.json())
         for command in response.json()["commands"]:
             self.received.append(command)
             verdict = self.decide(command)
             self.deciding.wait(30)
-            if verdict is not None:
+            if verdict is not None and self.along:
+                self.verdicts.append({"command_id": command["command_id"], "verdict": verdict})
+            elif verdict is not None:
                 answer = http.post(
                     f"{self._base}/commands/{command['command_id']}/verdict", json=verdict
                 )

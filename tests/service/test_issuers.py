@@ -120,16 +120,19 @@ def test_a_new_key_is_found_by_its_name_and_the_old_one_is_gone(ask, issuer):
     old, new = SigningKey("old"), SigningKey("new")
     issuer.keys = [old.jwk]
     look = ask(jwks_url=issuer.url + KEYS, refetch_seconds=0.05)
-    assert let_in(look(old.sign(issuer.claims())))
+    taken = old.sign(issuer.claims())
+    assert let_in(look(taken))
 
     issuer.keys = [old.jwk, new.jwk]
     eventually(lambda: let_in(look(new.sign(issuer.claims()))), "it to look again")
+    assert let_in(look(taken))
     assert let_in(look(old.sign(issuer.claims())))
     issuer.keys = [new.jwk]
 
     def gone() -> bool:
         unknown = look(SigningKey("junk").sign(issuer.claims()))  # makes it look again
-        return refused(unknown) and refused(look(old.sign(issuer.claims())))
+        late = look(old.sign(issuer.claims()))
+        return refused(unknown) and refused(look(taken)) and refused(late)
 
     eventually(gone, "the old key to go")
     assert let_in(look(new.sign(issuer.claims())))

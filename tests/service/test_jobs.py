@@ -116,6 +116,26 @@ def test_a_verdict_that_does_not_answer_is_refused_to_the_node(node, submit, com
     assert node.problems == ["validation-failed", "validation-failed"]
 
 
+def test_a_verdict_may_come_with_the_next_poll_and_is_told_at_once(node, submit, command):
+    """Not when that poll ends; what in it answers nothing is no fault of the others, nor of the poll."""
+    node.along = True
+    nobody = {"command_id": str(uuid4()), "verdict": node.reject("policy-refused", 422)}
+
+    def decide(received):
+        cancelled = {**received, "operation": "cancel"}
+        unfit = {"command_id": received["command_id"], "verdict": node.accept(cancelled)}
+        node.verdicts += [nobody, unfit]
+        return node.accept(received)
+
+    node.decide = decide
+    node.wait_seconds = 5  # longer than the client is let wait for a verdict
+
+    assert submit(command).status_code == 202
+    assert all(batch["takes_verdicts"] is True for batch in node.batches)
+    assert len(node.received) == 1
+    assert node.problems == []
+
+
 def test_a_node_that_is_not_connected_is_503_at_once(submit, command):
     """Node n2 never polled in this suite."""
     response = submit(

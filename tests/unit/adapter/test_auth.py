@@ -18,8 +18,9 @@ from adapter import auth
 from adapter.clients import Issuers, OpaqueTokens
 from adapter.registry import Registry
 from adapter.settings import Settings
-from adapter.tokens import AccessTokens
+from adapter.tokens import LEEWAY_SECONDS, AccessTokens
 from aiida_byoc.contracts.problems import ProblemError
+from tests.eventually import eventually
 
 CLIENT_ISSUER = "https://product.example"
 
@@ -119,6 +120,21 @@ def test_sixty_seconds_of_clock_skew_are_forgiven(clients, product, client_claim
     late = {**client_claims, "exp": client_claims["iat"] - 30}
 
     assert clients.admit(bearer(product.sign(late)), "n1", scope="jobs:read")
+
+
+def test_a_token_that_was_taken_is_good_until_its_time_is_over(clients, product, client_claims):
+    soon = {**client_claims, "exp": client_claims["iat"] - LEEWAY_SECONDS + 5}
+    token = bearer(product.sign(soon))
+    assert clients.admit(token, "n1", scope="jobs:read")
+
+    def refused() -> bool:
+        try:
+            clients.admit(token, "n1", scope="jobs:read")
+        except ProblemError as error:
+            return error.kind.name == "unauthenticated"
+        return False
+
+    assert eventually(refused, "the token to expire", seconds=30)
 
 
 def _unsigned(claims):

@@ -21,7 +21,7 @@ from aiida_byoc.agent import credential as module
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.keys import private_key
 from aiida_byoc.contracts.delivery import Heartbeat, Verdict
-from aiida_byoc.contracts.problems import ProblemError
+from aiida_byoc.contracts.problems import FieldError, ProblemError
 from aiida_byoc.node import NodeSettings, SettingsError
 from tests.builders import event, submit_body
 
@@ -191,6 +191,79 @@ def test_a_verdict_and_a_heartbeat_are_sent(client: AdapterClient, adapter: Adap
     assert Verdict.model_validate_json(json.dumps(sent)) == verdict
     assert beat_path == "/base/v1/nodes/n1/heartbeat"
     assert told["jobs_active"] == 2
+
+
+VERDICT = Verdict(outcome="rejected", problem=ProblemError("node-failed").problem())
+OTHER_ID = "44444444-4444-4444-8444-444444444444"
+
+
+def paths_of(adapter: Adapter) -> list[str]:
+    return [path.removeprefix("/base/v1/nodes/n1/commands/") for path, _, _ in adapter.requests]
+
+
+def test_verdicts_go_along_with_a_poll_once_the_adapter_says_that_it_takes_them(
+    client: AdapterClient, adapter: Adapter
+) -> None:
+    adapter.answer({"commands": [], "takes_verdicts": True})
+    client.poll(wait_seconds=0, max_commands=1, verdicts=[(COMMAND_ID, VERDICT)])
+    adapter.requests.clear()
+
+    given = [(COMMAND_ID, VERDICT), (OTHER_ID, VERDICT)]
+    client.poll(wait_seconds=0, max_commands=1, verdicts=given)
+
+    [(path, _, sent)] = adapter.requests
+    assert path.endswith("/commands/poll")
+    assert [each["command_id"] for each in sent["verdicts"]] == [COMMAND_ID, OTHER_ID]
+    assert [each["verdict"] for each in sent["verdicts"]] == [VERDICT.wire()] * 2
+
+
+def test_an_adapter_of_the_version_before_gets_each_verdict_by_itself(
+    client: AdapterClient, adapter: Adapter
+) -> None:
+    adapter.answer({"commands": []})
+
+    for _ in range(2):  # also once it has answered a poll
+        client.poll(wait_seconds=0, max_commands=1, verdicts=[(COMMAND_ID, VERDICT)])
+
+    assert paths_of(adapter) == [f"{COMMAND_ID}/verdict", "poll"] * 2
+    assert all("verdicts" not in sent for _, _, sent in adapter.requests)
+
+
+def test_an_adapter_that_was_replaced_by_an_older_one_gets_the_verdicts_too(
+    client: AdapterClient, adapter: Adapter
+) -> None:
+    adapter.answer({"commands": [], "takes_verdicts": True})
+    client.poll(wait_seconds=0, max_commands=1)
+    adapter.requests.clear()
+
+    def older(sent: dict[str, Any]) -> None:
+        error = ProblemError("validation-failed", errors=[FieldError(field="verdicts", message="")])
+        refusal = error.problem().model_dump(mode="json", exclude_none=True)
+        if "verdicts" in sent:
+            adapter.answer(refusal, status=422)
+        else:
+            adapter.answer({"commands": []})
+
+    adapter.decide = older
+    assert client.poll(wait_seconds=0, max_commands=1, verdicts=[(COMMAND_ID, VERDICT)]) == []
+
+    assert paths_of(adapter) == ["poll", f"{COMMAND_ID}/verdict", "poll"]
+
+
+def test_verdicts_for_which_a_poll_has_no_room_go_by_themselves(
+    client: AdapterClient, adapter: Adapter
+) -> None:
+    adapter.answer({"commands": [], "takes_verdicts": True})
+    client.poll(wait_seconds=0, max_commands=1)
+    adapter.requests.clear()
+    long = VERDICT.model_copy(
+        update={"problem": ProblemError("node-failed", "x" * 400_000).problem()}
+    )
+
+    client.poll(wait_seconds=0, max_commands=1, verdicts=[(COMMAND_ID, long), (OTHER_ID, long)])
+
+    assert paths_of(adapter) == [f"{OTHER_ID}/verdict", "poll"]
+    assert [each["command_id"] for each in adapter.requests[1][2]["verdicts"]] == [COMMAND_ID]
 
 
 def test_a_command_that_nobody_waits_for_is_answered_all_the_same(

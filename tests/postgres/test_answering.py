@@ -1,0 +1,147 @@
+"""The channel's rounds against an adapter that is scripted: when verdicts leave, and when they leave again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import HttpUrl
+
+from aiida_byoc.agent.answering import Answering
+from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.logs import LogDesk
+from aiida_byoc.agent.reader import Reader
+from aiida_byoc.node import NodeSettings
+from tests.builders import submit_body
+
+
+def submission(number: int) -> dict[str, Any]:
+    """A command as the adapter hands it over."""
+    name = f"job-{number}"
+    return {
+        "command_id": f"33333333-3333-4333-8333-{number:012}",
+        "operation": "submit",
+        "tenant_id": "acme",
+        "job_id": name,
+        "idempotency_key": f"key-0123456789abc-{number}",
+        "body": submit_body(job_id=name),
+    }
+
+
+class Scripted(ThreadingHTTPServer):
+    """Answers the polls with `batches` in their turn, then with none; a batch of `None` is a connection that breaks."""
+
+    batches: list[list[dict[str, Any]] | None]
+    polls: list[dict[str, Any]]
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server.polls.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            batch = server.batches.pop(0) if server.batches else []
+            if batch is None:
+                return
+            body = json.dumps({"commands": batch, "takes_verdicts": True}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = Scripted(("127.0.0.1", 0), Handler)
+    server.batches, server.polls = [], []
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client(settings: NodeSettings, adapter: Scripted) -> AdapterClient:
+    key = Ed25519PrivateKey.generate()
+    settings.key_file.touch(mode=0o600)
+    settings.key_file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    url = HttpUrl(f"http://127.0.0.1:{adapter.server_port}")
+    return AdapterClient(settings.model_copy(update={"adapter_url": url}))
+
+
+@pytest.fixture
+def answering(settings: NodeSettings) -> Answering:
+    return Answering(settings, LogDesk(settings, Reader([])))
+
+
+def given(poll: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (each["command_id"][-1], each["verdict"]["outcome"]) for each in poll.get("verdicts", [])
+    ]
+
+
+def test_each_poll_gives_the_verdicts_of_the_one_before(
+    connection: psycopg.Connection, client: AdapterClient, adapter: Scripted, answering: Answering
+) -> None:
+    adapter.batches = [[submission(1)], [submission(2), submission(3), submission(1)]]
+
+    assert answering.step(connection, client) == 0
+
+    assert [given(poll) for poll in adapter.polls] == [
+        [],
+        [("1", "accepted")],
+        [("2", "accepted"), ("3", "accepted"), ("1", "replayed")],
+    ]
+
+
+def test_verdicts_that_were_cut_off_go_with_the_next_poll(
+    connection: psycopg.Connection, client: AdapterClient, adapter: Scripted, answering: Answering
+) -> None:
+    adapter.batches = [[submission(1)], None]
+    with pytest.raises(AdapterUnavailable):
+        answering.step(connection, client)
+
+    answering.step(connection, client)
+
+    assert [given(poll) for poll in adapter.polls] == [[], *[[("1", "accepted")]] * 2]
+
+
+def test_what_was_decided_before_the_database_was_lost_is_told(
+    connection: psycopg.Connection,
+    client: AdapterClient,
+    adapter: Scripted,
+    answering: Answering,
+    open_connection: Any,
+) -> None:
+    """Nothing of a transaction that was not committed is."""
+    adapter.batches = [[submission(1)], [submission(2)]]
+    backend = connection.info.backend_pid
+    connection.execute(
+        "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$"
+    )
+    connection.execute(
+        "CREATE TRIGGER lose BEFORE INSERT ON byoc.job FOR EACH ROW WHEN (NEW.job_id = 'job-2')"
+        " EXECUTE FUNCTION lose()"
+    )
+    with pytest.raises(psycopg.OperationalError):
+        answering.step(connection, client)
+    again = open_connection()
+    assert again.info.backend_pid != backend
+
+    answering.step(again, client)
+
+    assert [given(poll) for poll in adapter.polls] == [[], [("1", "accepted")], []]
