@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from aiida_byoc import crashpoints
+from aiida_byoc.arrays.cancelled import record
 from aiida_byoc.commands import allowance, image_use, inputs, pulls
 from aiida_byoc.commands.draining import refuse_while_draining
 from aiida_byoc.commands.placement import Placement, WorkchainPlacement
@@ -25,14 +26,13 @@ from aiida_byoc.commands.quotas import Quota, asked_node_seconds
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.canonical import fingerprint
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
-from aiida_byoc.contracts.delivery import JobAcceptance, JobCancellation, JobView
-from aiida_byoc.contracts.events import JobState
+from aiida_byoc.contracts.delivery import JobAcceptance, JobCancellation
 from aiida_byoc.contracts.identity import trace_id_of
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import outbox
 
-__all__ = ["accept", "cancel", "view"]
+__all__ = ["accept", "cancel"]
 
 _CANCEL: dict[str | None, Literal["cancelled", "already_ended"]] = {
     None: "cancelled",
@@ -120,60 +120,56 @@ def cancel(
     """Record the intent to cancel; return it and whether it is a repetition.
 
     A job that is not launched ends here and now. An unknown job leaves a tombstone, so that a submission that
-    comes late is refused.
+    comes late is refused. With no task left that is wanted, the job is cancelled.
 
     Raises:
-        ProblemError: `not-found` for a job of another workspace, or, for an unknown job, what `serve` refuses.
-            Nothing is written then.
+        ProblemError: `not-found` for a job of another workspace, tasks of an unknown job, or, for an unknown job, what
+            `serve` refuses; `validation-failed` for tasks that the job does not have. Nothing is written then.
     """
     with connection.transaction():
         row = _job(connection, command, lock=True)
-        if row is None:
+        if row is None and command.tasks is None:
             serve(command)
             row = _bury(connection, command, now)
-        if row["workspace_id"] != command.workspace_id:
+        if row is None or row["workspace_id"] != command.workspace_id:
             raise ProblemError("not-found")
-        requested_at = row["cancel_requested_at"] or now
-        repeated = row["cancel_requested_at"] is not None
-        if not repeated:
-            connection.execute(
-                "UPDATE byoc.job SET cancel_requested_at = %s, cancel_reason = %s WHERE submission_id = %s",
-                (now, command.reason, row["submission_id"]),
-            )
-        if row["state"] == ExecutionState.ACCEPTED:
-            report = outbox.Report(
-                state=ExecutionState.CANCELLED, occurred_at=now, reason=command.reason
-            )
-            outbox.append(connection, str(row["submission_id"]), report)
+        status: Literal["cancelling", "cancelled", "already_ended"]
+        status = _CANCEL.get(row["state"], "cancelling")
+        if command.tasks is None:
+            requested_at, repeated = _cancel_all(connection, row, command, now)
+        elif row["state"] is None:
+            raise ProblemError("not-found")
+        else:
+            requested_at, repeated, goes_on = record(connection, row, command.tasks, now)
+            if not goes_on:
+                _cancel_all(connection, row, command, now)
+            elif row["state"] == ExecutionState.ACCEPTED:
+                status = "cancelling"
         cancellation = JobCancellation(
             job_id=row["job_id"],
             node_id=row["node_id"],
             requested_at=requested_at,
-            status=_CANCEL.get(row["state"], "cancelling"),
+            status=status,
         )
     return cancellation, repeated
 
 
-def view(connection: psycopg.Connection, tenant_id: str, job_id: str) -> JobView:
-    """What the node knows about a job now; `not-found` for a job of nobody or of another tenant."""
-    row = (
-        connection.cursor(row_factory=dict_row)
-        .execute(
-            "SELECT node.node_id, job.cancel_requested_at, stream.acked_seq, event.body"
-            " FROM byoc.node, byoc.job JOIN byoc.event USING (submission_id, seq)"
-            " JOIN byoc.stream USING (submission_id) WHERE tenant_id = %s AND job_id = %s",
-            (tenant_id, job_id),
+def _cancel_all(
+    connection: psycopg.Connection, row: Mapping[str, Any], command: CancelJobCommand, now: datetime
+) -> tuple[datetime, bool]:
+    """Record it for the whole job; when it was first asked for, and whether that was before."""
+    if row["cancel_requested_at"] is not None:
+        return row["cancel_requested_at"], True
+    connection.execute(
+        "UPDATE byoc.job SET cancel_requested_at = %s, cancel_reason = %s WHERE submission_id = %s",
+        (now, command.reason, row["submission_id"]),
+    )
+    if row["state"] == ExecutionState.ACCEPTED:
+        report = outbox.Report(
+            state=ExecutionState.CANCELLED, occurred_at=now, reason=command.reason
         )
-        .fetchone()
-    )
-    if row is None:
-        raise ProblemError("not-found")
-    return JobView(
-        node_id=row["node_id"],
-        job=JobState.model_validate(row["body"]["data"]),
-        cancel_requested_at=row["cancel_requested_at"],
-        delivered_seq=row["acked_seq"],
-    )
+        outbox.append(connection, str(row["submission_id"]), report)
+    return now, False
 
 
 def _job(
