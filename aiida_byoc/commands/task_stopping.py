@@ -36,15 +36,12 @@ _PAUSE_SECONDS = 10.0
 _STEP_SECONDS = 5.0
 
 _UNTOLD = """
-SELECT job.submission_id::text, attempt.pk
-FROM byoc.job, LATERAL (
+SELECT DISTINCT job.submission_id::text, attempt.pk
+FROM byoc.task_cancel AS asked JOIN byoc.job USING (submission_id), LATERAL (
     SELECT max(output_id) AS pk FROM db_dblink WHERE input_id = job.process_pk AND type = 'call_calc'
 ) AS attempt
 WHERE job.state IN ('launched', 'queued', 'running', 'held') AND job.cancel_requested_at IS NULL
-  AND attempt.pk IS NOT NULL AND EXISTS (
-      SELECT FROM byoc.task_cancel AS asked
-      WHERE asked.submission_id = job.submission_id AND asked.told IS DISTINCT FROM attempt.pk
-  )
+  AND attempt.pk IS NOT NULL AND asked.told IS DISTINCT FROM attempt.pk
 """
 _TOLD = """
 UPDATE byoc.task_cancel SET told = %(pk)s
