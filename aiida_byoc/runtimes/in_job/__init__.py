@@ -1,7 +1,7 @@
 """Run one container inside a Slurm job and leave a completion record. Standard library only, Python 3.6 or newer.
 
 This package is copied into every job's directory and executed there, outside the container, by
-`python3 -m byoc_in_job`:
+`python3 -E -s -S -m byoc_in_job`:
 
     byoc_job.json        what to run (read)
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
