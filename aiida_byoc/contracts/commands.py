@@ -180,8 +180,8 @@ class SubmitJobCommand(Order):
 class TaskRange(Order):
     """Tasks of an array by their numbers, both ends included."""
 
-    first: Annotated[int, Field(ge=0, lt=MAX_TASKS)]
-    last: Annotated[int, Field(ge=0, lt=MAX_TASKS)]
+    first: Annotated[int, Field(ge=0, le=MAX_TASKS - 1)]
+    last: Annotated[int, Field(ge=0, le=MAX_TASKS - 1)]
 
     @field_validator("last")
     @classmethod

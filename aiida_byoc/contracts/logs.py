@@ -37,7 +37,8 @@ class LogRequest(Order):
         Annotated[int, Field(ge=1, le=10_000, description="the newest when left out")] | None
     ) = None
     task: (
-        Annotated[int, Field(ge=0, lt=MAX_TASKS, description="number of a task of an array")] | None
+        Annotated[int, Field(ge=0, le=MAX_TASKS - 1, description="number of a task of an array")]
+        | None
     ) = None
 
 
