@@ -115,7 +115,9 @@ class Follower:
         if told is None or chunk.data or is_another or chunk.state is not told.state:
             yield _event("attempt" if is_another else "log", chunk)
         has_another = chunk.complete and chunk.attempt < chunk.latest_attempt
-        if chunk.complete and not has_another and chunk.state in TERMINAL:
+        # A task has ended before its job; whether it is run again only a later attempt tells.
+        is_over = chunk.state in TERMINAL or self.request.task is not None
+        if chunk.complete and not has_another and is_over:
             rest = {"offset": chunk.next_offset, "encoding": "utf-8", "data": ""}
             yield _event("end", chunk.model_copy(update=rest))
             self.is_done = True
@@ -141,4 +143,8 @@ class Follower:
 
 def _event(kind: str, chunk: LogChunk) -> Event:
     """The chunk as an event; whoever has it asks next from its end."""
-    return Event(kind, chunk.model_dump(mode="json"), f"{chunk.attempt}:{chunk.next_offset}")
+    return Event(
+        kind,
+        chunk.model_dump(mode="json", exclude_none=True),
+        f"{chunk.attempt}:{chunk.next_offset}",
+    )

@@ -11,7 +11,7 @@ import psycopg
 
 from lab import process
 
-__all__ = ["SCRIPT", "command", "submit", "wait_until_told"]
+__all__ = ["SCRIPT", "command", "send", "submit", "wait_until_told"]
 
 SCRIPT = "echo ok > result"
 """The work of the single container jobs, here and in the baseline."""
@@ -47,17 +47,22 @@ def command(lab: Mapping[str, Any], name: str, script: str = SCRIPT) -> dict[str
 def submit(lab: Mapping[str, Any], count: int, script: str = SCRIPT) -> list[str]:
     """Submit jobs one after the other; return their names."""
     names = [f"bench-{uuid.uuid4().hex[:12]}" for _ in range(count)]
+    return send(lab, [command(lab, name, script) for name in names])
+
+
+def send(lab: Mapping[str, Any], commands: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Submit commands one after the other; return their jobs' names."""
     with httpx.Client(base_url=lab["adapter"]["url"], timeout=30) as client:
-        for name in names:
+        for each in commands:
             client.post(
                 f"/v1/nodes/{lab['node']['node_id']}/jobs",
-                json=command(lab, name, script),
+                json=each,
                 headers={
                     "Authorization": f"Bearer {lab['tenants'][0]['token']}",
                     "Idempotency-Key": f'"{uuid.uuid4()}"',
                 },
             ).raise_for_status()
-    return names
+    return [each["job_id"] for each in commands]
 
 
 def wait_until_told(connection: psycopg.Connection, names: Sequence[str], seconds: float) -> None:

@@ -19,7 +19,7 @@ from benchmarks.laboratory import Laboratory
 from benchmarks.plain_node import COMPUTER
 from lab import node, process
 
-__all__ = ["Plain"]
+__all__ = ["Plain", "image"]
 
 PROFILE = "plain"
 DATABASE = "plain"
@@ -112,7 +112,7 @@ class Plain:
         # Parents wait for their children by broadcast; this only is when it is lost. As the lab's node has it.
         self._verdi("config", "set", "runner.poll.interval", "5")
         self._verdi("config", "set", "daemon.timeout", "30")
-        self._node("code", PROFILE, str(_image(self._content)))
+        self._node("code", PROFILE, str(image(self._content)))
 
     def _verdi(self, *arguments: str) -> str:
         return self._lab.run(
@@ -128,7 +128,7 @@ def _verdi_program() -> str:
     return str(Path(sys.executable).with_name("verdi"))
 
 
-def _image(lab: Mapping[str, Any]) -> Path:
+def image(lab: Mapping[str, Any]) -> Path:
     """The demonstration image as the node has unpacked it."""
     store = Path(lab["node"]["aiida_path"]).with_name("store")
     digest = str(lab["images"][0]["digest"]).removeprefix("sha256:")

@@ -5,16 +5,17 @@ import type { QueryCtx } from "./_generated/server";
 import { recordAudit } from "./audit";
 import { canonicalJson } from "./canonical";
 import { isName } from "./checks";
-import { TERMINAL } from "./contract";
+import { taskRange, TERMINAL } from "./contract";
 import { enqueue, requireConfigured, withdraw } from "./delivery";
 import { memberMutation, notFound, refusal, tenantQuery, type TenantMutationCtx } from "./functions";
 import { intentOf, MAX_BYTES } from "./intent";
 import { newId, newTrace } from "./names";
 import { pairOf } from "./sharing";
-import { announce, jobOf } from "./submission";
+import { announce, isProvisional, jobOf } from "./submission";
 
 const MAX_USER_ID = 128;
 const MAX_REASON = 500;
+const MAX_RANGES = 1_000;
 
 /**
  * Submits a job to a node that serves the tenant. It is there at once, and waits for the node's verdict as long as that
@@ -65,34 +66,45 @@ export const submitJob = memberMutation({
 });
 
 /**
- * Stops a job, wherever it is. One that surely never came to its node is cancelled at once. Repeating it asks once.
- * Errors: `not_found`, `conflict` (the job has ended), `invalid` (reason), `not_configured`.
+ * Stops a job, wherever it is, or with `tasks` these tasks of an array: ranges of numbers, both ends included. A job that
+ * surely never came to its node is cancelled at once. Repeating it asks once.
+ * Errors: `not_found`, `conflict` (the job has ended; tasks: or no node has taken it), `invalid`, `not_configured`.
  */
 export const cancelJob = memberMutation({
-  args: { job_id: v.string(), reason: v.optional(v.string()) },
+  args: { job_id: v.string(), tasks: v.optional(v.array(taskRange)), reason: v.optional(v.string()) },
   returns: v.object({ command_id: v.string() }),
-  handler: async (ctx, { job_id, reason }) => {
+  handler: async (ctx, { job_id, tasks, reason }) => {
     requireConfigured();
     const { tenant_id, actor } = ctx;
     const job = await jobOf(ctx, tenant_id, job_id);
     if (job === null) throw notFound();
     const commands = await commandsOf(ctx, tenant_id, job_id);
-    const asked = commands.find(({ operation, state }) => operation === "cancel" && state !== "refused");
+    const asked = commands.find(
+      ({ operation, state, body }) =>
+        operation === "cancel" && state !== "refused" && canonicalJson(tasksOf(body)) === canonicalJson(tasks ?? null),
+    );
     if (asked !== undefined) return { command_id: asked.command_id };
     if (TERMINAL.has(job.state)) throw refusal("conflict", "This job has ended");
     if (reason !== undefined && !isPlain(reason)) {
       throw refusal("invalid", `reason must have 1 to ${MAX_REASON} characters, none of them a control character`);
     }
+    if (tasks !== undefined) {
+      if (!areRanges(tasks)) {
+        throw refusal("invalid", `tasks must have 1 to ${MAX_RANGES} ranges of whole numbers, first not above last`);
+      }
+      if (isProvisional(job)) throw refusal("conflict", "No node has taken this job yet: cancel it as a whole, or wait");
+    }
     const { workspace_id, node_id } = job;
     const body = {
       ...addressed(ctx, { workspace_id, job_id, node_id }),
+      ...(tasks === undefined ? {} : { tasks }),
       ...(reason === undefined ? {} : { reason }),
       traceparent: `00-${job.trace_id}-${newTrace(16)}-01`,
     };
     const command = await store(ctx, "cancel", body);
     await recordAudit(ctx, { tenant_id, actor, action: "job.cancel_requested", subject: job_id });
     const submission = commands.find(({ operation }) => operation === "submit");
-    if (submission?.state === "pending" && submission.in_doubt === 0) {
+    if (tasks === undefined && submission?.state === "pending" && submission.in_doubt === 0) {
       await withdraw(ctx, submission, command);
     } else {
       await enqueue(ctx, command);
@@ -175,6 +187,15 @@ function withoutAddress(body: string): Record<string, unknown> {
   const address = ["schema_version", "tenant_id", "workspace_id", "job_id", "management_node_id", "requested_by"];
   const all = Object.entries(withoutTrace(body));
   return Object.fromEntries(all.filter(([member]) => !address.includes(member)));
+}
+
+function tasksOf(body: string): unknown {
+  return (JSON.parse(body) as { tasks?: unknown }).tasks ?? null;
+}
+
+function areRanges(tasks: { first: number; last: number }[]): boolean {
+  const whole = tasks.every(({ first, last }) => Number.isSafeInteger(first) && Number.isSafeInteger(last));
+  return whole && tasks.length >= 1 && tasks.length <= MAX_RANGES && tasks.every(({ first, last }) => 0 <= first && first <= last);
 }
 
 function isPlain(text: string): boolean {

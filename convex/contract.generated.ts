@@ -102,6 +102,7 @@ export const taskCounts = v.object({
   succeeded: v.number(),
   failed: v.number(),
   interrupted: v.number(),
+  cancelled: v.optional(v.number()),
   first_failed: v.array(taskFailure),
 });
 export type TaskCounts = Infer<typeof taskCounts>;
@@ -333,13 +334,21 @@ export const submitJobCommandFields = {
 export const submitJobCommand = v.object(submitJobCommandFields);
 export type SubmitJobCommand = Infer<typeof submitJobCommand>;
 
-/** Stop this job, wherever it is. Idempotency key: (tenant_id, "cancel", job_id). */
+/** Tasks of an array by their numbers, both ends included. */
+export const taskRange = v.object({
+  first: v.number(),
+  last: v.number(),
+});
+export type TaskRange = Infer<typeof taskRange>;
+
+/** Stop this job, wherever it is, or tasks of it. Idempotency key: (tenant_id, "cancel", job_id, tasks). */
 export const cancelJobCommandFields = {
   schema_version: v.literal("1"),
   tenant_id: v.string(),
   workspace_id: v.string(),
   job_id: v.string(),
   management_node_id: v.string(),
+  tasks: v.optional(v.array(taskRange)),
   reason: v.optional(v.string()),
   requested_by: requester,
   traceparent: v.optional(v.string()),

@@ -64,13 +64,14 @@ export type Calculation = {
   outputs?: OutputRecord[];
 };
 
-/** Stop this job, wherever it is. Idempotency key: (tenant_id, "cancel", job_id). */
+/** Stop this job, wherever it is, or tasks of it. Idempotency key: (tenant_id, "cancel", job_id, tasks). */
 export type CancelJobCommand = {
   schema_version: "1";
   tenant_id: string;
   workspace_id: string;
   job_id: string;
   management_node_id: string;
+  tasks?: TaskRange[];
   reason?: string;
   requested_by: Requester;
   traceparent?: string;
@@ -337,6 +338,7 @@ export type LogChunk = {
   latest_attempt: number;
   attempt: number;
   stream: "stdout" | "stderr";
+  task?: number;
   /** bytes */ offset: number;
   /** bytes */ next_offset: number;
   /** bytes in the stream by now */ size: number;
@@ -351,6 +353,7 @@ export type LogRequest = {
   /** bytes; below 0: from its end */ offset?: number;
   /** bytes */ limit?: number;
   attempt?: number;
+  task?: number;
 };
 
 /** A live key of a node. */
@@ -573,6 +576,7 @@ export type TaskCounts = {
   succeeded: number;
   /** ended, and not well */ failed: number;
   /** begun or not, and not ended */ interrupted: number;
+  cancelled?: number;
   first_failed?: TaskFailure[];
 };
 
@@ -589,6 +593,12 @@ export type TaskFailure = {
 export type TaskFile = {
   url: string;
   sha256: string;
+};
+
+/** Tasks of an array by their numbers, both ends included. */
+export type TaskRange = {
+  first: number;
+  last: number;
 };
 
 /** A text file. */

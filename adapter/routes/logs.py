@@ -27,8 +27,8 @@ __all__ = ["logs_router"]
 LOGS_PROBLEMS = (*ASKING, "validation-failed", "operation-unsupported", "too-many-requests")
 
 _TEXT = "text/plain; charset=utf-8"
-_PARAMETERS = ("stream", "offset", "limit", "attempt", "follow")
-_NUMBERS = {"offset", "limit", "attempt"}
+_PARAMETERS = ("stream", "offset", "limit", "attempt", "task", "follow")
+_NUMBERS = {"offset", "limit", "attempt", "task"}
 _PLACE = re.compile(r"(?P<attempt>[1-9][0-9]{0,8}):(?P<offset>0|[1-9][0-9]{0,14})")
 _log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def logs_router(guard: ClientGuard, channel: Channel, settings: Settings) -> API
                 follow(read_again, chunk, wanted, channel=channel, until=until), leave
             )
         leave()
-        return (
-            _raw(chunk) if _prefers_text(request) else JSONResponse(chunk.model_dump(mode="json"))
-        )
+        if _prefers_text(request):
+            return _raw(chunk)
+        return JSONResponse(chunk.model_dump(mode="json", exclude_none=True))
 
     return router
 

@@ -17,6 +17,7 @@ from aiida_byoc.commands import ledger, signatures
 from aiida_byoc.commands.ledger import Asked
 from aiida_byoc.commands.placement import Placement, WorkchainPlacement
 from aiida_byoc.commands.policy import Policy, PolicyError
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts.commands import CancelJobCommand, SubmitJobCommand
 from aiida_byoc.contracts.delivery import Command, JobAcceptance, Verdict
 from aiida_byoc.contracts.problems import FieldError, ProblemError
@@ -158,9 +159,7 @@ def _cancel(connection: psycopg.Connection, settings: NodeSettings, command: Com
 
 def _inspect(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:
     policy_of(settings).serve(command.tenant_id)
-    return Verdict(
-        outcome="answered", job=ledger.view(connection, command.tenant_id, command.job_id)
-    )
+    return Verdict(outcome="answered", job=view(connection, command.tenant_id, command.job_id))
 
 
 def _receipt(connection: psycopg.Connection, settings: NodeSettings, command: Command) -> Verdict:

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from aiida_byoc.agent.channel import check_signature, judged, policy_of
 from aiida_byoc.agent.client import AdapterClient
 from aiida_byoc.agent.reader import Reader, ReaderUnavailable
+from aiida_byoc.arrays.cancelled import check_task
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.lifecycle import TERMINAL, ExecutionState
 from aiida_byoc.contracts.logs import LogChunk, LogRequest, written
@@ -39,7 +40,8 @@ WITH attempt AS (
     WHERE tenant_id = %(tenant_id)s AND job_id = %(job_id)s
 )
 SELECT node.node_id, job.state::text, latest.attempt AS latest_attempt,
-       (SELECT pk FROM attempt WHERE number = coalesce(%(attempt)s, latest.attempt)) AS attempt_pk
+       (SELECT pk FROM attempt WHERE number = coalesce(%(attempt)s, latest.attempt)) AS attempt_pk,
+       CASE WHEN %(task)s::integer IS NOT NULL THEN job.command END AS command
 FROM byoc.node, byoc.job, LATERAL (
     SELECT greatest(job.attempt, (SELECT max(number) FROM attempt)) AS attempt
 ) AS latest
@@ -49,12 +51,13 @@ WHERE tenant_id = %(tenant_id)s AND job_id = %(job_id)s AND state IS NOT NULL
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a log is: the attempt's node, `None` while there is none."""
+    """Where a log is: the attempt's node, `None` while there is none; the command, where a task's log is wanted."""
 
     node_id: str
     state: str
     latest_attempt: int
     attempt_pk: int | None
+    command: dict[str, Any] | None
 
 
 class LogDesk:
@@ -123,6 +126,7 @@ class LogDesk:
             latest_attempt=place.latest_attempt,
             attempt=wanted.attempt or place.latest_attempt,
             stream=wanted.stream,
+            task=wanted.task,
             offset=part["offset"],
             next_offset=next_offset,
             size=max(part["size"], next_offset if length else 0),
@@ -155,10 +159,13 @@ def _place(connection: psycopg.Connection, command: Command, wanted: LogRequest)
         "tenant_id": command.tenant_id,
         "job_id": command.job_id,
         "attempt": wanted.attempt,
+        "task": wanted.task,
     }
     place = cursor.execute(_PLACE, sought).fetchone()
     if place is None:
         raise ProblemError("not-found")
+    if wanted.task is not None and place.command is not None:
+        check_task(place.command, wanted.task)
     return place
 
 

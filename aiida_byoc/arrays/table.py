@@ -21,13 +21,13 @@ __all__ = ["FILENAME", "Table", "created", "opened"]
 FILENAME = "tasks.sqlite"
 
 _SCHEMA = """
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 CREATE TABLE task (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     parameters TEXT NOT NULL,       -- JSON array, in the order of the columns, then id and number
     state TEXT NOT NULL DEFAULT 'waiting'
-        CHECK (state IN ('waiting', 'succeeded', 'failed', 'interrupted')),
+        CHECK (state IN ('waiting', 'succeeded', 'failed', 'interrupted', 'cancelled')),
     attempt INTEGER,
     exit_code INTEGER,
     started_at REAL,                -- seconds since 1970, by the compute node's clock
@@ -49,6 +49,20 @@ WHERE number = :number AND id = :id AND state != 'succeeded'
 _UNENDED = (
     "UPDATE task SET state = 'interrupted', attempt = ?, message = NULL WHERE state = 'waiting'"
 )
+_CANCEL = """
+UPDATE task SET state = 'cancelled', message = NULL
+WHERE number BETWEEN ? AND ? AND state NOT IN ('succeeded', 'cancelled')
+"""
+_SETTLED = "('succeeded', 'cancelled')"
+"""States of tasks that no attempt runs (again)."""
+_FROM_1 = """
+ALTER TABLE task RENAME TO before;
+DROP INDEX task_state;
+{schema}
+INSERT INTO task SELECT * FROM before;
+DROP TABLE before;
+"""
+"""Version 1 knew no cancelled tasks."""
 
 
 class Table:
@@ -66,24 +80,35 @@ class Table:
         return int(self._connection.execute("SELECT count(*) FROM task").fetchone()[0])
 
     def to_run(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Number, id and values of the tasks that have not succeeded."""
+        """Number, id and values of the tasks that have not succeeded and are wanted."""
         rows = self._connection.execute(
-            "SELECT number, id, parameters FROM task WHERE state != 'succeeded' ORDER BY number"
+            f"SELECT number, id, parameters FROM task WHERE state NOT IN {_SETTLED} ORDER BY number"  # noqa: S608
         )
         for row in rows:
             yield row["number"], row["id"], json.loads(row["parameters"])
 
     def counts(self) -> dict[str, int]:
         """How many tasks there are in each state."""
-        found = dict.fromkeys(("waiting", "succeeded", "failed", "interrupted"), 0)
+        found = dict.fromkeys(("waiting", "succeeded", "failed", "interrupted", "cancelled"), 0)
         found.update(
             self._connection.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall()
         )
         return found
 
     def begin(self) -> None:
-        """What has not succeeded waits again."""
-        self._connection.execute("UPDATE task SET state = 'waiting' WHERE state != 'succeeded'")
+        """What has not succeeded and is wanted waits again."""
+        self._connection.execute(
+            f"UPDATE task SET state = 'waiting' WHERE state NOT IN {_SETTLED}"  # noqa: S608
+        )
+
+    def cancel(self, ranges: Iterable[tuple[int, int]], *, waiting: bool = False) -> int:
+        """Tasks of these numbers that have not succeeded are not wanted any more; how many that changes.
+
+        Args:
+            waiting: only those of which nothing is known: after an attempt, those that it did not end.
+        """
+        query = f"{_CANCEL} AND state = 'waiting'" if waiting else _CANCEL
+        return sum(self._connection.execute(query, each).rowcount for each in ranges)
 
     def take(self, results: Iterable[Mapping[str, Any]]) -> None:
         """Write results down, as `runtimes/in_job` records them; a task that has succeeded stays as it is."""
@@ -102,7 +127,7 @@ class Table:
     def failures(self, most: int = MAX_FAILURES) -> list[dict[str, Any]]:
         """The first tasks that did not succeed: those that failed before those that did not end."""
         rows = self._connection.execute(
-            "SELECT number, id, state, exit_code, message FROM task WHERE state != 'succeeded'"
+            f"SELECT number, id, state, exit_code, message FROM task WHERE state NOT IN {_SETTLED}"  # noqa: S608
             " ORDER BY state != 'failed', number LIMIT ?",
             (most,),
         )
@@ -123,16 +148,17 @@ class Table:
         return None if mean is None else max(float(mean), 0.001)
 
     def worst_exit_code(self) -> int:
-        """The largest exit status of the tasks; at least 1 if one did not succeed."""
+        """The largest exit status of the tasks that are wanted; at least 1 if one did not succeed."""
         code, failed = self._connection.execute(
             "SELECT coalesce(max(exit_code), 0), coalesce(max(state != 'succeeded'), 0) FROM task"
+            " WHERE state != 'cancelled'"
         ).fetchone()
         return max(int(code), int(failed))
 
     def page(self, *, only_failed: bool, after: int, most: int) -> list[dict[str, Any]]:
         """Rows from the number after `after` on, as JSON has them."""
         rows = self._connection.execute(
-            "SELECT * FROM task WHERE number > ? AND (NOT ? OR state != 'succeeded')"
+            f"SELECT * FROM task WHERE number > ? AND (NOT ? OR state NOT IN {_SETTLED})"  # noqa: S608
             " ORDER BY number LIMIT ?",
             (after, only_failed, most),
         )
@@ -164,6 +190,8 @@ def opened(path: Path) -> Iterator[Table]:
     connection = sqlite3.connect(path)
     try:
         connection.execute("PRAGMA journal_mode = MEMORY")
+        if connection.execute("PRAGMA user_version").fetchone() == (1,):
+            connection.executescript(_FROM_1.format(schema=_SCHEMA))
         with connection:
             yield Table(connection)
     finally:

@@ -62,7 +62,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
             "tasks",
             valid_type=SinglefileData,
             required=False,
-            help="The table of an array's tasks: those run that have not succeeded.",
+            help="The table of an array's tasks: those run that have not succeeded and are wanted.",
         )
         spec.input_namespace(
             "earlier",
@@ -157,7 +157,8 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         program = folder.get_subfolder(in_job.PROGRAM, create=True)
         for module in Path(in_job.__file__).parent.glob("*.py"):
             program.insert_path(str(module), module.name)
-        info.codes_info[0].cmdline_params = ["-m", in_job.PROGRAM]
+        # The program is of the standard library: neither the site's packages nor the user's belong to it.
+        info.codes_info[0].cmdline_params = ["-E", "-s", "-S", "-m", in_job.PROGRAM]
         info.append_text = None  # `byoc.slurm` ends the script with the program itself
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         info.retrieve_temporary_list = [in_job.OUTPUTS]
@@ -181,7 +182,10 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.provenance_exclude_list.append(in_job.ARRAY_TASKS)
         info.codes_info[0].stdout_name = info.codes_info[0].stderr_name = None
         info.retrieve_list = []
-        info.retrieve_temporary_list = [(f"{in_job.ELEMENTS}/*/{in_job.RESULTS}", ".", 3)]
+        info.retrieve_temporary_list = [
+            (f"{in_job.ELEMENTS}/*/{in_job.RESULTS}", ".", 3),
+            (f"{in_job.CANCELLED}*", ".", 1),  # a pattern: mostly there is none
+        ]
 
     @staticmethod
     def _put(node: FolderData, name: str, folder: Folder, place: str) -> None:

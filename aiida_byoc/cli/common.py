@@ -75,7 +75,8 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
         except known as error:
             raise click.ClickException(str(error)) from error
         except ProblemError as error:
-            raise click.ClickException(error.detail) from error
+            faults = "; ".join(f"{each.field} {each.message}" for each in error.errors)
+            raise click.ClickException(faults or error.detail) from error
         except psycopg.OperationalError as error:
             reason = str(error).strip().splitlines()[-1]
             raise click.ClickException(

@@ -34,6 +34,8 @@ _TASK_COLUMNS = [
         "list": "aiida_byoc.cli.jobs:list_jobs",
         "show": "aiida_byoc.cli.jobs:show_job",
         "tasks": "aiida_byoc.cli.jobs:list_tasks",
+        "cancel": "aiida_byoc.cli.job_orders:cancel_job",
+        "log": "aiida_byoc.cli.job_orders:print_log",
         "receipt": "aiida_byoc.cli.receipts:receipt",
         "verify-receipt": "aiida_byoc.cli.receipts:verify_receipt",
         "export-crate": "aiida_byoc.cli.receipts:export_crate",
@@ -72,7 +74,7 @@ def list_jobs(state: str | None, tenant: str | None, limit: int, as_json: bool) 
 @one_sentence
 def show_job(job_id: str, tenant: str) -> None:
     """Show all that the node knows about one job, as JSON."""
-    from aiida_byoc.commands.ledger import view
+    from aiida_byoc.commands.viewing import view
     from aiida_byoc.database.connection import connect
     from aiida_byoc.database.migrate import check
 

@@ -30,6 +30,7 @@ from aiida_byoc.commands.policy import Policy, PolicyError
 from aiida_byoc.commands.quotas import Quotas
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
+from aiida_byoc.commands.task_stopping import TaskStopper
 from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
@@ -93,6 +94,7 @@ class Launcher:
         self._next_limits = 0.0
         self._next_play = 0.0
         self._stopper = Stopper(self._storage)
+        self._task_stopper = TaskStopper(self._storage)
         self._sweep = Sweep(self._storage)
         self._repairer = Repairer(self._storage)
 
@@ -102,6 +104,7 @@ class Launcher:
         self._read_limits()
         launched = self._launch_next()
         self._stopper.step()
+        self._task_stopper.step()
         self._sweep.step()
         self._play_on()
         return launched or any(dispatched)

@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from aiida_byoc.contracts.array import ArrayTasks, ArrayWorkload, TaskFile
+from aiida_byoc.contracts.array import MAX_TASKS, ArrayTasks, ArrayWorkload, TaskFile
 from aiida_byoc.contracts.base import PLAIN, Order, UtcTime
 from aiida_byoc.contracts.container import Checkpoint, ContainerWorkload
 from aiida_byoc.contracts.files import (
@@ -49,6 +49,7 @@ __all__ = [
     "RetryPolicy",
     "SubmitJobCommand",
     "TaskFile",
+    "TaskRange",
     "TextInput",
     "UrlInput",
     "WorkchainWorkload",
@@ -176,14 +177,35 @@ class SubmitJobCommand(Order):
         return self.workload
 
 
+class TaskRange(Order):
+    """Tasks of an array by their numbers, both ends included."""
+
+    first: Annotated[int, Field(ge=0, le=MAX_TASKS - 1)]
+    last: Annotated[int, Field(ge=0, le=MAX_TASKS - 1)]
+
+    @field_validator("last")
+    @classmethod
+    def _does_not_end_before_it_begins(cls, last: int, others: ValidationInfo) -> int:
+        if last < others.data.get("first", last):
+            raise ValueError("must not be less than first")
+        return last
+
+
 class CancelJobCommand(Order):
-    """Stop this job, wherever it is. Idempotency key: (tenant_id, "cancel", job_id)."""
+    """Stop this job, wherever it is, or tasks of it. Idempotency key: (tenant_id, "cancel", job_id, tasks)."""
 
     schema_version: Literal["1"]
     tenant_id: Name
     workspace_id: Name
     job_id: Name
     management_node_id: Name
+    tasks: (
+        Annotated[
+            list[TaskRange],
+            Field(min_length=1, max_length=1000, description="of an array; default: the whole job"),
+        ]
+        | None
+    ) = None
     reason: Annotated[str, Field(min_length=1, max_length=500), PLAIN] | None = None
     requested_by: Requester
     traceparent: Annotated[Traceparent, AfterValidator(_traceparent)] | None = None

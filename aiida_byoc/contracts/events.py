@@ -130,6 +130,9 @@ class TaskCounts(Fact):
     succeeded: Annotated[int, Field(ge=0)]
     failed: Annotated[int, Field(ge=0, description="ended, and not well")]
     interrupted: Annotated[int, Field(ge=0, description="begun or not, and not ended")]
+    cancelled: (
+        Annotated[int, Field(ge=1, description="by themselves, before they had ended")] | None
+    ) = None
     first_failed: Annotated[list[TaskFailure], Field(max_length=MAX_FAILURES)] = []
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from aiida_byoc.contracts.array import MAX_TASKS
 from aiida_byoc.contracts.base import Fact, Order
 from aiida_byoc.contracts.identity import Name
 from aiida_byoc.contracts.lifecycle import ExecutionState
@@ -35,6 +36,10 @@ class LogRequest(Order):
     attempt: (
         Annotated[int, Field(ge=1, le=10_000, description="the newest when left out")] | None
     ) = None
+    task: (
+        Annotated[int, Field(ge=0, le=MAX_TASKS - 1, description="number of a task of an array")]
+        | None
+    ) = None
 
 
 class LogChunk(Fact):
@@ -47,6 +52,7 @@ class LogChunk(Fact):
     latest_attempt: Annotated[int, Field(ge=1)]
     attempt: Annotated[int, Field(ge=1)]
     stream: LogStream
+    task: Annotated[int, Field(ge=0, description="the one whose stream it is")] | None = None
     offset: Annotated[int, Field(ge=0, description="bytes")]
     next_offset: Annotated[int, Field(ge=0, description="bytes")]
     size: Annotated[int, Field(ge=0, description="bytes in the stream by now")]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from aiida_byoc.arrays.cancelled import Ranges, cancelled_tasks
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox, standing
 from aiida_byoc.events.outbox import Report
@@ -69,6 +70,11 @@ class EmitsExecutionEvents(_Process):
         """Whether somebody asked for the job's end, by the ledger as it is now."""
         with transaction(self.node.backend) as connection:
             return standing.is_cancelled(connection, self.submission_id)
+
+    def cancelled_tasks(self) -> Ranges:
+        """The tasks of the job that are not wanted any more, by the ledger as it is now."""
+        with transaction(self.node.backend) as connection:
+            return cancelled_tasks(connection, self.submission_id)
 
     def kill_soon(self) -> None:
         """Have the event loop kill this process, as a call from outside does that may never have reached it."""

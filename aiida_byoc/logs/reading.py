@@ -1,8 +1,8 @@
 """The reader's process: one question a line on stdin, one answer a line on stdout, until the agent is gone.
 
-A question is `{"attempt", "stream", "offset", "limit"}`, its answer `{"content", "offset", "size", "is_closed"}`, with
-the content in base64, or `{"error"}`. The first line says that questions may come. Whoever asks kills this process when
-an answer takes too long: a cluster that hangs must not be waited for.
+A question is `{"attempt", "stream", "task", "offset", "limit"}`, its answer `{"content", "offset", "size",
+"is_closed"}`, with the content in base64, or `{"error"}`. The first line says that questions may come. Whoever asks
+kills this process when an answer takes too long: a cluster that hangs must not be waited for.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def _answer(source: Source, question: dict[str, Any]) -> dict[str, Any]:
         part = source.read(
             question["attempt"],
             question["stream"],
+            task=question.get("task"),
             offset=question["offset"],
             limit=question["limit"],
         )

@@ -1,7 +1,8 @@
 """One part of what an attempt wrote: from the cluster until it was fetched, from AiiDA's repository afterwards.
 
 Both hold the same bytes at the same places: a program's streams only grow, and they are fetched after its end. So a
-reader that goes on from an offset neither misses nor repeats anything when the source changes.
+reader that goes on from an offset neither misses nor repeats anything when the source changes. What the tasks of an
+array wrote stays on the cluster.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from aiida.orm import AuthInfo, CalcJobNode, load_node
 from aiida.transports import Transport
 
+from aiida_byoc.runtimes.in_job.array_task import TASK_RECORD, directory_of
 from aiida_byoc.workflows.outcome import gone
 
 __all__ = ["COMMAND_SECONDS", "Part", "Source"]
@@ -27,12 +29,14 @@ _RETRIEVED = "retrieved"
 
 # A link would be followed by this user, not by the job's container, so none is.
 _READ = """\
-cd {directory} 2> /dev/null && [ -f {name} ] && [ ! -L {name} ] || {{ echo 0 0; exit; }}
+cd {directory} 2> /dev/null && [ -f {name} ] && [ ! -L {name} ] || {{ echo 0 0 0; exit; }}
+closed=0
+[ ! -e ./{record} ] || [ -z "{record}" ] || closed=1
 size=$(stat -c %s {name}) || exit
 from={offset}
 [ "$from" -ge 0 ] || from=$((size + from))
 [ "$from" -ge 0 ] || from=0
-echo "$size $from"
+echo "$size $from $closed"
 [ "$from" -ge "$size" ] || tail -c +$((from + 1)) {name} | head -c {limit} | base64 --wrap=0
 echo
 """
@@ -65,8 +69,12 @@ class Source:
         self._storage = storage
         self._connections: dict[int, tuple[Transport, float]] = {}
 
-    def read(self, attempt_pk: int, stream: str, *, offset: int, limit: int) -> Part:
+    def read(
+        self, attempt_pk: int, stream: str, *, offset: int, limit: int, task: int | None = None
+    ) -> Part:
         """Up to `limit` bytes from `offset` on, which counts from the stream's end below 0.
+
+        Of a `task` of an array its own stream, which is closed once the task has its record.
 
         Whatever the transport raises, or `OSError`, when the cluster cannot be asked now.
         """
@@ -75,13 +83,19 @@ class Source:
         is_closed = gone(attempt)  # asked first: then nothing was written since
         links = attempt.base.links.get_outgoing(link_label_filter=_RETRIEVED)
         retrieved = links.first()
-        if retrieved is not None:
+        if retrieved is not None and task is None:
             return _from_repository(retrieved.node, stream, offset, limit)
         directory = attempt.get_remote_workdir()
         if directory is None:
             return Part(content=b"", offset=max(offset, 0), size=0, is_closed=is_closed)
+        if task is not None:
+            directory = f"{directory}/{directory_of(task)}"  # type: ignore[no-untyped-call]
         command = _READ.format(
-            directory=shlex.quote(directory), name=shlex.quote(stream), offset=offset, limit=limit
+            directory=shlex.quote(directory),
+            name=shlex.quote(stream),
+            record=TASK_RECORD if task is not None else "",
+            offset=offset,
+            limit=limit,
         )
         said = self._execute(attempt, f"timeout {COMMAND_SECONDS} bash -c {shlex.quote(command)}")
         return _from_cluster(said, offset, is_closed=is_closed)
@@ -116,14 +130,14 @@ class Source:
 
 def _from_cluster(said: str, asked: int, *, is_closed: bool) -> Part:
     numbers, _, content = said.partition("\n")
-    size, offset = (int(word) for word in numbers.split())
+    size, offset, ended = (int(word) for word in numbers.split())
     if size == 0:
         offset = max(asked, 0)
     return Part(
         content=base64.b64decode(content.strip(), validate=True),
         offset=offset,
         size=size,
-        is_closed=is_closed,
+        is_closed=is_closed or ended == 1,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from aiida.engine import ExitCode
 from aiida.orm import Dict, RemoteData, SinglefileData
 from aiida.parsers import Parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aiida_byoc.arrays.table import FILENAME, Table, opened
 from aiida_byoc.contracts.base import utc_now_text
@@ -35,7 +35,7 @@ class TaskRecord(BaseModel):
 
     number: int = Field(ge=0)
     id: Name
-    state: str = Field(pattern="^(succeeded|failed|interrupted)$")
+    state: str = Field(pattern="^(succeeded|failed|interrupted|cancelled)$")
     attempt: int
     exit_code: int | None = Field(ge=0, le=255)
     started_at: float
@@ -68,6 +68,7 @@ class ArrayParser(Parser):
         retrieved = Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
         try:
             beginnings, results = _read(retrieved)
+            cancelled = _cancelled(retrieved)
         except ValueError as error:
             return _exit("record_invalid", reason=error)
         name = job_name(self.node.get_option("custom_scheduler_commands"))
@@ -79,6 +80,7 @@ class ArrayParser(Parser):
             with opened(path) as table:
                 table.begin()
                 table.take(each.model_dump() for each in results)
+                table.cancel(cancelled, waiting=True)
                 table.close_attempt(self._attempt)
                 counts = _counts(table)
                 self._keep_record(table, counts, beginnings, results)
@@ -99,7 +101,7 @@ class ArrayParser(Parser):
         return specification
 
     def _end(self, counts: TaskCounts, beginnings: list[Beginning]) -> ExitCode:
-        if counts.succeeded == counts.total:
+        if counts.succeeded + (counts.cancelled or 0) == counts.total:
             return ExitCode(0)
         seen = ending(str((self.node.get_detailed_job_info() or {}).get("stdout", "")))
         record, reason = _said(counts, beginnings, self._specification["image_digest"])
@@ -135,9 +137,9 @@ class ArrayParser(Parser):
             "usage": {**table.usage(), "walltime_seconds": round(max(0.0, ended - started), 3)},
             "tasks": counts.model_dump(exclude_none=True),
             "progress": {
-                "step": counts.succeeded + counts.failed,
+                "step": counts.total - counts.interrupted,
                 "steps": counts.total,
-                "fraction": (counts.succeeded + counts.failed) / counts.total,
+                "fraction": (counts.total - counts.interrupted) / counts.total,
                 "reported_at": utc_now_text(datetime.fromtimestamp(max(started, ended), UTC)),
             },
         }
@@ -163,6 +165,15 @@ def _read(retrieved: Path) -> tuple[list[Beginning], list[TaskRecord]]:
     return beginnings, results
 
 
+def _cancelled(retrieved: Path) -> list[tuple[int, int]]:
+    """The ranges that the array was told of; `ValueError` if that is not what they are."""
+    try:
+        content = (retrieved / Path(in_job.CANCELLED).name).read_bytes()
+    except FileNotFoundError:
+        return []
+    return TypeAdapter(list[tuple[int, int]]).validate_json(content)
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for text in file:
@@ -181,6 +192,7 @@ def _counts(table: Table) -> TaskCounts:
             "succeeded": counts["succeeded"],
             "failed": counts["failed"],
             "interrupted": counts["interrupted"],
+            "cancelled": counts["cancelled"] or None,
             "first_failed": table.failures(),
         }
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiida.orm import CalcJobNode, Data, Dict, RemoteData, load_code
 
+from aiida_byoc.arrays.cancelled import Ranges
 from aiida_byoc.arrays.rules import Arrays, Plan, plan
 from aiida_byoc.commands.placement import Placement
 from aiida_byoc.contracts.array import ArrayWorkload, parts
@@ -55,6 +56,7 @@ def attempt_inputs(
     given: Mapping[str, Data],
     fetched: FetchedFiles,
     code: str,
+    cancelled: Ranges = (),
 ) -> dict[str, Any]:
     """The inputs of an attempt.
 
@@ -65,6 +67,7 @@ def attempt_inputs(
         given: nodes of earlier jobs that hold inputs, by the key of the input.
         fetched: files that the node has fetched.
         code: label of the code that runs the in-job program.
+        cancelled: tasks of an array that are not wanted any more.
     """
     inputs = what_is_put(command, given, paths=placement.data.paths, fetched=fetched)
     name = f"byoc-{submission_id}-{ask.number}"
@@ -73,7 +76,7 @@ def attempt_inputs(
     if isinstance(workload, ArrayWorkload):
         named = workload.tasks.file
         table = fetched.path(command.tenant_id, named.sha256) if named else None
-        tasks = tasks_of(workload, tried, table)
+        tasks = tasks_of(workload, tried, table, cancelled)
     dealt = _dealt(command, placement, tasks) if tasks else None
     return {
         "code": load_code(code),
@@ -120,7 +123,8 @@ def _array(command: SubmitJobCommand, tasks: Tasks, dealt: Plan) -> dict[str, An
             "pack": dealt.pack,
             "workers": dealt.workers,
             "total": tasks.total,
-            "succeeded": tasks.total - tasks.to_run,
+            "succeeded": tasks.total - tasks.to_run - tasks.cancelled,
+            "cancelled": tasks.cancelled,
             "argv": [parts(each, names) for each in workload.argv],
             "env": {name: parts(each, names) for name, each in workload.env.items()},
         }

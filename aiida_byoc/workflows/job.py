@@ -130,6 +130,7 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
             given=self.inputs.get("given", {}),
             fetched=FetchedFiles(Path(self.inputs["fetched"])),
             code=self.inputs["code"],
+            cancelled=self.cancelled_tasks(),
         )
 
     def keep_outputs(self) -> None:

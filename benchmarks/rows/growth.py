@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from aiida_byoc.agent.heartbeat import Pulse
-from aiida_byoc.commands import ledger
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts.delivery import Acknowledgement
 from aiida_byoc.events.relay import deliver
 from aiida_byoc.node import NodeSettings
@@ -87,7 +87,7 @@ def _times(
             url, submissions(lab, url), clients=1, seconds=THROUGH_SECONDS, wanted=202
         ).seconds,
         "a batch of the relay": _relayed(connection, model, repeated // 10),
-        "a status query": _timed(repeated, lambda: ledger.view(connection, tenant, "model")),
+        "a status query": _timed(repeated, lambda: view(connection, tenant, "model")),
         "a status query through the adapter": clients.run(
             url, lambda: asking, clients=1, seconds=THROUGH_SECONDS, wanted=200
         ).seconds,

@@ -125,3 +125,42 @@ test("a role that the product does not know asks for nothing", async () => {
   await product.t.mutation(internal.tenancy.seed, { memberships: [carol] });
   expect(await errorCode(submit(product, {}, "carol"))).toBe("forbidden");
 });
+
+const cancelTasks = (product: Deployment, ...tasks: { first: number; last: number }[]) =>
+  product.user("bob").mutation(api.commands.cancelJob, { tenant_id: "acme", job_id: "j1", tasks });
+
+test("tasks of an array are cancelled by themselves, and the job as a whole still after them", async () => {
+  const product = await deployment();
+  await product.apply([update(1, "running")]);
+  const first = await cancelTasks(product, { first: 0, last: 9 });
+  expect(await cancelTasks(product, { first: 0, last: 9 })).toEqual(first);
+  const second = await cancelTasks(product, { first: 20, last: 20 });
+  const whole = await product.user("bob").mutation(api.commands.cancelJob, { tenant_id: "acme", job_id: "j1" });
+  const stored = await product.rows("commands");
+  expect(stored.map(({ command_id }) => command_id)).toEqual([first, second, whole].map((each) => each.command_id));
+  expect(stored.map(({ body }) => (JSON.parse(body) as { tasks?: unknown }).tasks)).toEqual([
+    [{ first: 0, last: 9 }],
+    [{ first: 20, last: 20 }],
+    undefined,
+  ]);
+});
+
+test.each([
+  [[]],
+  [[{ first: 2, last: 1 }]],
+  [[{ first: -1, last: 1 }]],
+  [[{ first: 0.5, last: 1 }]],
+  [Array.from({ length: 1_001 }, () => ({ first: 0, last: 0 }))],
+])("tasks %# are refused", async (tasks) => {
+  const product = await deployment();
+  await product.apply([update(1, "running")]);
+  expect(await errorCode(cancelTasks(product, ...tasks))).toBe("invalid");
+  expect(await product.rows("commands")).toEqual([]);
+});
+
+test("tasks of a job that no node has taken yet are not cancelled by themselves", async () => {
+  const product = await deployment();
+  await submit(product, { job_id: "j1" });
+  expect(await errorCode(cancelTasks(product, { first: 0, last: 0 }))).toBe("conflict");
+  expect(await product.rows("commands")).toHaveLength(1);
+});

@@ -163,7 +163,9 @@ def test_i24_no_word_of_a_client_is_in_the_script(
 def test_i24_the_script_is_one_command_to_bash(template: str) -> None:
     subprocess.run(["bash", "-n"], input=template, text=True, check=True)
     lines = [line for line in template.splitlines() if line and not line.startswith("#")]
-    assert lines == ["exec '/usr/bin/python3' '-m' 'byoc_in_job'  > 'stdout' 2> 'stderr'"]
+    assert lines == [
+        "exec '/usr/bin/python3' '-E' '-s' '-S' '-m' 'byoc_in_job'  > 'stdout' 2> 'stderr'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_the_batch_script_becomes_the_program(node: Any) -> None:
     program = (batch / "cmdline").read_text().split("\0")[:-1]
     job.stop()
 
-    assert program == ["/usr/bin/python3", "-m", "byoc_in_job"]
+    assert program == ["/usr/bin/python3", "-E", "-s", "-S", "-m", "byoc_in_job"]
 
 
 def below(parent: str, slurm_job: str) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_byoc.commands import ledger
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts import ExecutionEvent
 from aiida_byoc.contracts.validation import validated
 from aiida_byoc.events.relay import deliver
@@ -22,7 +22,7 @@ def model(connection):
 def test_copies_are_valid_jobs_and_events(connection):
     bulk.copy(connection, model(connection), "copy-", 3, told=True)
 
-    shown = [ledger.view(connection, "acme", f"copy-{n}").job for n in (1, 2, 3)]
+    shown = [view(connection, "acme", f"copy-{n}").job for n in (1, 2, 3)]
     bodies = [row[0] for row in connection.execute("SELECT body FROM byoc.event")]
 
     assert [(each.state, each.seq) for each in shown] == [("succeeded", 5)] * 3

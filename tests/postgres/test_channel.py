@@ -16,6 +16,7 @@ from aiida_byoc.agent.channel import decide, decide_all
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.contracts.signature import signing_input
 from aiida_byoc.node import NodeSettings
+from tests.array_faults import FAULTS
 from tests.builders import KEY, cancel_body, submit_body
 from tests.node_registry import product_key, public_members
 from tests.postgres.reading import nothing_written, row, states
@@ -186,6 +187,23 @@ def test_a_quota_counts_what_the_same_batch_took(
     outcomes = told(connection, settings, [numbered(n) for n in range(4)])
 
     assert outcomes == ["accepted", "accepted", "quota-exceeded", "quota-exceeded"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_array_is_refused_also_here(
+    connection: psycopg.Connection, settings: NodeSettings, fault: str
+) -> None:
+    """The node trusts no adapter: the same field, row and column."""
+    workload, field, says = FAULTS[fault]
+
+    verdict = decide(connection, settings, envelope(body=submit_body(workload=workload)))
+
+    assert problem_of(verdict) == "validation-failed"
+    assert verdict.problem is not None
+    (error,) = verdict.problem.errors
+    assert error.field == field
+    assert says in error.message
+    assert nothing_written(connection)
 
 
 @pytest.mark.parametrize(

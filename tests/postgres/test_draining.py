@@ -13,6 +13,7 @@ from aiida_byoc.commands import ledger
 from aiida_byoc.commands.admission import next_job
 from aiida_byoc.commands.draining import draining_since, is_draining, set_draining
 from aiida_byoc.commands.housekeeping import Limits
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts.delivery import Command
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.node import NodeSettings
@@ -67,7 +68,7 @@ def test_what_was_accepted_is_answered_launched_and_cancelled(
     )
     assert replayed
     assert again == first
-    assert ledger.view(connection, "acme", "job-1").job.state == "accepted"
+    assert view(connection, "acme", "job-1").job.state == "accepted"
     with connection.transaction():
         job = next_job(connection, Limits())
         assert job is not None

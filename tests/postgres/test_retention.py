@@ -15,6 +15,7 @@ import pytest
 
 from aiida_byoc.commands import ledger, retention
 from aiida_byoc.commands.retention import forget, forget_by_policy
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events.redelivery import replay
 from aiida_byoc.events.relay import deliver
@@ -45,7 +46,7 @@ def seqs(connection: psycopg.Connection, submission: str) -> list[int]:
 def test_of_an_old_job_the_claim_and_the_last_event_stay(connection: psycopg.Connection) -> None:
     submission = ended(connection)
     before = row(connection)
-    shown = ledger.view(connection, "acme", "job-1")
+    shown = view(connection, "acme", "job-1")
 
     assert not forget(connection, LONG_AGO)
 
@@ -53,7 +54,7 @@ def test_of_an_old_job_the_claim_and_the_last_event_stay(connection: psycopg.Con
     assert before is not None
     assert kept == {**before, "command": None, "placement": None, "snapshot": {}}
     assert seqs(connection, submission) == [5]
-    assert ledger.view(connection, "acme", "job-1") == shown
+    assert view(connection, "acme", "job-1") == shown
 
 
 def test_i4_a_forgotten_job_answers_as_ever(connection: psycopg.Connection) -> None:

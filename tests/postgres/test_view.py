@@ -11,6 +11,7 @@ from aiida_byoc.agent.heartbeat import Pulse
 from aiida_byoc.agent.inventory import Inventory
 from aiida_byoc.commands import ledger
 from aiida_byoc.commands.draining import set_draining
+from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.events import redelivery
 from aiida_byoc.events.relay import deliver
@@ -27,11 +28,11 @@ def test_the_view_is_the_newest_event(connection: psycopg.Connection) -> None:
     walk(connection, submission, "launched", "queued")
     ledger.cancel(connection, cancel(), serve=served, now=NOW)
 
-    view = ledger.view(connection, "acme", "job-1")
+    shown = view(connection, "acme", "job-1")
 
-    assert (view.node_id, view.job.submission_id) == (NODE, submission)
-    assert (view.job.state, view.job.seq, view.delivered_seq) == ("queued", 3, 1)
-    assert view.cancel_requested_at == NOW
+    assert (shown.node_id, shown.job.submission_id) == (NODE, submission)
+    assert (shown.job.state, shown.job.seq, shown.delivered_seq) == ("queued", 3, 1)
+    assert shown.cancel_requested_at == NOW
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_i7_what_is_not_the_tenants_is_not_there(
     ledger.cancel(connection, cancel(job_id="buried"), serve=served, now=NOW)
 
     with pytest.raises(ProblemError) as caught:
-        ledger.view(connection, tenant, job)
+        view(connection, tenant, job)
 
     assert caught.value.problem() == ProblemError("not-found").problem()
 
@@ -54,8 +55,8 @@ def test_tenants_with_the_same_job_id_see_their_own(connection: psycopg.Connecti
     ours = accept(connection)
     theirs = accept(connection, tenant_id="globex")
 
-    assert ledger.view(connection, "acme", "job-1").job.submission_id == ours
-    assert ledger.view(connection, "globex", "job-1").job.submission_id == theirs
+    assert view(connection, "acme", "job-1").job.submission_id == ours
+    assert view(connection, "globex", "job-1").job.submission_id == theirs
 
 
 def test_the_heartbeat_counts_what_is_under_way(

@@ -52,6 +52,7 @@ class Written:
             "latest_attempt": latest,
             "attempt": attempt,
             "stream": wanted["stream"],
+            **({"task": wanted["task"]} if "task" in wanted else {}),
             "offset": offset,
             "next_offset": offset + len(part),
             "size": len(content),
@@ -130,6 +131,24 @@ def test_a_chunk_comes_from_the_node_as_it_was_asked_for(node, read):
     assert node.received[-1]["tenant_id"] == "acme"
 
 
+def test_the_log_of_a_task_is_asked_for_by_its_number(node, read, follow):
+    """Followed, it ends with the task: its job goes on."""
+    written = Written(b"from a task\n")
+    node.decide = written.decide
+
+    answer = read(task=42).json()
+
+    assert (answer["task"], answer["data"]) == (42, "from a task\n")
+    assert written.asked == [{"stream": "stdout", "offset": 0, "limit": 65536, "task": 42}]
+    node.decide = lambda command: _completed(written.decide(command))
+    with follow(task=42) as stream:
+        assert [stream.next()["event"], stream.next()["event"]] == ["log", "end"]
+
+
+def _completed(verdict: dict[str, Any]) -> dict[str, Any]:
+    return {**verdict, "log": {**verdict["log"], "complete": True}}
+
+
 def test_without_parameters_the_first_64_kib_of_stdout_are_meant(node, read):
     written = Written(b"x" * 70_000)
     node.decide = written.decide
@@ -162,6 +181,9 @@ def test_bytes_alone_for_whoever_prefers_text(node, read):
         ("limit=65537", "limit"),
         ("limit=-1", "limit"),
         ("attempt=0", "attempt"),
+        ("task=-1", "task"),
+        ("task=100000", "task"),
+        ("task=0x1", "task"),
         ("follow=yes", "follow"),
         ("folow=true", "folow"),
         ("offset=1&offset=2", "offset"),

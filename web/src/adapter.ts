@@ -69,7 +69,13 @@ async function asked(adapter: Adapter, path: string[], init: RequestInit & { que
   throw problemOf(await response.json().catch(() => undefined), response.status);
 }
 
-export type LogPlace = { node_id: string; job_id: string; stream: "stdout" | "stderr"; attempt?: number };
+export type LogPlace = {
+  node_id: string;
+  job_id: string;
+  stream: "stdout" | "stderr";
+  attempt?: number;
+  task?: number; // of an array
+};
 
 /**
  * One connection's worth of a log: from `after`, the id of the last event that came, until the stream ends.
@@ -77,12 +83,13 @@ export type LogPlace = { node_id: string; job_id: string; stream: "stdout" | "st
  */
 export async function* logOf(
   adapter: Adapter,
-  { node_id, job_id, stream, attempt }: LogPlace,
+  { node_id, job_id, stream, attempt, task }: LogPlace,
   signal: AbortSignal,
   after?: string,
 ): AsyncGenerator<{ id?: string; event: LogEvent }> {
   const query = new URLSearchParams({ follow: "true", stream });
   if (attempt !== undefined) query.set("attempt", String(attempt));
+  if (task !== undefined) query.set("task", String(task));
   const headers = { Accept: "text/event-stream", ...(after === undefined ? {} : { "Last-Event-ID": after }) };
   const path = ["nodes", node_id, "jobs", job_id, "logs"];
   const response = await asked(adapter, path, { query: query.toString(), signal, headers });

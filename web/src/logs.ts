@@ -44,12 +44,12 @@ export function changed(log: Log, change: Change): Log {
 }
 
 /** Follows the log at `place` until the job has ended, through every interruption. */
-export function useLog({ node_id, job_id, stream, attempt }: LogPlace): Log {
+export function useLog({ node_id, job_id, stream, attempt, task }: LogPlace): Log {
   const adapter = useAdapter();
   const [log, change] = useReducer(changed, BEGINNING);
   useEffect(() => {
     const ending = new AbortController();
-    const place = { node_id, job_id, stream, attempt };
+    const place = { node_id, job_id, stream, attempt, task };
     change({ kind: "begin" });
     void follow();
     return () => ending.abort();
@@ -82,7 +82,7 @@ export function useLog({ node_id, job_id, stream, attempt }: LogPlace): Log {
         }
       }
     }
-  }, [adapter, node_id, job_id, stream, attempt]);
+  }, [adapter, node_id, job_id, stream, attempt, task]);
   return log;
 }
 

@@ -1,7 +1,7 @@
 """Run one container inside a Slurm job and leave a completion record. Standard library only, Python 3.6 or newer.
 
 This package is copied into every job's directory and executed there, outside the container, by
-`python3 -m byoc_in_job`:
+`python3 -E -s -S -m byoc_in_job`:
 
     byoc_job.json        what to run (read)
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
@@ -47,6 +47,8 @@ ARRAY_TASKS = ARRAY + "/tasks.jsonl"
 """What an array is to run: a line for each task, `[number, id, [values]]`."""
 ARRAY_COUNT = ARRAY + "/count"
 """How many elements the Slurm array has."""
+CANCELLED = ARRAY + "/cancelled"
+"""Numbers of tasks that are not to be run any more, `[[first, last], …]`, both included; the node puts it there."""
 ELEMENTS = ARRAY + "/elements"
 RESULTS = "results.jsonl"
 """In the directory of an element: what became of it and of its tasks, a line each, only ever appended to."""

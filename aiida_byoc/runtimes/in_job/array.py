@@ -2,9 +2,10 @@
 
     byoc_fence/                   made by the first element; its file `owner` holds the array's Slurm id
     byoc_array/tasks.jsonl        all tasks, in order; element N has lines N * pack and the next ones (read)
+    byoc_array/cancelled          tasks that are not wanted any more; may come at any time (read)
     byoc_array/elements/N/        made first: the element's own fence
         results.jsonl             its beginning, each task's result, its end; only ever appended to
-        done                      how many of its tasks have succeeded and failed so far
+        done                      how many of its tasks have succeeded and failed, or were cancelled, so far
         ended                     empty, made last
     byoc_array/tasks/…/NUMBER/    made first: the task's own fence (array_task.py)
         record.json               the task's completion record; a task that has one, here or in an earlier attempt's
@@ -20,7 +21,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import sys
 import time
 
@@ -35,8 +35,17 @@ from . import (
     OWNER,
     RESULTS,
 )
+from .array_cancel import Cancelled
 from .array_progress import MOST_NAMED, Reporter, write_done
-from .array_task import INTERRUPTED, begin, broken, earlier_result, result_of
+from .array_task import (
+    CANCELLED,
+    INTERRUPTED,
+    begin,
+    broken,
+    cancelled,
+    earlier_result,
+    result_of,
+)
 from .container import Container
 from .image import digest_of, objection
 from .inputs import place_inputs
@@ -46,6 +55,8 @@ from .orphans import adopt_orphans
 
 _OWN_PROCESSES = 16
 """More than there are of ours and of a runtime's beside a task's own."""
+_KILLED_AFTER = 30
+"""Seconds that a cancelled task has to end in order, as a job has by Slurm's KillWait."""
 _PATIENCE = 30
 """Seconds that the array's owner may take to write its id into the fence."""
 
@@ -107,10 +118,12 @@ class _Element:
         self._specification, self._number, self._place = specification, number, place
         path = os.path.join(place, RESULTS)
         self._results = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until the program ends)
-        self._done = {"succeeded": 0, "failed": 0}
+        self._done = {"succeeded": 0, "failed": 0, CANCELLED: 0}
         self._failed = []  # type: list[str]
         self._reporter = Reporter(specification, news)
         self._running = {}
+        self._cancelled = Cancelled()
+        self._told = {}  # type: dict[int, float]
         self._stopping = False
 
     def run(self):
@@ -123,7 +136,7 @@ class _Element:
                 "image_digest": image,
                 "scheduler_job_id": os.environ.get("SLURM_ARRAY_JOB_ID"),
                 "scheduler_job_name": os.environ.get("SLURM_JOB_NAME"),
-                "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+                "node": os.environ.get("SLURMD_NODENAME") or os.uname().nodename,
                 "started_at": time.time(),
                 "message": wrong,
             }
@@ -135,13 +148,12 @@ class _Element:
         if not wrong:
             self._run_all(map(json.loads, lines))
         self._append({"ended_at": time.time(), "stopped": self._stopping})
-        os.fsync(self._results.fileno())
         self._tell()
         with open(os.path.join(self._place, ENDED), "w"):
             pass
         if wrong:
             return NOT_STARTED
-        return 0 if self._done["succeeded"] == len(lines) else 1
+        return 0 if self._done["succeeded"] + self._done[CANCELLED] == len(lines) else 1
 
     def _place_inputs(self):
         """Have the inputs checked once for all tasks of the element; each task mounts them from here then."""
@@ -173,9 +185,10 @@ class _Element:
         # One count for all, which their processes inherit: to move each into one takes longer than its start.
         count = ProcessCount((self._specification["processes"] + _OWN_PROCESSES) * workers)
         count.add(os.getpid())
-        Container(self._specification)  # what it has to look up once, tasks inherit
+        Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
         getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
-        self._reporter.start(self._tell)
+        self._cancelled.look()
+        self._reporter.start(self._tell, self._look)
         try:
             self._run_each(iter(tasks), workers)
         finally:
@@ -196,6 +209,8 @@ class _Element:
 
     def _begin(self, task):
         found = earlier_result(self._specification["earlier"], task[0])
+        if found is None and task[0] in self._cancelled:
+            found = cancelled(task, self._number, self._specification["attempt"])
         if found is not None:
             self._keep(found)
             return
@@ -212,12 +227,28 @@ class _Element:
         task = self._running.pop(pid, None)
         if task is not None:
             attempt = self._specification["attempt"]
-            self._keep(result_of(task) or broken(task, status, self._number, attempt))
+            result = result_of(task) or broken(task, status, self._number, attempt)
+            if self._told.pop(pid, None) and result["state"] == INTERRUPTED:
+                result = dict(result, state=CANCELLED, message=None)
+            self._keep(result)
+
+    def _look(self):
+        """Have those of the running tasks end that are not wanted any more."""
+        self._cancelled.look()
+        now = time.monotonic()
+        for pid, task in list(self._running.items()):
+            if task[0] not in self._cancelled:
+                continue
+            asked = self._told.setdefault(pid, now)
+            number = signal.SIGALRM if now - asked >= _KILLED_AFTER else signal.SIGTERM
+            if asked == now or number == signal.SIGALRM:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _keep(self, result):
         """Write a task's result down."""
         if result["state"] != INTERRUPTED:
-            self._done["succeeded" if result["state"] == "succeeded" else "failed"] += 1
+            self._done[result["state"]] += 1
         if result["state"] == "failed":
             self._failed.append(result["id"])
         self._append(result)
@@ -227,6 +258,8 @@ class _Element:
         self._results.flush()
 
     def _tell(self):
+        # Nobody hears of results that a power cut could take back.
+        os.fsync(self._results.fileno())
         write_done(self._place, dict(self._done, which=self._failed[-MOST_NAMED:]))
 
     def _heed_signals(self):

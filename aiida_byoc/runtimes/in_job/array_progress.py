@@ -14,6 +14,7 @@ from . import ARRAY, ARRAY_COUNT, ELEMENTS
 
 _DONE = "done"
 _REPORTER = ARRAY + "/reporter"
+_LOOK_SECONDS = 1.0
 MOST_NAMED = 10
 """So many of the tasks that failed of late are named."""
 
@@ -38,19 +39,24 @@ class Reporter:
         self._seconds = max(1.0, specification["progress_seconds"])
         self._all = specification["array"]["total"]
         self._before = specification["array"]["succeeded"]
+        self._cancelled = specification["array"].get("cancelled", 0)
         self._lock = None
         self._number = 0
         self._told = None
 
-    def start(self, tell):
-        """From now on, have the element's numbers noted (`tell`) and perhaps reported at intervals."""
+    def start(self, tell, look):
+        """From now on, `look` each second; have the element's numbers noted, and perhaps reported, at intervals."""
+        due = [0.0]
 
         def tick(*_):
-            tell()
-            self._report()
+            look()
+            if time.monotonic() >= due[0]:
+                due[0] = time.monotonic() + self._seconds - 0.5
+                tell()
+                self._report()
 
         signal.signal(signal.SIGALRM, tick)
-        signal.setitimer(signal.ITIMER_REAL, min(1.0, self._seconds), self._seconds)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
 
     def stop(self):
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -67,7 +73,7 @@ class Reporter:
             if done == self._told:
                 return
             self._told = done
-            self._news.report(_progress(done, self._before, self._all))
+            self._news.report(_progress(done, self._before, self._cancelled, self._all))
             os.pwrite(lock, b"%12d\n" % (self._number + 1), 0)
             self._number += 1
 
@@ -87,7 +93,7 @@ class Reporter:
     def _sum():
         with open(ARRAY_COUNT, encoding="ascii") as file:
             count = int(file.read())
-        done, which = {"succeeded": 0, "failed": 0}, []
+        done, which = {"succeeded": 0, "failed": 0, "cancelled": 0}, []
         for number in range(count):
             path = os.path.join(ELEMENTS, str(number), _DONE)
             with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
@@ -98,15 +104,21 @@ class Reporter:
         return dict(done, which=which[-MOST_NAMED:])
 
 
-def _progress(done, before, total):
-    """A report; `before` tasks had succeeded in earlier attempts."""
+def _progress(done, before, cancelled_before, total):
+    """A report; so many tasks had succeeded `before`, or were cancelled, when the attempt began."""
     succeeded, failed = done["succeeded"] + before, done["failed"]
+    cancelled = done["cancelled"] + cancelled_before
+    over = succeeded + failed + cancelled
     now = time.time()
     said = {
-        "step": succeeded + failed,
+        "step": over,
         "steps": total,
-        "fraction": (succeeded + failed) / float(total),
-        "metrics": {"tasks_succeeded": float(succeeded), "tasks_failed": float(failed)},
+        "fraction": over / float(total),
+        "metrics": {
+            "tasks_succeeded": float(succeeded),
+            "tasks_failed": float(failed),
+            **({"tasks_cancelled": float(cancelled)} if cancelled else {}),
+        },
         "reported_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         + ".{:03d}Z".format(int(now * 1000) % 1000),
     }

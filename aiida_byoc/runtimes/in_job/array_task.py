@@ -21,7 +21,9 @@ from .outputs import keep_outputs
 from .record import write_record
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
+CANCELLED = "cancelled"
 TASK_RECORD = "record.json"
+_HEARD = (signal.SIGTERM, signal.SIGALRM)
 _MOST_SAID = 300
 
 
@@ -39,8 +41,11 @@ def begin(specification, task, element):
     except FileExistsError:
         return None
     put_on = leash(signal.SIGTERM)
+    # Until it has handlers of its own, a signal would be the element's business in the task's process.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     try:
         put_on()
@@ -76,6 +81,12 @@ def broken(task, status, element, attempt):
     return result
 
 
+def cancelled(task, element, attempt):
+    """The result of a task that was cancelled before it began."""
+    now = time.time()
+    return dict(_result(task, element, now, now, CANCELLED), attempt=attempt)
+
+
 def render(template, values):
     """Put a task's values into a template: texts, and the numbers of parameters."""
     return "".join(part if isinstance(part, str) else values[part] for part in template)
@@ -91,8 +102,13 @@ def _run(specification, task, element, place):
         for container in containers:
             container.signal(received)
 
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    def kill(_, __):
+        for container in containers:
+            container.signal(signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)  # a cancelled task's time to end in order is over
     signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     adopt_orphans()
     os.chdir(place)
     os.mkdir(WORK)
@@ -129,7 +145,7 @@ def _run(specification, task, element, place):
         peak_rss_mib=round(used[1], 1),
         outputs=kept.get("outputs", []),
     )
-    write_record(result, TASK_RECORD)
+    write_record(result, TASK_RECORD, durable=False)  # the element sees to that, for many at a time
 
 
 def _result(task, element, started, ended, state):

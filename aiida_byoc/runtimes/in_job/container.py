@@ -1,6 +1,7 @@
 """Run the container: once, with its limits; pass signals on to it; leave nothing of it."""
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -15,8 +16,10 @@ from .environment import environment
 from .limits import ProcessCount, leash, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import (
+    CELL,
     ENVIRONMENT,
     PIDFILE,
+    RUNTIME_DIRECTORY,
     SCRATCH,
     SECCOMP,
     SHARED_MEMORY,
@@ -27,6 +30,8 @@ from .places import SHARED_MEMORY_PLACE, OwnPlace, make_private, scratch_place
 from .seccomp import tightened_profile
 from .streams import Streams
 
+_IN_RUNTIME = (RUNTIME_DIRECTORY, ENVIRONMENT, CELL, PIDFILE, SECCOMP)
+"""Who names one of these needs the runtime's directory."""
 _AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 30
 
@@ -38,11 +43,12 @@ class Container:
         """`task` is its number in a parallel job; `descriptors` are open, and the container's to use."""
         self._specification = specification
         self._launch = specification["runtime"]
+        self._launch_text = _text_of(specification)
         self._env = environment(specification)
         self._descriptors = descriptors
         self._places = [
             OwnPlace(scratch_place(specification.get("scratch")), "scratch"),
-            OwnPlace(SHARED_MEMORY in json.dumps(self._launch) and SHARED_MEMORY_PLACE, "shm"),
+            OwnPlace(SHARED_MEMORY in self._launch_text and SHARED_MEMORY_PLACE, "shm"),
         ]
         self._words = Placeholders(specification, task)
         self._words.name(
@@ -53,6 +59,12 @@ class Container:
         )
         self._process = None
         self._child = None
+
+    def warm_up(self):
+        """Look up what is the same for every container like this one."""
+        self._lacking()
+        self._environment()
+        ending(self._launch, "", {}, 1, "nothing")
 
     def run(self):
         """Run it to its end."""
@@ -100,7 +112,7 @@ class Container:
 
     def _lacking(self):
         for name in self._launch["programs"]:
-            if not shutil.which(name):
+            if not _place_of(name):
                 return "{} is not on the compute node's PATH".format(name)
         for name in map(self._words.text, self._launch["needs"]):
             if not os.path.exists(name):
@@ -111,7 +123,7 @@ class Container:
         """The runtime's own environment."""
         launch, given = self._launch, self._env
         env = given if launch["env"] is None else self._words.env(launch["env"])
-        job = {n: v for n, v in os.environ.items() if n.startswith(tuple(launch["inherited"]))}
+        job = _inherited(tuple(launch["inherited"]))
         prefix, named = launch["env_prefix"], {}
         if prefix is not None:
             named = {prefix + name: value for name, value in given.items() if name != "HOME"}
@@ -146,10 +158,16 @@ class Container:
 
     @property
     def _needs_scratch(self):
-        return SCRATCH in json.dumps(self._launch)
+        return SCRATCH in self._launch_text
+
+    @property
+    def _needs_runtime(self):
+        files = self._launch["files"] or self._launch["env_line"]
+        return files or any(place in self._launch_text for place in _IN_RUNTIME)
 
     def _prepare(self):
-        os.makedirs(self._words.runtime, mode=0o700, exist_ok=True)
+        if self._needs_runtime:
+            os.makedirs(self._words.runtime, mode=0o700, exist_ok=True)
         for place in self._places:
             place.make()
         if self._needs_scratch:
@@ -157,7 +175,7 @@ class Container:
             make_private(self._words.text(SCRATCH))
         for path, text in self._launch["files"].items():
             _write_private(self._words.text(path), self._words.text(text))
-        if SECCOMP in json.dumps(self._launch):
+        if SECCOMP in self._launch_text:
             profile, path = tightened_profile(), os.path.join(self._words.runtime, "seccomp")
             self._words.name(seccomp=path if profile else None)
             _write_private(path, profile or "")
@@ -171,7 +189,7 @@ class Container:
         command = [*self._words.words(launch["command"]), *self._specification["argv"]]
         orphaned = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
         # Found on the machine's PATH: the environment given below may be the container's.
-        command[0] = shutil.which(command[0]) or command[0]
+        command[0] = _place_of(command[0]) or command[0]
         return subprocess.Popen(
             command,
             env=self._environment(),
@@ -216,11 +234,31 @@ class Container:
                     stderr=subprocess.DEVNULL,
                     timeout=_AFTERWARDS_SECONDS,
                 )
-        shutil.rmtree(self._words.runtime, ignore_errors=True)
+        if self._needs_runtime:
+            shutil.rmtree(self._words.runtime, ignore_errors=True)
         if self._needs_scratch:
             shutil.rmtree(self._words.text(SCRATCH), ignore_errors=True)
             with contextlib.suppress(OSError):  # other tasks may have theirs there
                 os.rmdir(scratch())
+
+
+# Looked up once: the tasks of an array inherit it.
+@functools.lru_cache(maxsize=None)
+def _place_of(program):
+    return shutil.which(program)
+
+
+@functools.lru_cache(maxsize=None)
+def _inherited(prefixes):
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
+def _text_of(specification):
+    """How the runtime is started, as text to look for placeholders in."""
+    text = specification.get("runtime_text")
+    if text is None:
+        text = specification["runtime_text"] = json.dumps(specification["runtime"])
+    return text
 
 
 def _line(form, name, value):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -11,9 +12,15 @@ from .placeholders import slurm_job
 _SET_PDEATHSIG = 1
 
 
+@functools.lru_cache(maxsize=None)
+def libc():
+    """The C library; to look it up takes longer than most calls of it."""
+    return ctypes.CDLL(None)
+
+
 def leash(number):
     """Return what a child calls before it becomes the runtime, to get that signal when this process dies (prctl(2))."""
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+    prctl, parent = libc().prctl, os.getpid()
 
     def put_on():
         prctl(_SET_PDEATHSIG, number, 0, 0, 0)

@@ -11,9 +11,9 @@ def adopt_orphans():
     still write while the outputs are measured.
     """
     with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
+        from .limits import libc
 
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+        libc().prctl(36, 1, 0, 0, 0)
 
 
 def wait_for_orphans():

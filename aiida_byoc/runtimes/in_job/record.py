@@ -6,11 +6,12 @@ import os
 from . import RECORD
 
 
-def write_record(record, path=RECORD):
-    """Write it so that it is either whole or absent, also after a power cut."""
+def write_record(record, path=RECORD, durable=True):
+    """Write it so that it is either whole or absent; also after a power cut if it is to be `durable`."""
     temporary = path + ".tmp"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.rename(temporary, path)

@@ -81,6 +81,18 @@ def test_a_complete_log_of_a_job_that_goes_on_is_not_the_end(follower):
     assert not follower.is_done
 
 
+def test_the_log_of_a_task_ends_with_the_task():
+    """Its job goes on for long, with other tasks; but what another attempt has made of it by then is told."""
+    follower = Follower(LogRequest(task=7))
+    earlier = chunk("one", task=7, complete=True, latest_attempt=2)
+    assert told(follower.hear(earlier, 0)) == [("log", "one")]
+    assert (follower.request.attempt, follower.request.task) == (2, 7)
+    last = chunk("two", task=7, attempt=2, latest_attempt=2, complete=True)
+
+    assert told(follower.hear(last, 1)) == [("attempt", "two"), ("end", "")]
+    assert follower.is_done
+
+
 def test_the_next_attempt_is_announced_and_read_from_its_beginning(follower):
     follower.hear(chunk("one", complete=True), 0)
     assert told(follower.hear(chunk(offset=3, complete=True, latest_attempt=2), 1)) == []

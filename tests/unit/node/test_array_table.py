@@ -48,7 +48,13 @@ def table(path: Path) -> Iterator[Table]:
 def test_at_first_all_are_to_run(table: Table) -> None:
     assert len(table) == 4
     assert next(table.to_run()) == (0, "t0", ["a", "t0", "0"])
-    assert table.counts() == {"waiting": 4, "succeeded": 0, "failed": 0, "interrupted": 0}
+    assert table.counts() == {
+        "waiting": 4,
+        "succeeded": 0,
+        "failed": 0,
+        "interrupted": 0,
+        "cancelled": 0,
+    }
 
 
 def test_an_attempt_leaves_nothing_waiting(path: Path) -> None:
@@ -58,7 +64,13 @@ def test_an_attempt_leaves_nothing_waiting(path: Path) -> None:
 
     with opened(path) as again:
         counts = again.counts()
-        assert counts == {"waiting": 0, "succeeded": 1, "failed": 1, "interrupted": 2}
+        assert counts == {
+            "waiting": 0,
+            "succeeded": 1,
+            "failed": 1,
+            "interrupted": 2,
+            "cancelled": 0,
+        }
         assert [task[0] for task in again.to_run()] == [1, 2, 3]
         assert [each["number"] for each in again.failures()] == [1, 2, 3]
         assert again.failures(1) == [{"number": 1, "id": "t1", "state": "failed", "exit_code": 3}]

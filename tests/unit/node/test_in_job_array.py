@@ -216,6 +216,63 @@ def test_sigterm_ends_what_runs_and_begins_nothing_more(job: Job, tmp_path: Path
     assert not (tmp_path / "r2").exists()
 
 
+def cancel(job: Job, *ranges: tuple[int, int]) -> None:
+    """As the node does it: the file replaces itself."""
+    new = job.directory.parent / "cancelled"
+    new.write_text(json.dumps(ranges))
+    new.replace(job.directory / in_job.CANCELLED)
+
+
+def test_tasks_that_were_cancelled_before_are_not_run(job: Job, tmp_path: Path) -> None:
+    array(job, 'touch "$2/$1"', [(f"r{n}", str(tmp_path)) for n in range(4)])
+    cancel(job, (0, 0), (2, 3))
+
+    assert element(job) == 0
+
+    states = [each["state"] for each in results(job).values()]
+    assert sorted(states) == ["cancelled", "cancelled", "cancelled", "succeeded"]
+    assert [path.name for path in tmp_path.glob("r?")] == ["r1"]
+
+
+def test_a_cancel_ends_the_tasks_it_names_and_no_other(job: Job, tmp_path: Path) -> None:
+    """Of two that run one is ended, one that waits is never begun; what has ended stays, the rest goes on."""
+    stay = 'touch "$2/$1"; case $1 in r0) ;; r1) exec sleep 60 ;; *) until test -e "$2/go"; do sleep 0.01; done ;; esac'
+    array(job, stay, [(f"r{n}", str(tmp_path)) for n in range(5)], workers=2)
+    process = start(job)
+    eventually(lambda: (tmp_path / "r1").exists() and (tmp_path / "r2").exists(), "two tasks")
+
+    cancel(job, (0, 1), (3, 3))
+    eventually(lambda: results(job).get("t1", {}).get("state") == "cancelled", "the end of one")
+    (tmp_path / "go").touch()
+
+    assert process.wait(30) == 0
+    assert {name: each["state"] for name, each in results(job).items()} == {
+        "t0": "succeeded",
+        "t1": "cancelled",
+        "t2": "succeeded",
+        "t3": "cancelled",
+        "t4": "succeeded",
+    }
+    assert not (tmp_path / "r3").exists()
+
+
+def test_a_cancelled_task_that_does_not_listen_is_killed(job: Job, tmp_path: Path) -> None:
+    array(
+        job,
+        'trap "" TERM; touch "$1/begun"; while :; do sleep 0.1; done',
+        [(str(tmp_path),)],
+    )
+    program = job.directory / in_job.PROGRAM / "array.py"
+    program.write_text(program.read_text().replace("_KILLED_AFTER = 30", "_KILLED_AFTER = 1"))
+    process = start(job)
+    eventually((tmp_path / "begun").exists, "the task")
+
+    cancel(job, (0, 0))
+
+    assert process.wait(30) == 0
+    assert results(job)["t0"]["state"] == "cancelled"
+
+
 def test_a_killed_element_leaves_the_records_of_what_it_had_done(job: Job, tmp_path: Path) -> None:
     array(
         job,

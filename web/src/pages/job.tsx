@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "react";
 import { Confirm, Code, Facts, Loading, Panel } from "../parts/common";
 import { State } from "../parts/state";
 import { stepOf } from "../parts/summary";
+import { tasksOf } from "../parts/tasks";
 import { Ago, Span } from "../parts/time";
 import { api, TERMINAL, type Job } from "../product";
 import { to } from "../router";
@@ -12,12 +13,14 @@ import { Commands } from "./commands";
 import { LogPanel } from "./logpanel";
 import { Outputs } from "./outputs";
 import { ReceiptPanel } from "./receipt";
+import { TasksPanel } from "./tasks";
 import { Timeline } from "./timeline";
 
 type Named = { tenant_id: string; job_id: string };
 
 export function JobPage(named: Named) {
   const job = useQuery(api.jobs.get, named);
+  const [task, setTask] = useState<number>();
   if (job === undefined) return <Loading what={named.job_id} />;
   return (
     <div className="job">
@@ -26,7 +29,8 @@ export function JobPage(named: Named) {
       <Commands {...named} said={job.error?.message ?? job.message} />
       <div className="columns">
         <div>
-          <LogPanel job={job} />
+          <TasksPanel job={job} show={setTask} />
+          <LogPanel job={job} task={task} choose={setTask} />
           <Panel title="Outputs">
             <Outputs job={job} />
           </Panel>
@@ -106,7 +110,8 @@ function Announcer({ job }: { job: Job }) {
 }
 
 // Why the job is as it is: the cause of a failure and what helps, what it waits for, how far it is.
-function Reason({ job: { state, error, message, progress, scheduler, recovery } }: { job: Job }) {
+function Reason({ job }: { job: Job }) {
+  const { state, error, message, progress, scheduler, recovery } = job;
   if (error !== undefined) {
     return (
       <div className={`reason reason-${state}`}>
@@ -128,7 +133,7 @@ function Reason({ job: { state, error, message, progress, scheduler, recovery } 
     recovery && `Attempt ${recovery.attempt} ended: ${recovery.message} Then: ${recovery.action}.`,
   ];
   const said = words.filter((each): each is string => Boolean(each));
-  const running = state === "running" && progress !== undefined;
+  const running = state === "running" && progress !== undefined && tasksOf(job) === undefined; // tasks have a panel
   if (said.length === 0 && !running) return null;
   return (
     <div className={`reason reason-${state}`}>

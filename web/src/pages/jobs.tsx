@@ -6,11 +6,13 @@ import { counted } from "../format";
 import { Boundary, Empty, Loading } from "../parts/common";
 import { State } from "../parts/state";
 import { summaryOf } from "../parts/summary";
+import { tasksOf } from "../parts/tasks";
 import { Ago } from "../parts/time";
 import { api, type Job } from "../product";
 import { to, usePlace } from "../router";
 import { useWindow } from "../window";
 import { FilterBar } from "./filterbar";
+import { TaskBar } from "./tasks";
 
 const PAGE = 100;
 const ROW_PIXELS = 36;
@@ -89,6 +91,7 @@ function Rows({ tenant_id, filters }: { tenant_id: string; filters: ReturnType<t
 
 function Row({ job, index, tenant_id }: { job: Job; index: number; tenant_id: string }) {
   const summary = summaryOf(job);
+  const tasks = tasksOf(job);
   return (
     <div
       role="row"
@@ -114,8 +117,11 @@ function Row({ job, index, tenant_id }: { job: Job; index: number; tenant_id: st
       <span role="cell">{job.workspace_id}</span>
       <span role="cell">{job.node_id}</span>
       <span role="cell" className="summary" title={summary}>
-        {job.state === "running" && job.progress?.fraction !== undefined && (
-          <progress value={job.progress.fraction} aria-label="Progress" />
+        {tasks !== undefined ? (
+          <TaskBar tasks={tasks} />
+        ) : (
+          job.state === "running" &&
+          job.progress?.fraction !== undefined && <progress value={job.progress.fraction} aria-label="Progress" />
         )}
         {summary}
       </span>

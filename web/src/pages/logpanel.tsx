@@ -1,16 +1,33 @@
 import { useLayoutEffect, useMemo, useRef, useState } from "react";
+import type { LogPlace } from "../adapter";
 import { readable, useLog, type Log } from "../logs";
 import { Empty, Panel } from "../parts/common";
+import { tasksOf } from "../parts/tasks";
 import type { Job } from "../product";
 import { save } from "../save";
 
-/** What the job's program writes, as it writes it. */
-export function LogPanel({ job }: { job: Job }) {
+type Chosen = { task?: number; choose: (task?: number) => void };
+
+/** What the job's program writes, as it writes it; of an array, what one of its tasks does. */
+export function LogPanel({ job, task, choose }: { job: Job } & Chosen) {
+  const tasks = tasksOf(job);
   const [stream, setStream] = useState<"stdout" | "stderr">("stdout");
   const [attempt, setAttempt] = useState<number>();
   const isAtNode = job.seq > 0; // until then only the product has spoken of it
   const choices = (
     <>
+      {tasks !== undefined && (
+        <input
+          type="number"
+          className="log-task"
+          aria-label="Number of the task"
+          placeholder="task"
+          min={0}
+          max={tasks.total - 1}
+          value={task ?? ""}
+          onChange={({ target }) => choose(target.value === "" ? undefined : target.valueAsNumber)}
+        />
+      )}
       <select aria-label="Stream" value={stream} onChange={(event) => setStream(event.target.value as typeof stream)}>
         <option>stdout</option>
         <option>stderr</option>
@@ -33,17 +50,20 @@ export function LogPanel({ job }: { job: Job }) {
   );
   return (
     <Panel title="Log" aside={choices}>
-      {isAtNode ? (
-        <Followed key={`${stream}:${attempt}`} job={job} stream={stream} attempt={attempt} />
-      ) : (
-        <Empty title="No node has taken this job, so there is no log" />
+      {!isAtNode && <Empty title="No node has taken this job, so there is no log" />}
+      {isAtNode && tasks !== undefined && task === undefined && <Empty title="Choose a task: each has a log of its own" />}
+      {isAtNode && (tasks === undefined || task !== undefined) && (
+        <Followed key={`${stream}:${attempt}:${task}`} job={job} stream={stream} attempt={attempt} task={task} />
       )}
     </Panel>
   );
 }
 
-function Followed({ job, stream, attempt }: { job: Job; stream: "stdout" | "stderr"; attempt?: number }) {
-  const log = useLog({ node_id: job.node_id, job_id: job.job_id, stream, attempt });
+type Place = Pick<LogPlace, "stream" | "attempt" | "task">;
+
+function Followed({ job, stream, attempt, task }: { job: Job } & Place) {
+  const log = useLog({ node_id: job.node_id, job_id: job.job_id, stream, attempt, task });
+  const whose = task === undefined ? job.job_id : `task ${task} of ${job.job_id}`;
   const text = useMemo(() => readable(log.text), [log.text]);
   const [wraps, setWraps] = useState(false);
   const place = useRef<HTMLPreElement>(null);
@@ -60,7 +80,7 @@ function Followed({ job, stream, attempt }: { job: Job; stream: "stdout" | "stde
         tabIndex={0}
         role="log"
         aria-live="off"
-        aria-label={`${stream} of ${job.job_id}`}
+        aria-label={`${stream} of ${whose}`}
         onScroll={({ currentTarget: { scrollTop, scrollHeight, clientHeight } }) => {
           atEnd.current = scrollHeight - scrollTop - clientHeight < 8;
         }}
@@ -72,7 +92,7 @@ function Followed({ job, stream, attempt }: { job: Job; stream: "stdout" | "stde
         <label>
           <input type="checkbox" checked={wraps} onChange={(event) => setWraps(event.target.checked)} /> wrap lines
         </label>
-        <Download text={log.text} name={`${job.job_id}.${stream}.txt`} />
+        <Download text={log.text} name={`${job.job_id}${task === undefined ? "" : `.${task}`}.${stream}.txt`} />
       </p>
     </>
   );

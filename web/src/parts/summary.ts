@@ -1,6 +1,7 @@
 // What is worth saying of a job in one line.
 import { counted, span } from "../format";
 import type { Job } from "../product";
+import { tasksOf, wordsOf } from "./tasks";
 
 type Told = Pick<
   Job,
@@ -17,6 +18,7 @@ export function summaryOf({
   error,
   recovery,
 }: Told): string {
+  const tasks = tasksOf({ result, progress });
   switch (state) {
     case "queued":
       if (scheduler?.wait_reason) return `waits in Slurm: ${scheduler.wait_reason}`;
@@ -24,10 +26,12 @@ export function summaryOf({
       if (recovery) return `attempt ${recovery.attempt} ended with ${recovery.code}; ${recovery.action}`;
       return execution_state === state ? "" : execution_state;
     case "running":
+      if (tasks !== undefined) return wordsOf(tasks);
       return progress?.message ?? stepOf(progress) ?? (scheduler?.nodes ? `on ${scheduler.nodes.join(", ")}` : "");
     case "succeeded":
       return [
-        counted((result?.outputs.length ?? 0) + (result?.outputs_omitted ?? 0), "output"),
+        tasks === undefined ? "" : wordsOf(tasks),
+        tasks === undefined && counted((result?.outputs.length ?? 0) + (result?.outputs_omitted ?? 0), "output"),
         result?.usage?.walltime_seconds === undefined ? "" : `ran ${span(result.usage.walltime_seconds)}`,
       ]
         .filter(Boolean)
