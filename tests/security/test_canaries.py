@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from lab.paths import LabPaths
-from tests.labs import Client
+from tests.labs import SIGNED_TOKEN, Client
 from tests.security.canaries import GIVEN, Seen
 
 # Where what a job was given may be, and why.
@@ -34,8 +33,6 @@ KEPT = {
     "lab.json": "what the lab tells its tests",
     "aiida/.aiida/config.json": "AiiDA's own configuration and its backups: how it reaches the database",
 }
-TOKEN = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
-"""Any signed token, whoever made it: a detached signature has nothing in its middle."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +51,7 @@ def secrets(lab: dict[str, Any], lab_paths: LabPaths) -> dict[str, str]:
 def found(text: str, wanted: dict[str, str]) -> list[str]:
     """The names of those that stand in the text; a token of whatever kind is one more."""
     names = [name for name, value in wanted.items() if value in text]
-    return [*names, *(["a token"] if TOKEN.search(text) else [])]
+    return [*names, *(["a token"] if SIGNED_TOKEN.search(text) else [])]
 
 
 def test_no_command_line_shows_a_secret(seen: Seen, secrets: dict[str, str]) -> None:
@@ -124,7 +121,7 @@ def test_the_nodes_database_holds_a_value_where_it_must_and_nowhere_else(
         tokens = sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text ~ %s").format(
             sql.Identifier(schema, table)
         )
-        assert database.execute(tokens, (TOKEN.pattern,)).fetchone() == (0,), table
+        assert database.execute(tokens, (SIGNED_TOKEN.pattern,)).fetchone() == (0,), table
 
     kinds = database.execute(
         "SELECT DISTINCT node_type FROM db_dbnode AS t WHERE t::text LIKE %s OR t::text LIKE %s",
