@@ -1,7 +1,6 @@
 """Labs of tests: a directory that is swept and removed whatever happens, and the whole stack with its two tenants.
 
-The fixtures are for the `conftest.py` of a tier that needs the stack: it imports them by their names, and the stack
-goes with the tier.
+The fixtures are for the `conftest.py` of a tier that needs the stack: it imports them by their names.
 """
 
 from __future__ import annotations
