@@ -206,6 +206,10 @@ def load_settings() -> Settings:
     except ValidationError as error:
         faults = [f"{fault.field}: {fault.message}." for fault in field_errors(error)]
         raise SettingsError("\n".join(faults)) from error
+    except OSError as error:
+        raise SettingsError(
+            f"{CONFIG_VARIABLE} names {path}, which cannot be read: {error.strerror}."
+        ) from error
     except ValueError as error:
         # The sources raise when the file is no TOML or JSON, or a variable no JSON; both texts may quote it.
         raise SettingsError(

@@ -72,6 +72,19 @@ class Networks:
             for name in (self.product, self.node):
                 _run("ip", "netns", "exec", name, "iptables", "-D", *rule)
 
+    @contextlib.contextmanager
+    def only_to(self, port: int) -> Iterator[None]:
+        """With nothing that the node may reach but a port of the product's machine."""
+        allowed = ("OUTPUT", "-o", _WIRE, "-p", "tcp", "--dport", str(port), "-j", "ACCEPT")
+        answers = ("OUTPUT", "-o", _WIRE, "-j", "REJECT")
+        for rule in (allowed, answers):
+            _run("ip", "netns", "exec", self.node, "iptables", "-A", *rule)
+        try:
+            yield
+        finally:
+            for rule in (allowed, answers):
+                _run("ip", "netns", "exec", self.node, "iptables", "-D", *rule)
+
 
 @contextlib.contextmanager
 def networks() -> Iterator[Networks]:

@@ -192,8 +192,11 @@ def _make_profile(paths: LabPaths, postgres: Postgres, env: Mapping[str, str]) -
         *("--email", "lab@localhost", "--first-name", "Lab", "--last-name", "Lab"),
         *("--institution", "Lab", "--broker", "none"),
         *("--database-hostname", postgres.host, "--database-port", str(postgres.port)),
-        *("--database-username", postgres.user, "--database-password", postgres.password),
-        *("--database-name", postgres.database, "--repository-uri", repository.as_uri()),
+        *("--database-username", postgres.user, "--database-name", postgres.database),
+        *("--repository-uri", repository.as_uri()),
+        # Not as an option: everybody may read command lines, and AiiDA writes its own down.
+        *("--config", "/dev/stdin"),
+        typed=json.dumps({"database_password": postgres.password}),
         profile=None,
     )
     work = paths.directory("work")

@@ -5,6 +5,7 @@ The fixtures are for the `conftest.py` of a tier that needs the stack: it import
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,9 +23,21 @@ from lab import convex, process, stack, watch
 from lab.paths import LabPaths
 from lab.process import sweep
 
-__all__ = ["TERMINAL", "Client", "acme", "database", "globex", "lab", "lab_paths", "scratch_lab"]
+__all__ = [
+    "SIGNED_TOKEN",
+    "TERMINAL",
+    "Client",
+    "acme",
+    "database",
+    "globex",
+    "lab",
+    "lab_paths",
+    "scratch_lab",
+]
 
 JOB_SECONDS = 90.0
+SIGNED_TOKEN = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
+"""Any signed token, whoever made it: a detached signature has nothing in its middle."""
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -139,7 +152,7 @@ class Client:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab_paths() -> Iterator[LabPaths]:
     """Where the stack of a tier lives: each that imports this has its own."""
     with scratch_lab("stack") as paths:
@@ -147,19 +160,19 @@ def lab_paths() -> Iterator[LabPaths]:
         stack.down(paths)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(lab_paths: LabPaths) -> dict[str, Any]:
     """What `lab.json` says of the running stack."""
     return stack.up(lab_paths)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def acme(lab: dict[str, Any]) -> Client:
     """The first tenant."""
     return Client(lab=lab, tenant=lab["tenants"][0], index=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def globex(lab: dict[str, Any]) -> Client:
     """The second tenant."""
     return Client(lab=lab, tenant=lab["tenants"][1], index=1)

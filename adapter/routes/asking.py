@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from adapter.auth import ClientIdentity
+from fastapi import Request
+
+from adapter.auth import ClientGuard, ClientIdentity
+from adapter.channel import Channel
 from aiida_byoc.contracts import (
     CancelJobCommand,
     Command,
@@ -23,7 +26,7 @@ from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import PROBLEM_BASE, ProblemError
 from aiida_byoc.contracts.receipt.envelope import Envelope
 
-__all__ = ["ASKING", "Signed", "check_name", "decided", "order_for"]
+__all__ = ["ASKING", "Reading", "Signed", "check_name", "decided", "order_for"]
 
 ASKING = (
     "unauthenticated",
@@ -88,6 +91,22 @@ def order_for(
         body=signed.body if signed else body,
         signature=signed.signature if signed else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Asks a node about one job, for clients that may read it."""
+
+    guard: ClientGuard
+    channel: Channel
+
+    async def ask(
+        self, operation: Literal["inspect", "receipt"], request: Request, node_id: str, job_id: str
+    ) -> Verdict:
+        """What the node says; who may not read, or names no job, hears of no node."""
+        client = await self.guard.admit(request, node_id, scope="jobs:read")
+        check_name(job_id)
+        return await self.channel.submit(node_id, order_for(operation, client, job_id))
 
 
 def decided(verdict: Verdict, decision: _Decision | None, declared: tuple[str, ...]) -> _Decision:

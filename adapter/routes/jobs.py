@@ -18,7 +18,7 @@ from adapter.reading import (
     signature_header,
     traceparent_header,
 )
-from adapter.routes.asking import ASKING, Signed, check_name, decided, order_for
+from adapter.routes.asking import ASKING, Reading, Signed, check_name, decided, order_for
 from aiida_byoc.contracts import (
     CancelJobCommand,
     JobAcceptance,
@@ -68,6 +68,7 @@ _Addressed = TypeVar("_Addressed", SubmitJobCommand, CancelJobCommand)
 def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     """The routes of clients."""
     router = APIRouter(prefix="/v1/nodes/{node_id}/jobs", tags=["client"])
+    reading = Reading(guard, channel)
 
     @router.post(
         "",
@@ -172,9 +173,7 @@ def jobs_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     )
     async def inspect_job(node_id: str, job_id: str, request: Request) -> Response:
         """A job as its node knows it now; for users' reads the product is the source."""
-        client = await guard.admit(request, node_id, scope="jobs:read")
-        check_name(job_id)
-        verdict = await channel.submit(node_id, order_for("inspect", client, job_id))
+        verdict = await reading.ask("inspect", request, node_id, job_id)
         view = decided(verdict, verdict.job, INSPECT_PROBLEMS)
         return written(view)
 

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from adapter.auth import ClientGuard
 from adapter.channel import Channel
 from adapter.declarations import answer, declare
-from adapter.routes.asking import ASKING, check_name, decided, order_for
+from adapter.routes.asking import ASKING, Reading, decided
 from aiida_byoc.contracts.receipt.envelope import Envelope
 
 __all__ = ["RECEIPT_PROBLEMS", "receipts_router"]
@@ -19,6 +19,7 @@ RECEIPT_PROBLEMS = (*ASKING, "operation-unsupported", "job-not-ended", "receipt-
 def receipts_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     """The route of receipts."""
     router = APIRouter(prefix="/v1/nodes/{node_id}/jobs", tags=["client"])
+    reading = Reading(guard, channel)
 
     @router.get(
         "/{job_id}/receipt",
@@ -32,9 +33,7 @@ def receipts_router(guard: ClientGuard, channel: Channel) -> APIRouter:
     )
     async def read_receipt(node_id: str, job_id: str, request: Request) -> JSONResponse:
         """The receipt of an ended job; whoever has the node's public key can check it, without the adapter."""
-        client = await guard.admit(request, node_id, scope="jobs:read")
-        check_name(job_id)
-        verdict = await channel.submit(node_id, order_for("receipt", client, job_id))
+        verdict = await reading.ask("receipt", request, node_id, job_id)
         receipt = decided(verdict, verdict.receipt, RECEIPT_PROBLEMS)
         return JSONResponse(receipt.model_dump(mode="json"))
 

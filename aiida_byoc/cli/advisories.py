@@ -10,14 +10,14 @@ import gzip
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from aiida_byoc.cli.asking import said
 
-__all__ = ["FLOORS", "Floor", "advisories", "is_mended"]
+__all__ = ["FLOORS", "Advisory", "Floor", "advisories", "is_mended"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,24 @@ class Floor:
     """The first versions without a vulnerability.
 
     Attributes:
-        component: a program of the machine, by the command that tells its version, or a Python distribution.
-        mended: a version for each branch (its first two numbers) that was mended, ascending; newer branches are sound.
+        component: a program of the machine, by the command that tells its version, a server, or a Python distribution.
+        mended: a version for each branch that was mended, or never open, ascending; newer branches are sound.
         cves: what was mended.
+        branch: how many numbers name a branch.
     """
 
     component: str
     mended: tuple[str, ...]
     cves: tuple[str, ...]
+    branch: int = 2
+
+
+@dataclass(frozen=True)
+class Advisory:
+    """What a component is open to, and what mends it."""
+
+    wrong: str
+    remedy: str
 
 
 FLOORS = (
@@ -46,6 +56,16 @@ FLOORS = (
     Floor("slurm", ("23.11.11", "24.05.8", "24.11.5"), ("CVE-2025-43904",)),
     Floor("runc", ("1.1.12",), ("CVE-2024-21626",)),
     Floor("runc", ("1.2.8", "1.3.3"), ("CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881")),
+    Floor("apptainer", ("1.1.8",), ("CVE-2023-30549",)),
+    Floor("apptainer", ("1.0.0", "1.1.0", "1.2.1"), ("CVE-2023-38496",)),
+    Floor("bubblewrap", ("0.3.0", "0.4.1"), ("CVE-2020-5291",)),
+    Floor("crun", ("1.4.4",), ("CVE-2022-27650",)),
+    Floor(
+        "postgresql",
+        ("11.22", "12.17", "13.13", "14.10", "15.5", "16.1"),
+        ("CVE-2023-5869",),
+        branch=1,
+    ),
     Floor("pyjwt", ("2.4.0",), ("CVE-2022-29217",)),
     Floor("pyjwt", ("2.10.1",), ("CVE-2024-53861",)),
     Floor("cryptography", ("44.0.1",), ("CVE-2024-12797",)),
@@ -54,7 +74,15 @@ FLOORS = (
     Floor("starlette", ("0.49.1",), ("CVE-2025-54121", "CVE-2025-62727")),
 )
 
-_PROGRAMS = {"slurm": ("sinfo", "--version"), "runc": ("runc", "--version")}
+_PROGRAMS = {
+    "slurm": ("sinfo", "--version"),
+    "runc": ("runc", "--version"),
+    "crun": ("crun", "--version"),
+    "apptainer": ("apptainer", "--version"),
+    "bubblewrap": ("bwrap", "--version"),
+}
+_SERVERS = {"postgresql"}
+"""Nobody but whoever is connected to it knows its version."""
 
 
 def is_mended(found: str, floor: Floor) -> bool:
@@ -63,20 +91,24 @@ def is_mended(found: str, floor: Floor) -> bool:
     if numbers >= _numbers(floor.mended[-1]):
         return True
     return any(
-        numbers[:2] == _numbers(mended)[:2] and numbers >= _numbers(mended)
+        numbers[: floor.branch] == _numbers(mended)[: floor.branch] and numbers >= _numbers(mended)
         for mended in floor.mended
     )
 
 
-def advisories(installed: Callable[[str], str | None] | None = None) -> list[str]:
-    """One sentence for each component with a known vulnerability: its version, the CVEs, and what to install.
+def advisories(
+    servers: Mapping[str, str] | None = None, installed: Callable[[str], str | None] | None = None
+) -> list[Advisory]:
+    """One for each component with a known vulnerability: its version, the CVEs, and what to install.
 
     Args:
+        servers: versions that somebody was told by the server itself.
         installed: tells a component's version, or `None`; by default this machine's.
     """
     tells = installed or _installed
-    found = {name: tells(name) for name in dict.fromkeys(floor.component for floor in FLOORS)}
-    sentences = []
+    names = dict.fromkeys(floor.component for floor in FLOORS)
+    found = {name: (servers or {}).get(name) or tells(name) for name in names}
+    told = []
     for name, has in found.items():
         if has is None:
             continue
@@ -86,11 +118,14 @@ def advisories(installed: Callable[[str], str | None] | None = None) -> list[str
         noted = _changelog(name) if open_floors and installed is None else ""
         cves = [cve for floor in open_floors for cve in floor.cves if cve not in noted]
         if cves:
-            newest = open_floors[-1].mended
-            sentences.append(
-                f"{name} {has} is open to {', '.join(cves)}; install {' or '.join(newest)}, or newer"
+            newest = " or ".join(open_floors[-1].mended)
+            told.append(
+                Advisory(
+                    f"{name} {has} is open to {', '.join(cves)}",
+                    f"install {name} {newest}, or newer",
+                )
             )
-    return sentences
+    return told
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -98,6 +133,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _installed(name: str) -> str | None:
+    if name in _SERVERS:
+        return None
     if name not in _PROGRAMS:
         try:
             return version(name)

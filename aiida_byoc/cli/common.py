@@ -19,6 +19,7 @@ __all__ = [
     "profile_storage",
     "settings_path",
     "show",
+    "silent",
 ]
 
 Parameters = ParamSpec("Parameters")
@@ -78,12 +79,15 @@ def one_sentence(function: Callable[Parameters, Result]) -> Callable[Parameters,
             faults = "; ".join(f"{each.field} {each.message}" for each in error.errors)
             raise click.ClickException(faults or error.detail) from error
         except psycopg.OperationalError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise click.ClickException(
-                f"the profile's database does not answer: {reason}"
-            ) from error
+            raise click.ClickException(silent(error)) from error
 
     return wrapper
+
+
+def silent(error: Exception) -> str:
+    """That the profile's database does not answer, and why."""
+    reason, *_ = str(error).strip().splitlines() or ["it does not say why"]
+    return f"the profile's database does not answer: {reason}"
 
 
 def profile_storage() -> tuple[str, Mapping[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import click
 
-from aiida_byoc.cli.common import node_settings, node_tables, one_sentence, show
+from aiida_byoc.cli.common import node_settings, one_sentence, profile_storage, show, silent
 
 __all__ = ["doctor"]
 
@@ -21,6 +24,7 @@ def doctor(as_json: bool) -> None:
 
     from aiida.manage import get_manager
 
+    from aiida_byoc.cli.findings import finding
     from aiida_byoc.cli.job_facts import Situation
     from aiida_byoc.cli.overdue import overdue
     from aiida_byoc.cli.parts import ask, has_agent, parts, versions
@@ -33,29 +37,53 @@ def doctor(as_json: bool) -> None:
     try:
         policy = Policy.load(settings.policy_file)
         limits, quotas, repair = policy.limits, policy.quotas, policy.repair
-    except PolicyError:  # told as the profile's
+    except PolicyError:  # told as the policy's
         limits, quotas, repair = Limits(), Quotas(), Repair()
-    with node_tables() as connection:
-        found = {name: ask(part) for name, part in parts(connection, settings, broker).items()}
-        situation = Situation(
-            limits=limits,
-            quotas=quotas,
-            max_plays=repair.max_plays,
-            has_agent=has_agent(connection),
-            has_tasks=broker == "byoc.postgres",
-            trouble=found["relay"],
-        )
-        stuck = [asdict(finding) for finding in overdue(connection, situation)]
+    with contextlib.ExitStack() as stack:
+        connection, away = _connected(stack)
+        told = {name: ask(part) for name, part in parts(connection, settings, broker).items()}
+        told["database"] = away or told["database"]
+        found = [finding(name, wrong) for name, wrong in told.items() if wrong]
+        stuck: list[dict[str, Any]] | None = None
+        if connection is not None and not told["tables"]:
+            situation = Situation(
+                limits=limits,
+                quotas=quotas,
+                max_plays=repair.max_plays,
+                has_agent=has_agent(connection),
+                has_tasks=broker == "byoc.postgres",
+                trouble=told["relay"],
+            )
+            stuck = [asdict(each) for each in overdue(connection, situation)]
     if as_json:
-        report = {"versions": versions(), "broker": broker, "parts": found, "jobs": stuck}
+        report = {
+            "versions": versions(),
+            "broker": broker,
+            "parts": dict.fromkeys(told) | {each.part: str(each) for each in found},
+            "findings": [asdict(each) for each in found],
+            "jobs": stuck,
+        }
         click.echo(json.dumps(report, indent=2))
     else:
-        for name, wrong in found.items():
-            click.echo(f"{name:<10} {wrong or 'ok'}")
+        for name in told:
+            click.echo(f"{name:<11} {next((each for each in found if each.part == name), 'ok')}")
         click.echo()
         if stuck:
             show(stuck, _COLUMNS, as_json=False)
         else:
-            click.echo("no job needs attention")
-    if stuck or any(found.values()):
+            click.echo("no job needs attention" if stuck == [] else "jobs cannot be examined")
+    if stuck or found:
         raise SystemExit(1)
+
+
+def _connected(stack: contextlib.ExitStack) -> tuple[Any, str | None]:
+    """A connection to the profile's database, or `None` and why there is none."""
+    import psycopg
+
+    from aiida_byoc.database.connection import connect
+
+    _, storage_config = profile_storage()
+    try:
+        return stack.enter_context(connect(storage_config, application="verdi")), None
+    except psycopg.OperationalError as error:
+        return None, silent(error)

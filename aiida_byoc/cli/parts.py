@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from urllib.parse import urlsplit
 import psycopg
 
 from aiida_byoc.agent.link import AdapterUnavailable, reach
-from aiida_byoc.cli import checks, profile, surroundings
+from aiida_byoc.cli import checks, policy_machine, profile, surroundings
 from aiida_byoc.cli.advisories import advisories
 from aiida_byoc.cli.asking import slurm_configuration
+from aiida_byoc.cli.part import Database, Part, ask
 from aiida_byoc.cli.trial import trial
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.events import witness
@@ -39,79 +41,49 @@ _SKEW_SECONDS = 30.0
 _MIN_JOB_AGE_SECONDS = 60
 """So long Slurm must remember an ended job: looks at it are up to this far apart while there are doubts."""
 
-Part = Callable[[], str | None]
-
-
-def ask(part: Part) -> str | None:
-    """What is wrong with a part; it may be down in whatever way."""
-    try:
-        return part()
-    except psycopg.OperationalError:
-        raise
-    except Exception as error:
-        return str(error).strip() or type(error).__name__
-
 
 def has_agent(connection: psycopg.Connection) -> bool:
     """Whether an agent is connected to the database."""
     return _has_session(connection, "byoc-agent")
 
 
-def parts(connection: psycopg.Connection, settings: NodeSettings, broker: str) -> dict[str, Part]:
-    """What to ask, by its name, in the order of DESIGN's boxes."""
+def parts(
+    connection: psycopg.Connection | None, settings: NodeSettings, broker: str
+) -> dict[str, Part]:
+    """What to ask, by its name, in the order of DESIGN's boxes.
 
-    def of_adapter() -> str | None:
-        checks.adapter(settings)
-        return None
+    Args:
+        connection: to the profile's database; `None` where that does not answer, which whoever asked tells.
+    """
+    database = Database(connection)
 
-    def of_profile() -> str | None:
-        profile.check(Policy.load(settings.policy_file).limits)
-        return None
-
-    def of_policy() -> str | None:
-        Policy.load(settings.policy_file)
-        return None
-
-    def of_identity() -> str | None:
-        surroundings.identity(settings)
-        return surroundings.private(settings.registry_auth_file, "the registries' credentials")
-
-    def of_runtime() -> str | None:
-        for name in Policy.load(settings.policy_file).runtimes:
-            if wrong := trial(name, settings.image_store):
-                return f"{name} does not work on this machine: {wrong}"
-        return None
-
-    def of_epilog() -> str | None:
-        if "podman" in Policy.load(settings.policy_file).runtimes:
-            checks.epilog()
-        return None
+    def loaded() -> Policy:
+        return Policy.load(settings.policy_file)
 
     return {
-        "database": lambda: _database(connection),
-        "exposure": lambda: surroundings.exposure(connection, broker, _broker_settings()),
+        "database": database.asked(_database),
+        "tables": database.asked(lambda _: database.tables),
+        "exposure": database.asked(surroundings.exposure),
         "disk": lambda: surroundings.disk(_places(settings)),
         "clock": lambda: _clock(connection, settings),
-        "versions": lambda: "; ".join(advisories()) or None,
-        "witness": lambda: _witness(connection),
-        "profile": of_profile,
-        "policy": of_policy,
+        "versions": lambda: _versions(connection),
+        "witness": database.with_tables(_witness),
+        "profile": lambda: profile.check(loaded().limits),
+        "policy": lambda: _policy(loaded(), settings),
         "broker": lambda: _broker(broker),
-        "agent": lambda: (
-            None if has_agent(connection) else "not running; start `verdi data byoc agent run`"
-        ),
-        "launcher": lambda: _process_of_agent(connection, "launcher"),
-        "reader": lambda: _process_of_agent(connection, "reader"),
-        "workers": lambda: _workers(connection, broker),
-        "adapter": of_adapter,
-        "identity": of_identity,
-        "relay": lambda: _relay(connection),
+        "agent": database.asked(_agent),
+        "launcher": database.asked(functools.partial(_process_of_agent, name="launcher")),
+        "reader": database.asked(functools.partial(_process_of_agent, name="reader")),
+        "workers": database.with_tables(functools.partial(_workers, broker=broker)),
+        "adapter": lambda: checks.adapter(settings),
+        "identity": lambda: _identity(settings),
+        "relay": database.with_tables(_relay),
         "slurm": _slurm,
         "accounting": surroundings.accounting,
-        "transport": lambda: _transport(settings.code),
-        "runtime": of_runtime,
-        "epilog": of_epilog,
-        "work chains": lambda: work_chains(Policy.load(settings.policy_file)),
+        "transport": database.asked(lambda _: _transport(settings.code)),
+        "runtime": lambda: _runtime(loaded(), settings),
+        "epilog": lambda: _epilog(loaded()),
+        "work chains": database.asked(lambda _: work_chains(loaded())),
     }
 
 
@@ -128,6 +100,48 @@ def _process_of_agent(connection: psycopg.Connection, name: str) -> str | None:
     if _has_session(connection, f"byoc-{name}"):
         return None
     return "not running; the agent starts it anew, and its log says why it ended"
+
+
+def _agent(connection: psycopg.Connection) -> str | None:
+    return None if has_agent(connection) else "not running; start `verdi data byoc agent run`"
+
+
+def _identity(settings: NodeSettings) -> str | None:
+    surroundings.identity(settings)
+    return surroundings.private(settings.registry_auth_file, "the registries' credentials")
+
+
+def _runtime(policy: Policy, settings: NodeSettings) -> str | None:
+    for name in policy.runtimes:
+        if wrong := trial(name, settings.image_store):
+            return f"{name} does not work on this machine: {wrong}"
+    return None
+
+
+def _epilog(policy: Policy) -> None:
+    if "podman" in policy.runtimes:
+        checks.epilog()
+
+
+def _versions(connection: psycopg.Connection | None) -> str | None:
+    """What is open here, and in the server of the profile's database."""
+    server = connection.info.server_version if connection else None
+    # A whole number: the release, and four digits for its minor one.
+    also = {"postgresql": f"{server // 10_000}.{server % 10_000}"} if server else {}
+    found = advisories(also)
+    if not found:
+        return None
+    return f"{', '.join(each.wrong for each in found)}; {', '.join(each.remedy for each in found)}"
+
+
+def _policy(policy: Policy, settings: NodeSettings) -> str | None:
+    """What the policy names and the site has not; what else there is of it has a part of its own."""
+    lacking, _ = policy_machine.findings(policy, settings, policy_machine.OF_THE_SITE)
+    if not lacking:
+        return None
+    first, *others = lacking
+    more = f"; and {len(others)} more, which `verdi data byoc policy check` names" if others else ""
+    return f"{first.field} {first.message}; {first.remedy or 'correct it'}{more}"
 
 
 def _database(connection: psycopg.Connection) -> str | None:
@@ -155,9 +169,9 @@ def _broker_settings() -> Mapping[str, Any]:
     return get_profile().process_control_config or {}
 
 
-def _clock(connection: psycopg.Connection, settings: NodeSettings) -> str | None:
+def _clock(connection: psycopg.Connection | None, settings: NodeSettings) -> str | None:
     before = time.time()
-    row = connection.execute(_CLOCK).fetchone()
+    row = connection.execute(_CLOCK).fetchone() if connection else None
     skew = abs((row[0] if row else before) - before)
     if skew > _SKEW_SECONDS:
         return f"this machine and the database disagree by {skew:.0f} s; synchronise their clocks (NTP)"
@@ -176,12 +190,12 @@ def _witness(connection: psycopg.Connection) -> str | None:
 
 
 def _broker(broker: str) -> str | None:
-    if broker != "core.zeromq":
-        return None
-    return (
-        "core.zeromq forgets tasks when it dies; `verdi daemon stop`, then `verdi data byoc init` with"
-        " --broker byoc.postgres"
-    )
+    if broker == "core.zeromq":
+        return (
+            "core.zeromq forgets tasks when it dies; `verdi daemon stop`, then `verdi data byoc init` with"
+            " --broker byoc.postgres"
+        )
+    return surroundings.rabbitmq(_broker_settings()) if broker == "core.rabbitmq" else None
 
 
 def _workers(connection: psycopg.Connection, broker: str) -> str | None:

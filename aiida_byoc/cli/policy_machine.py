@@ -14,31 +14,33 @@ from aiida_byoc.node import NodeSettings, SettingsError
 from aiida_byoc.runtimes import RUNTIMES, missing
 from aiida_byoc.runtimes.images import ImageStore
 
-__all__ = ["Unknown", "findings"]
+__all__ = ["OF_THE_SITE", "Unknown", "findings"]
 
 
 class Unknown(Exception):
     """Something cannot be asked here; the message says what, and why."""
 
 
-def findings(policy: Policy, settings: NodeSettings | None) -> tuple[list[FieldError], list[str]]:
+Question = Callable[[Policy, NodeSettings | None], Iterator[FieldError]]
+
+
+def findings(
+    policy: Policy, settings: NodeSettings | None, asked: tuple[Question, ...] | None = None
+) -> tuple[list[FieldError], list[str]]:
     """What is not as the policy says, and what could not be compared.
 
     Args:
         settings: the node's, which tell where its images are.
+        asked: by default everything.
     """
     found: list[FieldError] = []
     unknown: list[str] = []
-    asked = (_tenants, _partitions, _accounts, _qos, _arrays, _runtimes, _images, _data, _work)
-    for question in asked:
+    for question in asked or (*OF_THE_SITE, _runtimes, _work):
         try:
             found += question(policy, settings)
         except Unknown as error:
             unknown.append(str(error))
     return found, unknown
-
-
-Question = Callable[[Policy, NodeSettings | None], Iterator[FieldError]]
 
 
 def _tenants(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:
@@ -185,3 +187,7 @@ def _ask(what: str, *command: str) -> list[str]:
 def _not_there(field: str, what: str, known: set[str]) -> FieldError:
     names = ", ".join(sorted(known)[:20]) or "none is known"
     return FieldError(field=field, message=f"is no {what}", remedy=f"use one of: {names}")
+
+
+OF_THE_SITE = (_tenants, _partitions, _accounts, _qos, _arrays, _images, _data)
+"""Whether what the policy names is in Slurm, in the store of images, on the disks."""

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ from aiida_byoc.commands.signatures import load_product_keys
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.private_file import NotPrivate, read_private
 
-__all__ = ["accounting", "disk", "exposure", "identity", "private"]
+__all__ = ["accounting", "disk", "exposure", "identity", "listening", "private", "rabbitmq"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LEAST_BYTES = 2 * 1024**3
 _LEAST_PART = 0.02
+_AMQP = 5672
+_LISTEN = "0A"
+"""Of a socket in /proc/net/tcp."""
 _LISTENS = """
 SELECT current_setting('listen_addresses'), current_setting('ssl') = 'on',
        coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
@@ -61,10 +67,8 @@ def disk(places: Iterable[Path]) -> str | None:
     return None
 
 
-def exposure(
-    connection: psycopg.Connection, broker: str, broker_config: Mapping[str, Any]
-) -> str | None:
-    """Database and broker listen to this machine alone, or speak TLS."""
+def exposure(connection: psycopg.Connection) -> str | None:
+    """The database listens to this machine alone, or speaks TLS."""
     row = connection.execute(_LISTENS).fetchone()
     listens, offers_tls, has_tls = row or ("", False, False)
     others = [name.strip() for name in listens.split(",") if not _is_here(name.strip())]
@@ -78,15 +82,51 @@ def exposure(
             f"PostgreSQL listens on {', '.join(others)} without TLS; set listen_addresses = 'localhost', or ssl = on,"
             " in postgresql.conf"
         )
-    host = str(broker_config.get("broker_host", "localhost"))
-    if broker == "core.rabbitmq" and not _is_here(host):
-        protocol = broker_config.get("broker_protocol")
-        if protocol != "amqps":
-            return (
-                f"the connection to RabbitMQ on {host} is not encrypted; use the protocol amqps"
-                " (`verdi profile configure-broker core.rabbitmq`)"
-            )
     return None
+
+
+def rabbitmq(config: Mapping[str, Any]) -> str | None:
+    """RabbitMQ listens to this machine alone, or speaks TLS: whoever can send it a task runs code as this user.
+
+    Args:
+        config: what AiiDA's profile says of its broker.
+    """
+    if config.get("broker_protocol") == "amqps":
+        return None
+    host = str(config.get("broker_host", "localhost"))
+    if not _is_here(host):
+        return (
+            f"the connection to RabbitMQ on {host} is not encrypted; use the protocol amqps"
+            " (`verdi profile configure-broker core.rabbitmq`)"
+        )
+    port = int(config.get("broker_port", _AMQP))
+    if others := sorted({str(each) for each in listening(port) if not each.is_loopback}):
+        return (
+            f"RabbitMQ listens on {', '.join(others)} without TLS; set listeners.tcp.1 = 127.0.0.1:{port} in"
+            " rabbitmq.conf, and start it anew"
+        )
+    return None
+
+
+def listening(port: int) -> Iterator[Address]:
+    """Addresses of this machine at which somebody waits for TCP connections to a port."""
+    for family in ("tcp", "tcp6"):
+        try:
+            _, *lines = Path("/proc/net", family).read_text().splitlines()
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            local, number = words[1].split(":")
+            if words[3] == _LISTEN and int(number, 16) == port:
+                yield _address(local)
+
+
+def _address(text: str) -> Address:
+    """An address as the kernel writes it: words of 32 bits, each with its bytes in this machine's order."""
+    words = [bytes.fromhex(text[start : start + 8]) for start in range(0, len(text), 8)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    found = ipaddress.ip_address(packed)
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _is_here(host: str) -> bool:

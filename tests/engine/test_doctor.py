@@ -6,14 +6,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from aiida_byoc.cli import byoc, checks, common, parts
+from aiida_byoc.cli import byoc, checks, parts
 from aiida_byoc.cli.common import settings_path
+from aiida_byoc.cli.findings import REMEDIES
 from aiida_byoc.database.connection import connect
 from tests.builders import POLICY
 from tests.postgres.jobs import report
@@ -67,21 +69,62 @@ def test_the_table_names_job_and_command(run: Callable[..., Result], node: Any) 
     ]
     assert "the transport is down" in line
     assert "verdi process report" in line
-    assert "slurm      ok" in result.output
+    assert "slurm       ok" in result.output
 
 
-@pytest.mark.usefixtures("run")
-def test_without_the_database_it_says_so_in_one_sentence(
+def test_without_the_database_the_rest_is_examined_all_the_same(
     run: Callable[..., Result], profile: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It says of each part whether it can be told; the report is JSON as ever, and each finding has its remedy."""
     away = {**profile.storage_config, "database_port": 1}
-    monkeypatch.setattr(common, "profile_storage", lambda: (profile.name, away))
+    monkeypatch.setattr(
+        import_module("aiida_byoc.cli.doctor"), "profile_storage", lambda: (profile.name, away)
+    )
 
-    result = run()
+    result, table = run("--json"), run()
 
-    assert result.exit_code == 1
-    assert result.output.count("\n") == 1
-    assert "the profile's database does not answer" in result.output
+    assert (result.exit_code, table.exit_code) == (1, 1)
+    report = json.loads(result.stdout)
+    told = report["parts"]
+    assert "the profile's database does not answer: connection" in told["database"]
+    assert (told["slurm"], told["runtime"], report["jobs"]) == (None, None, None)
+    for name in ("tables", "witness", "agent", "workers", "relay", "transport"):
+        assert "cannot be told while the profile's database does not answer" in told[name]
+    found = {each["part"]: each for each in report["findings"]}
+    assert found.keys() == {name for name, wrong in told.items() if wrong}
+    assert all(each["wrong"] and each["remedy"] for each in found.values())
+    assert found["database"]["remedy"] == "start PostgreSQL, and see its log"
+    assert "slurm       ok" in table.output
+    assert "jobs cannot be examined" in table.output
+
+
+def test_without_tables_of_this_version_the_rest_is_examined_all_the_same(node: Any) -> None:
+    with node.connection.transaction(force_rollback=True):
+        node.connection.execute(
+            "DELETE FROM byoc.migration WHERE version = (SELECT max(version) FROM byoc.migration)"
+        )
+        asked = parts.parts(node.connection, node.settings, "byoc.postgres")
+        told = {name: parts.ask(asked[name]) for name in ("database", "tables", "relay", "slurm")}
+
+    assert "this package needs" in (told["tables"] or "")
+    assert "cannot be told without the tables" in (told["relay"] or "")
+    assert (told["database"], told["slurm"]) == (None, None)
+
+
+def test_there_is_a_remedy_for_every_part(node: Any) -> None:
+    asked = parts.parts(node.connection, node.settings, "byoc.postgres")
+
+    assert asked.keys() == REMEDIES.keys()
+
+
+def test_what_the_policy_names_and_the_site_has_not_is_named(node: Any, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"{POLICY}pull = false\n")
+
+    told = asked_of(node, node.settings.model_copy(update={"policy_file": policy}), "policy") or ""
+
+    assert "queues.main.partition is no partition of this cluster; use one of: high, main" in told
+    assert "which `verdi data byoc policy check` names" in told
 
 
 def test_a_database_that_may_lose_commits_is_named(profile: Any, node: Any) -> None:

@@ -72,6 +72,16 @@ def test_little_is_left_open(unit: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_adapter_reads_nothing_but_what_systemd_hands_it() -> None:
+    """Its user is nobody's, and the files may be root's alone."""
+    [text] = [unit.read_text() for unit in UNITS if unit.name == "byoc-adapter.service"]
+
+    handed = set(re.findall(r"^LoadCredential=([\w.]+):/etc/byoc/\1$", text, re.MULTILINE))
+    read = re.findall(r"^Environment=BYOC_ADAPTER_\w+=(.*)$", text, re.MULTILINE)
+    assert handed == {"adapter.toml", "service.pem"}
+    assert sorted(read) == [f"%d/{name}" for name in sorted(handed)]
+
+
 def test_what_a_node_writes_to_is_named_in_the_page() -> None:
     page = (UNITS[0].parents[1] / "node.md").read_text()
 

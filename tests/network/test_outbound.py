@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from lab import process
-from lab.networks import NODE, Networks
+import pytest
+
+from lab import node, process
+from lab.networks import NODE, PRODUCT, Networks
+from lab.paths import LabPaths
+from tests.connect_proxy import Proxy, connect_proxy
 from tests.network.product import Product
 
 LINK_DOWN_SECONDS = float(os.environ.get("BYOC_LINK_DOWN_SECONDS") or 45)
 """How long the wire is cut; `docs/reliability.md` tells of ten minutes."""
+PROXY_PORT = 3128
 SCAN_SECONDS = 2.0
 AT_ONCE = 4096
 
@@ -73,6 +80,8 @@ def test_nothing_of_ours_listens_where_others_can_reach_it(
     finally:
         wire.close_to_the_outside()
     assert found <= slurm_ports(conf), found
+    with wire.within(wire.node):
+        assert datagrams() == set()
 
 
 def test_a_lost_link_loses_nothing_and_the_job_goes_on(
@@ -100,6 +109,56 @@ def test_a_lost_link_loses_nothing_and_the_job_goes_on(
         lambda: product.submit(after, key).status_code == 202, 90, "the node to be back"
     )
     assert product.wait(after)["state"] == "succeeded"
+
+
+@pytest.fixture
+def proxy(lab: dict[str, Any], paths: LabPaths, wire: Networks) -> Iterator[Proxy]:
+    """The node's only way out; a firewall refuses everything else."""
+
+    def dial(host: str, port: int) -> socket.socket:
+        with wire.within(wire.product):
+            return socket.create_connection((host, port), timeout=10)
+
+    def start_agent(**environment: str) -> None:
+        process.stop(paths, "agent")
+        with wire.within(wire.node):
+            node.spawn_agent(paths, {**lab["node"]["environment"], **environment})
+
+    with contextlib.ExitStack() as stack:
+        with wire.within(wire.product):
+            proxy = stack.enter_context(connect_proxy(dial, PRODUCT, PROXY_PORT))
+        stack.enter_context(wire.only_to(PROXY_PORT))
+        start_agent(HTTPS_PROXY=proxy.url)
+        yield proxy
+    start_agent()
+
+
+def test_a_node_whose_only_way_out_is_a_proxy_works(product: Product, proxy: Proxy) -> None:
+    """Polls, verdicts, events, tokens and logs, all through CONNECT."""
+    works, stops, key = product.command("echo", "42"), product.command("sleep", "600"), "k" * 20
+    process.wait_until(
+        lambda: product.submit(works, key).status_code == 202, 90, "the node to be back"
+    )
+
+    assert product.wait(works)["state"] == "succeeded"
+    assert product.log(works) == "42\n"
+    assert product.submit(stops).status_code == 202
+    product.wait(stops, "running")
+    assert product.cancel(stops).status_code == 202
+    assert product.wait(stops)["state"] == "cancelled"
+    assert {each.split()[1] for each in proxy.asked} == {f"{PRODUCT}:443"}
+
+
+def datagrams() -> set[tuple[str, int]]:
+    """Where something in this network waits for datagrams, loopback left out."""
+    found = set()
+    for family in ("udp", "udp6"):
+        _, *lines = Path("/proc/thread-self/net", family).read_text().splitlines()
+        for line in lines:
+            address, _, port = line.split()[1].partition(":")
+            if not address.endswith(("00007F", "0100007F", "01000000")):
+                found.add((address, int(port, 16)))
+    return found
 
 
 def slurm_ports(conf: str) -> set[int]:

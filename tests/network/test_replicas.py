@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import uuid
 
+import httpx
 import pytest
 
 from lab import adapter, process
@@ -28,6 +30,29 @@ def test_all_that_concerns_a_node_meets_in_one_replica(
     more = sorted(_accepted(paths, name) - before[name] for name in REPLICAS)
     assert more == [0, 3]
     assert [product.wait(command)["state"] for command in commands] == ["succeeded"] * 3
+
+
+def test_every_node_has_one_replica_and_every_replica_has_nodes(
+    product: Product, paths: LabPaths, wire: Networks
+) -> None:
+    """Whoever asks, from whatever machine: only the node's name decides."""
+    names = [f"node-{number}" for number in range(24)]
+    for machine in (wire.product, wire.node):
+        with (
+            wire.within(machine),
+            httpx.Client(verify=product.trust, timeout=30, trust_env=False) as http,
+        ):
+            for name in names:
+                url = f"{product.lab['adapter']['url']}/v1/nodes/{name}/jobs"
+                for path in ("/job-1", "/job-2/logs"):
+                    assert http.get(f"{url}{path}").status_code == 401
+
+    log = (paths.logs / "byoc-access.log").read_text()
+    asked = re.findall(r" /v1/nodes/(node-\d+)/jobs/\S+ 401 \S+ (\S+)", log)
+    replicas = {name: {replica for asks, replica in asked if asks == name} for name in names}
+    assert len(asked) == 4 * len(names)
+    assert {len(each) for each in replicas.values()} == {1}
+    assert len(set.union(*replicas.values())) == len(REPLICAS)
 
 
 @pytest.mark.parametrize("killed", REPLICAS)

@@ -9,24 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from lab import stack
-from lab.paths import LabPaths
-from tests.labs import scratch_lab
+from tests.labs import lab, lab_paths  # noqa: F401 - found by name
 from tests.page.reader import WAIT_MILLISECONDS, Desk, Reader, chromium
-
-
-@pytest.fixture(scope="package")
-def lab_paths() -> Iterator[LabPaths]:
-    """Where the stack of this tier lives; it goes with the tier."""
-    with scratch_lab("page") as paths:
-        yield paths
-        stack.down(paths)
-
-
-@pytest.fixture(scope="package")
-def lab(lab_paths: LabPaths) -> dict[str, Any]:
-    """What `lab.json` says of the running stack."""
-    return stack.up(lab_paths)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +25,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def desk(browser: Browser, lab: dict[str, Any]) -> Iterator[Desk]:
+def desk(browser: Browser, lab: dict[str, Any]) -> Iterator[Desk]:  # noqa: F811
     """Where readers sit down; at the end no browser may have complained."""
     desk = Desk(browser, lab)
     yield desk

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from adapter.app import create_app
 from adapter.settings import Settings
 from tests.labs import acme, database, globex, lab, lab_paths  # noqa: F401 - found by name
+from tests.security.canaries import seen, store  # noqa: F401 - found by name
+from tests.security.hostile import allowed, hostile, others_are_served  # noqa: F401 - found by name
 from tests.security.world import World
 from tests.service.conftest import (  # noqa: F401 - pytest finds fixtures by their names here
     _settings,

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from psycopg import sql
 
 from lab.paths import LabPaths
-from lab.process import wait_until
-from tests.labs import Client
+from tests.labs import SIGNED_TOKEN, Client
+from tests.security.canaries import GIVEN, Seen
 
 # Where what a job was given may be, and why.
 TABLES = {
@@ -30,29 +23,16 @@ DATA = {
     "data.core.dict.Dict.": "the command, input of the work chain, and what runs, input of the calculation",
 }
 FILES = {
-    "repository": "AiiDA's repository: the inputs in provenance",
-    "work": "the job's own directory, which its user alone can read",
+    "repository/": "AiiDA's repository: the inputs in provenance",
+    "work/": "the job's own directory, which its user alone can read",
 }
 # Where what opens something may be.
 KEPT = {
-    "keys": "the private keys themselves",
+    "keys/": "the private keys themselves",
+    "postgres-password": "the password of the database itself",
     "lab.json": "what the lab tells its tests",
+    "aiida/.aiida/config.json": "AiiDA's own configuration and its backups: how it reaches the database",
 }
-
-
-@dataclass
-class Seen:
-    """A job that was given canaries, and what could be seen of it from outside while it ran."""
-
-    canaries: dict[str, str]
-    job_id: str
-    processes: str
-    scheduler: str
-    problems: str
-
-
-def canary(kind: str) -> str:
-    return f"canary-{kind}-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -63,89 +43,15 @@ def secrets(lab: dict[str, Any], lab_paths: LabPaths) -> dict[str, str]:
         for file in sorted((lab_paths.root / "keys").iterdir())
     }
     tokens = {f"token of {each['tenant_id']}": each["token"] for each in lab["tenants"]}
-    return {**keys, **tokens, "admin key": lab["convex"]["admin_key"]}
-
-
-@pytest.fixture(scope="module")
-def seen(acme: Client, lab: dict[str, Any]) -> Seen:
-    """A job with canaries in its variables and inputs, which fails at last; and requests that are refused."""
-    canaries = {kind: canary(kind) for kind in ("env", "input", "refused")}
-    workload = {
-        "env": {"PASSWORD": canaries["env"]},
-        "inputs": [{"name": "secret", "text": canaries["input"]}],
-        "outputs": [{"name": "go"}],
-    }
-    command = acme.command(
-        "sh", "-c", "test -n $PASSWORD && echo begun; sleep 8; exit 3", workload=workload
-    )
-    job_id = command["job_id"]
-    assert acme.submit(command).status_code == 202
-    wait_until(
-        lambda: "begun" in acme.http.get(f"{acme.jobs}/{job_id}/logs").text, 90, "the job to begin"
-    )
-    processes, scheduler = _command_lines(), _scheduler(lab)
-    assert acme.wait(job_id)["state"] == "failed"
-    problems = "\n".join(answer.text for answer in _refusals(acme, canaries["refused"]))
-    return Seen(canaries, job_id, processes, scheduler, problems)
-
-
-def _command_lines() -> str:
-    """The arguments of every process on the machine, as anybody may read them."""
-    lines = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(place.read_text(errors="replace").replace("\0", " "))
-        except OSError:
-            continue
-    return "\n".join(lines)
-
-
-def _slurm(lab: dict[str, Any], *argv: str) -> str:
-    environment = {**os.environ, "SLURM_CONF": lab["slurm"]["conf"]}
-    return subprocess.run(
-        argv, env=environment, capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-
-
-def _scheduler(lab: dict[str, Any]) -> str:
-    """What Slurm shows of its jobs, their scripts included."""
-    shown = _slurm(lab, "scontrol", "show", "job", "-dd")
-    ids = re.findall(r"JobId=(\d+)", shown)
-    assert ids
-    scripts = [_slurm(lab, "scontrol", "write", "batch_script", each, "-") for each in ids]
-    return "\n".join([shown, _slurm(lab, "squeue", "-o", "%all"), *scripts])
-
-
-def _refusals(acme: Client, value: str) -> Iterator[httpx.Response]:
-    """The value at every place of a command where it is refused."""
-    good = acme.command("true")
-    for changes in (
-        {"surprise": value},
-        {"job_id": f"{value}\n"},
-        {"workload": {**good["workload"], "image": value}},
-        {"workload": {**good["workload"], "env": {"LD_PRELOAD": value}}},
-        {"workload": {**good["workload"], "env": {"A": [value]}}},
-        {"workload": {**good["workload"], "inputs": [{"name": "../x", "text": value}]}},
-        {"workload": {**good["workload"], "inputs": [{"name": "x", "text": value, "path": "/x"}]}},
-        {"requested_by": {"user_id": f"{value}\n"}},
-        {"tenant_id": value},
-        {"management_node_id": value},
-        {"execution_profile": {"queue_name": value}},
-    ):
-        response = acme.submit({**good, **changes})
-        assert 400 <= response.status_code < 500, response.text
-        yield response
-    yield acme.http.get(f"{acme.jobs}/{value}!")
-    yield acme.http.get(f"{acme.jobs}/{good['job_id']}/logs", params={"offset": value})
-    yield acme.http.get(acme.jobs, headers={"Authorization": f"Bearer {value}"})
-    yield acme.http.post(
-        "/v1/nodes:enroll", json={"node_id": "n", "secret": value, "public_key": {}}
-    )
+    database = psycopg.conninfo.conninfo_to_dict(lab["postgres"]["dsn"])["password"]
+    opens = {"admin key": lab["convex"]["admin_key"], "password of the database": str(database)}
+    return {**keys, **tokens, **opens}
 
 
 def found(text: str, wanted: dict[str, str]) -> list[str]:
-    """The names of those that stand in the text."""
-    return [name for name, value in wanted.items() if value in text]
+    """The names of those that stand in the text; a token of whatever kind is one more."""
+    names = [name for name, value in wanted.items() if value in text]
+    return [*names, *(["a token"] if SIGNED_TOKEN.search(text) else [])]
 
 
 def test_no_command_line_shows_a_secret(seen: Seen, secrets: dict[str, str]) -> None:
@@ -186,6 +92,7 @@ def test_the_product_is_told_no_secret(seen: Seen, acme: Client) -> None:
     shown = [
         acme.projection(seen.job_id),
         acme.query("jobs:timeline", job_id=seen.job_id, **page),
+        acme.query("jobs:timeline", job_id=seen.gone, **page),
         acme.query("jobs:list", **page),
         acme.query("nodes:list"),
         acme.http.get(f"{acme.jobs}/{seen.job_id}").json(),
@@ -211,6 +118,10 @@ def test_the_nodes_database_holds_a_value_where_it_must_and_nowhere_else(
             row = database.execute(query, (f"%{value}%",)).fetchone()
             if row and row[0]:
                 held.setdefault(f"{schema}.{table}", []).append(name)
+        tokens = sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text ~ %s").format(
+            sql.Identifier(schema, table)
+        )
+        assert database.execute(tokens, (SIGNED_TOKEN.pattern,)).fetchone() == (0,), table
 
     kinds = database.execute(
         "SELECT DISTINCT node_type FROM db_dbnode AS t WHERE t::text LIKE %s OR t::text LIKE %s",
@@ -218,7 +129,7 @@ def test_the_nodes_database_holds_a_value_where_it_must_and_nowhere_else(
     ).fetchall()
 
     assert len(tables) > 20
-    assert held == {table: ["env", "input"] for table in TABLES}
+    assert held == {table: [*GIVEN] for table in TABLES}
     assert {kind for (kind,) in kinds} == DATA.keys()
 
 
@@ -243,7 +154,7 @@ def test_a_file_holds_a_value_where_it_must_and_nowhere_else(
     misplaced = {
         (name, kind)
         for name, kind in held
-        if Path(name).parts[0] not in (FILES if kind in seen.canaries else KEPT)
+        if not name.startswith(tuple(FILES if kind in seen.canaries else KEPT))
     }
     assert misplaced == set()
-    assert {Path(name).parts[0] for name, _ in held} >= {"repository", *KEPT}
+    assert {Path(name).parts[0] for name, _ in held} >= {"repository", "keys", "lab.json", "aiida"}

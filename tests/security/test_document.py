@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import schemathesis
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core import NOT_SET
 
 from tests.security.inventory import DOCUMENT, ROUTES
+from tests.service.enrolled import NodeKey, access_token
 
 EXAMPLES = 8
 CREDENTIALS = {(route.method, route.path): route.credential for route in ROUTES}
@@ -17,21 +19,38 @@ LONGEST_POLL = DOCUMENT["components"]["schemas"]["PollRequest"]["properties"]["w
     "maximum"
 ]
 SET_ASIDE = "deliverEvents"
+OPENED_BY_ITS_BODY = ("enrollNode", "issueToken")
+"""What they bring is itself a credential; nobody guesses one."""
+OF_IDENTITY = ("/keys", "/retire", "/revoke")
+"""Routes that change who a node is: only of one that enrolled."""
 """An event that does not fit is quarantined, and the batch answered with 200: docs/contracts/event-delivery.md."""
+FITTING = ["2xx", "403", "404", "409", "422", "503"]
+"""What may become of a request that fits its schema: done, or refused for whom it is about or by a rule across fields.
+
+Never that it is malformed (400, 413, 415), its credential (401) or its method (405).
+"""
 schema = schemathesis.openapi.from_dict(
     DOCUMENT,
     config=schemathesis.Config.from_dict(
         {
             "checks": {
-                # A schema is necessary, not sufficient: rules across fields stand in the pages of the contracts.
-                "positive_data_acceptance": {"enabled": False},
+                "positive_data_acceptance": {"expected-statuses": FITTING},
                 "negative_data_rejection": {"expected-statuses": ["4xx"]},
             },
             "operations": [
                 {
                     "include-operation-id": SET_ASIDE,
                     "checks": {"negative_data_rejection": {"enabled": False}},
-                }
+                },
+                *(
+                    {
+                        "include-operation-id": name,
+                        "checks": {
+                            "positive_data_acceptance": {"expected-statuses": [*FITTING, "401"]}
+                        },
+                    }
+                    for name in OPENED_BY_ITS_BODY
+                ),
             ],
         }
     ),
@@ -39,9 +58,18 @@ schema = schemathesis.openapi.from_dict(
 
 
 @pytest.fixture
-def tokens(keys, node, adapter) -> dict[str, str]:
+def declared(keys, node, adapter) -> dict[str, str]:
     """What opens the routes at node n1, which is there and answers."""
-    return {"client": keys.client("acme"), "node": keys.node("n1")}
+    return {"id": "n1", "client": keys.client("acme"), "node": keys.node("n1")}
+
+
+@pytest.fixture
+def enrolled(http, convex, keys) -> dict[str, str]:
+    """What opens them at a node whose keys the product keeps."""
+    node_id, key = f"node-{uuid4()}", NodeKey()
+    convex.registry.enrol(node_id, key.key_id, key.jwk, "acme")
+    token = access_token(http, node_id, key)
+    return {"id": node_id, "client": keys.client("acme"), "node": token}
 
 
 @schema.parametrize()
@@ -52,15 +80,16 @@ def tokens(keys, node, adapter) -> dict[str, str]:
     derandomize=True,
 )
 def test_the_adapter_does_what_its_document_says(
-    case: Any, adapter: Any, tokens: dict[str, str]
+    case: Any, adapter: Any, declared: dict[str, str], enrolled: dict[str, str]
 ) -> None:
     """Statuses, media types, headers and bodies as declared, no failure of ours, nothing wrong let through."""
+    node = enrolled if case.operation.path.endswith(OF_IDENTITY) else declared
     if "node_id" in case.path_parameters:
-        case.path_parameters["node_id"] = "n1"
+        case.path_parameters["node_id"] = node["id"]
     if case.operation.path.endswith("/poll"):
         _answer_at_once(case)
     credential = CREDENTIALS[case.operation.method.upper(), case.operation.path]
-    headers = {"Authorization": f"Bearer {tokens[credential]}"} if credential else {}
+    headers = {"Authorization": f"Bearer {node[credential]}"} if credential else {}
     case.call_and_validate(base_url=adapter.url, headers=headers, timeout=20)
 
 

@@ -14,17 +14,19 @@ import pytest
 from lab import convex
 from lab.process import wait_until
 from tests.labs import Client
+from tests.security.inventory import GUARDED
 
 SECRET = "acme-knows-this"
 
 
 @dataclass
 class Victim:
-    """A job of acme that runs until the tests are over, and one that has ended."""
+    """A job of acme that runs until the tests are over, and one that has ended; `ids` are all their names."""
 
     running: dict[str, Any]
     ended: dict[str, Any]
     key: str
+    ids: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +36,17 @@ def victim(acme: Client, globex: Client) -> Iterator[Victim]:
     ended = acme.command("sh", "-c", script, workload=workload)
     running = acme.command("sh", "-c", f"{script}; sleep 600", workload=workload)
     key = str(uuid.uuid4())
-    assert acme.submit(running, key).status_code == 202
-    assert acme.submit(ended).status_code == 202
+    answers = [acme.submit(running, key), acme.submit(ended)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    names = ("job_id", "submission_id", "trace_id")
+    ids = [answer.json()[name] for answer in answers for name in names]
     assert acme.wait(ended["job_id"])["state"] == "succeeded"
     wait_until(
         lambda: SECRET in acme.http.get(f"{acme.jobs}/{running['job_id']}/logs").text,
         60,
         "the job to write",
     )
-    yield Victim(running, ended, key)
+    yield Victim(running, ended, key, ids)
     acme.cancel(running["job_id"])
     acme.wait(running["job_id"], "cancelled")
 
@@ -56,25 +60,35 @@ def told(response: httpx.Response, *names: str) -> tuple[int, str]:
 
 
 READS = {
-    "state": ("", {}),
-    "log": ("/logs", {}),
-    "log as text": ("/logs", {"Accept": "text/plain"}),
-    "errors": ("/logs?stream=stderr", {}),
-    "attempt": ("/logs?attempt=1", {}),
-    "followed": ("/logs?follow=true", {}),
+    str(route): route for route in GUARDED if route.method == "GET" and "{job_id}" in route.path
 }
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "as text": {"headers": {"Accept": "text/plain"}},
+    "errors": {"params": {"stream": "stderr"}},
+    "attempt": {"params": {"attempt": "1"}},
+    "followed": {"params": {"follow": "true"}},
+}
+"""Ways to ask; a route that does not know a parameter takes no notice."""
 
 
-@pytest.mark.parametrize("what", READS)
-def test_nothing_of_anothers_job_is_read(what: str, victim: Victim, globex: Client) -> None:
-    """While it runs and after it: what there is not, word for word."""
-    path, headers = READS[what]
-    unknown = globex.http.get(f"{globex.jobs}/no-such-job{path}", headers=headers)
+@pytest.mark.parametrize("how", VARIANTS)
+@pytest.mark.parametrize("read", READS)
+def test_nothing_of_anothers_job_is_read(
+    read: str, how: str, victim: Victim, acme: Client, globex: Client
+) -> None:
+    """By every route, whatever the name, while it runs and after it: what there is not, word for word."""
 
-    for command in (victim.running, victim.ended):
-        response = globex.http.get(f"{globex.jobs}/{command['job_id']}{path}", headers=headers)
-        assert told(response) == told(unknown)
+    def ask(client: Client, job_id: str) -> httpx.Response:
+        url = READS[read].url(client.lab["node"]["node_id"], job_id=job_id)
+        return client.http.get(url, **VARIANTS[how])
+
+    unknown = ask(globex, "no-such-job")
+
     assert unknown.status_code == 404
+    assert ask(acme, victim.ended["job_id"]).status_code == 200
+    for name in victim.ids:
+        assert told(ask(globex, name)) == told(unknown)
 
 
 def test_anothers_job_is_not_stopped(victim: Victim, acme: Client, globex: Client) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.service.adapter_process import ROOT, Adapter
 from tests.service.conformance import conforms
+from tests.service.enrolled import NodeKey
 from tests.service.events import BATCH
 from tests.service.fake_convex import FakeConvex
 from tests.service.keys import CLIENT_ISSUER, Keys
@@ -191,3 +192,16 @@ def deliver(http: httpx.Client, keys: Keys) -> Callable[..., httpx.Response]:
 def job() -> str:
     """The submission_id of a job that nobody told of yet."""
     return str(uuid4())
+
+
+@pytest.fixture
+def key() -> NodeKey:
+    return NodeKey()
+
+
+@pytest.fixture
+def node_id(convex, key) -> str:
+    """An enrolled node of tenant acme."""
+    name = f"node-{uuid4()}"
+    convex.registry.enrol(name, key.key_id, key.jwk, "acme")
+    return name

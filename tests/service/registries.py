@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import ipaddress
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,30 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-__all__ = ["HTPASSWD", "PASSWORD", "USER", "Authority", "Wire", "send", "token_server", "wire"]
+from aiida_byoc.registry.repository import repository
+from aiida_byoc.runtimes.images import ImageStore
+from aiida_byoc.runtimes.oci import Image
+from aiida_byoc.runtimes.reference import Reference
+
+__all__ = [
+    "BIG",
+    "HTPASSWD",
+    "PASSWORD",
+    "REPOSITORY",
+    "UNKNOWN",
+    "USER",
+    "Authority",
+    "Wire",
+    "pull",
+    "send",
+    "token_server",
+    "wire",
+]
+
+REPOSITORY = "lab/tool"
+UNKNOWN = "sha256:" + "0" * 64
+BIG = os.urandom(200_000).hex()
+"""More than one read of a socket brings."""
 
 USER, PASSWORD = "node", "pass:word"
 HTPASSWD = "node:$2b$05$abcdefghijklmnopqrstuuDIEddBSuRWBBEY6g5zv60IAP5bSSfki"
@@ -135,3 +159,18 @@ def token_server(authority: Authority, *, service: str) -> Callable[[BaseHTTPReq
         send(handler, 200, json.dumps({name: token}).encode(), Content_Type="application/json")
 
     return answer
+
+
+def pull(
+    store: ImageStore,
+    host: str,
+    what: str,
+    auth_file: Path | None = None,
+    *,
+    seconds: float = 60,
+    most_bytes: int | None = None,
+) -> Image:
+    """What `images add docker://…` does."""
+    reference = Reference.parse(f"{host}/{REPOSITORY}{what}")
+    with repository(reference, auth_file, seconds=seconds) as source:
+        return store.take(source, source.digest(), most_bytes=most_bytes)

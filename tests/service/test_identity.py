@@ -17,19 +17,6 @@ from tests.service.keys import Keys, hs256_with_the_public_key
 from tests.service.node import PROBLEMS
 
 
-@pytest.fixture
-def key() -> NodeKey:
-    return NodeKey()
-
-
-@pytest.fixture
-def node_id(convex, key) -> str:
-    """An enrolled node of tenant acme."""
-    name = f"node-{uuid4()}"
-    convex.registry.enrol(name, key.key_id, key.jwk, "acme")
-    return name
-
-
 def unauthenticated(response) -> bool:
     return response.status_code == 401 and response.json()["type"] == PROBLEMS + "unauthenticated"
 

@@ -77,6 +77,10 @@ def test_a_deadline_in_the_past_is_the_nodes_business(node, submit, command):
         ("policy-refused", 422),
         ("image-not-allowed", 422),
         ("node-failed", 503),
+        ("input-not-found", 422),
+        ("node-draining", 503),
+        ("quota-exceeded", 429),
+        ("signature-invalid", 403),
     ],
 )
 def test_the_nodes_refusal_is_the_clients_answer(name, status, node, submit, command):
@@ -86,6 +90,19 @@ def test_the_nodes_refusal_is_the_clients_answer(name, status, node, submit, com
 
     assert (response.status_code, problem(response)) == (status, name)
     assert response.json()["detail"] == "the node says no"
+
+
+@pytest.mark.parametrize(("told", "header"), [(17, 17), (None, 5)])
+def test_when_to_come_again_is_the_nodes_word(told, header, node, submit, command):
+    """A quota knows when it has room; whoever does not say so gets a time all the same."""
+    verdict = node.reject("quota-exceeded", 429)
+    verdict["problem"] |= {"retry": True} | ({"retry_after": told} if told else {})
+    node.decide = lambda _: verdict
+
+    response = submit(command)
+
+    assert (response.status_code, response.headers["Retry-After"]) == (429, str(header))
+    assert response.json()["retry"] is True
 
 
 @pytest.mark.parametrize("name", ["unauthenticated", "no-such-problem"])

@@ -23,6 +23,7 @@ from psycopg import sql
 from aiida_byoc.contracts.signature import SIGNATURE_HEADER, signing_input
 from lab import convex, image, node, process
 from lab.paths import LabPaths
+from tests.labs import SIGNED_TOKEN
 
 NODE_ID = "second-node"
 PROFILE = "second"
@@ -255,6 +256,13 @@ def test_a_node_joins_works_changes_its_key_drains_and_is_revoked(second: Second
     last, key = second.command("true"), str(uuid.uuid4())
     second.until(lambda: second.submit(last, key=key).status_code == 202, "the channel")
     assert second.acme.wait(last["job_id"])["state"] == "succeeded"
+
+    # Of all that opened something on the way no log knows.
+    secrets = [each["enrolment_token"].split(".")[2] for each in (created, renewed)]
+    for log in [file for file in second.paths.logs.rglob("*") if file.is_file()]:
+        text = log.read_text(errors="replace")
+        assert not any(secret in text for secret in secrets), log
+        assert not SIGNED_TOKEN.search(text), log
 
 
 def test_the_product_sees_what_the_node_has(second: Second) -> None:

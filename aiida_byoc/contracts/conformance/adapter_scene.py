@@ -16,7 +16,7 @@ from aiida_byoc.contracts.conformance.played_product import PlayedProduct
 from aiida_byoc.contracts.conformance.wire import Answer, Wire
 from aiida_byoc.contracts.identity import Name
 
-__all__ = ["AdapterScene", "AdapterSettings", "Foreign", "event"]
+__all__ = ["BATCH", "AdapterScene", "AdapterSettings", "Foreign", "event"]
 
 BATCH = "application/cloudevents-batch+json"
 

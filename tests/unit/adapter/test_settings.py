@@ -229,6 +229,13 @@ def test_a_file_without_a_p256_key_is_refused_and_not_repeated(
     assert "c2VjcmV0" not in str(caught.value)
 
 
+def test_a_file_that_cannot_be_read_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("BYOC_ADAPTER_CONFIG", "/proc/self/mem")  # a file, even to root: no page 0
+
+    with pytest.raises(SettingsError, match="/proc/self/mem, which cannot be read: Input"):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", ["adapter.json", "adapter.toml"])
 def test_a_file_that_cannot_be_parsed_is_not_repeated(name, load):
     with pytest.raises(SettingsError, match="cannot be parsed") as caught:

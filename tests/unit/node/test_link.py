@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,69 +12,15 @@ import pytest
 
 from aiida_byoc.agent.link import AdapterUnavailable, link, reach
 from aiida_byoc.node import NodeSettings, SettingsError
+from tests.connect_proxy import Proxy, connect_proxy
 from tests.https_store import Answer, Store, https_store
-
-
-@dataclass
-class Proxy:
-    """An HTTP proxy that lets CONNECT through.
-
-    Attributes:
-        asked: the request line and headers of each connection.
-        refuses: whether it answers 407.
-    """
-
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
-    refuses: bool = False
-
-
-def carry(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(65536):
-            target.sendall(piece)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
-def serve(proxy: Proxy, client: socket.socket) -> None:
-    with client, contextlib.suppress(OSError):
-        head = b""
-        while b"\r\n\r\n" not in head:
-            piece = client.recv(4096)
-            if not piece:
-                return
-            head += piece
-        proxy.asked.append(head.decode())
-        if proxy.refuses:
-            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-            return
-        _, where, _ = head.decode().split(" ", 2)
-        port = int(where.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as upstream:
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=carry, args=(upstream, client), daemon=True)
-            back.start()
-            carry(client, upstream)
-            back.join(5)
 
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    proxy = Proxy()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        proxy.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = listener.accept()
-                    threading.Thread(target=serve, args=(proxy, client), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
+    """Every name is this machine's."""
+    with connect_proxy(lambda _, port: socket.create_connection(("127.0.0.1", port))) as proxy:
         yield proxy
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
