@@ -114,7 +114,7 @@ class Load:
             lambda: self.array(tasks, failing=some),
             lambda: self.array(tasks, after=2 * seconds),
         ]
-        return chance.choices(kinds, weights=[32, 8, 4, 2, 1, 1])[0]()
+        return chance.choices(kinds, weights=[14, 4, 2, 2, 1, 1])[0]()
 
     def idle(self) -> bool:
         """Whether everything that was to be said has been said, and answered."""
