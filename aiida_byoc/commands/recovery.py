@@ -18,7 +18,8 @@ class Recovery(Table):
     Attributes:
         memory_factor: how much more memory an attempt has after one that ran out of it.
         memory_ceiling_mib: the most that it may come to; `None`: `ceilings.memory_mib`.
-        requeues: so often an administrator's requeue starts a job anew; then it fails. 0: at the first.
+        requeues: so often an administrator's requeue, or a compute node that refuses the job, starts it anew; then it
+            fails. 0: at the first.
     """
 
     memory_factor: float = Field(gt=1, le=1024, default=2)

@@ -24,7 +24,8 @@ class Failure:
     Attributes:
         code: `error.code` in events.
         retryable: whether the same work as a new job can succeed.
-        on: the word of `retry_policy.on` that lets the node start another attempt by itself; `requeued` needs none.
+        on: the word of `retry_policy.on` that lets the node start another attempt by itself; `requeued` needs none: the
+            job was put back into Slurm's queue, or would have been but for `--no-requeue`.
         remedy: one sentence for whoever submitted the job.
     """
 
@@ -193,6 +194,12 @@ _CATALOGUE = (
         code="launch_failed",
         retryable=True,
         remedy="Submit a new job; if it recurs, ask the node's owner about the node and its compute nodes.",
+    ),
+    Failure(
+        code="launch_refused",
+        retryable=True,
+        on="requeued",
+        remedy="Submit a new job; if it recurs, ask the node's owner why Slurm drained compute nodes.",
     ),
 )
 

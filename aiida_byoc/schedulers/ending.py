@@ -3,14 +3,24 @@
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
 cancelled a job. Of an array's elements the one with the gravest end is told. Of a failed node's job is also asked where
 it ran and which nodes of its partition can be used: what the next attempt avoids follows from what this one left.
+
+A compute node may refuse to start a job: its Prolog fails, or it still has a job of that number, which the controller
+forgot and gave again. slurmd then wants the job put back into the queue, which `--no-requeue` forbids, and cancels it
+(measured, 22.05); nothing has opened the job's stdout. So it is with a job that somebody cancels while it waits for a
+Prolog, but a node that refuses is drained at once, with its reason; and where there is no Prolog nothing waits so. The
+exit code says nothing here: it may be that of the job that had the number. An array's elements share their stdout, and
+make a directory each, a moment later: there the node's word is needed.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from aiida_byoc.runtimes.in_job import ELEMENTS
 from aiida_byoc.schedulers.options import CLIENT
 from aiida_byoc.schedulers.witnesses import PATIENCE
 
@@ -37,7 +47,16 @@ said=$(known) || said=$(accounted) || exit 1
 said=$(gravest)
 echo "$said"
 case $said in
-  *' JobState=CANCELLED '*) accounted 2> /dev/null ;;
+  *' JobState=CANCELLED '*)
+    accounted 2> /dev/null
+    host=${{said##* BatchHost=}} output=${{said##* StdOut=}} output=${{output%% [A-Z]*=*}}
+    directory=${{output%/*}} element=${{said##* ArrayTaskId=}}
+    [[ $element == "$said" ]] || output=$directory/{elements}/${{element%% *}}
+    if [[ $host != "$said" && -d $directory && ! -e $output ]]; then
+      echo unlaunched
+      timeout {patience} {client} scontrol show node "${{host%% *}}" | sed -n 's/^ *Reason=/drained /p'
+      timeout {patience} {client} scontrol show config | sed -n -E 's/^(Prolog[A-Za-z]*|SlurmdUser) *= /set \\1 /p'
+    fi ;;
   *' JobState=NODE_FAIL '* | *' JobState=BOOT_FAIL '*)
     nodes=${{said##* NodeList=}} partition=${{said##* Partition=}}
     timeout {patience} {client} scontrol show hostnames "${{nodes%% *}}" | head -n {most} | sed 's/^/ran /'
@@ -47,9 +66,17 @@ esac
 exit 0
 """
 
-_SHOWN = re.compile(r"(?:^|\s)(JobState|Reason|Restarts|ExitCode)=(\S+)")
+_SHOWN = re.compile(
+    r"(?:^|\s)(JobState|Reason|Restarts|ExitCode|StartTime|EndTime|ArrayTaskId)=(\S+)"
+)
 _ACCOUNTED = re.compile(r"^([A-Z_]+)(?: by (\d+))?\|(?:(\d+):(\d+))?(?:\||$)", re.MULTILINE)
 _NODE = re.compile(r"^(ran|usable) ([\w.-]+)$", re.MULTILINE)
+_UNLAUNCHED = re.compile(r"^unlaunched$", re.MULTILINE)
+_DRAINED = re.compile(r"^drained (?:Duplicate jobid|Prolog error) \[\S*@(\S+)\]$", re.MULTILINE)
+"""When, and why, Slurm drains a node that refuses a job."""
+_SETTING = re.compile(r"^set (\w+) (.*)$", re.MULTILINE)
+_PROLOGS = ("Prolog", "PrologSlurmctld", "PrologFlags")
+_AT_ONCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +90,7 @@ class Ending:
         reason: scontrol's `Reason`; empty when only accounting knows the job.
         restarts: how often Slurm put it back into the queue.
         cancelled_by: numeric user id, from accounting.
+        refused: Slurm itself cancelled it, since the compute node did not start it.
         nodes: where it ran, and `usable`: the nodes of its partition that could be used then; known when a node
             failed.
     """
@@ -73,6 +101,7 @@ class Ending:
     reason: str = ""
     restarts: int = 0
     cancelled_by: str | None = None
+    refused: bool = False
     nodes: tuple[str, ...] = ()
     usable: tuple[str, ...] = ()
 
@@ -99,6 +128,7 @@ def ending_command(job: str, name: str) -> str:
             f"^JobId=({job}|[0-9]+ ArrayJobId={job} ArrayTaskId=[^ ]+( ArrayTaskThrottle=[0-9]+)?)"
             f" JobName={name} UserId="
         ),
+        elements=ELEMENTS,
         most=_MOST_NODES,
     )
 
@@ -113,6 +143,7 @@ def ending(text: str) -> Ending:
     status, _, signal = shown.get("ExitCode", "").partition(":")
     if state is None and accounted is not None:
         state, status, signal = accounted[1], accounted[3] or "", accounted[4] or ""
+    cancelled_by = accounted[2] if accounted is not None else None
     found = _NODE.findall(text)
     return Ending(
         state=state,
@@ -120,10 +151,34 @@ def ending(text: str) -> Ending:
         signal=_number(signal),
         reason=shown.get("Reason", ""),
         restarts=_number(shown.get("Restarts", "")),
-        cancelled_by=accounted[2] if accounted is not None else None,
+        cancelled_by=cancelled_by,
+        refused=_refused(text, shown, cancelled_by),
         nodes=tuple(node for what, node in found if what == "ran"),
         usable=tuple(node for what, node in found if what == "usable"),
     )
+
+
+def _refused(text: str, shown: Mapping[str, str], cancelled_by: str | None) -> bool:
+    """Whether a job that was cancelled before it began was refused by its node."""
+    if shown.get("JobState") != "CANCELLED" or not _UNLAUNCHED.search(text):
+        return False
+    settings = dict(_SETTING.findall(text))
+    if cancelled_by is not None and f"({cancelled_by})" not in settings.get("SlurmdUser", ""):
+        return False
+    began, ended = shown.get("StartTime"), shown.get("EndTime", "")
+    drained = _DRAINED.search(text)
+    if drained is not None and _apart(drained[1], ended) <= _AT_ONCE:
+        return True
+    if "ArrayTaskId" in shown:
+        return False
+    return began == ended and all(settings.get(name) == "(null)" for name in _PROLOGS)
+
+
+def _apart(one: str, other: str) -> timedelta:
+    try:
+        return abs(datetime.fromisoformat(one) - datetime.fromisoformat(other))
+    except (TypeError, ValueError):
+        return timedelta.max
 
 
 def _number(text: str) -> int:

@@ -98,6 +98,12 @@ _ENDS = (
         "The job was stopped and put back into Slurm's queue; what runs again is a new attempt.",
     ),
     End(
+        147,
+        "ERROR_SCHEDULER_LAUNCH_REFUSED",
+        "launch_refused",
+        "The compute node did not start the job, and Slurm cancelled it; it never began.",
+    ),
+    End(
         303,
         "ERROR_OUTPUT_FILEPATHS_MISSING",
         "output_missing",

@@ -27,6 +27,7 @@ class Row:
         state: Slurm's final state; "" is: Slurm does not know the job (any more).
         over_memory: slurmd wrote `OVER_MEMORY` to the job's stderr.
         restarted: Slurm had put the job back into its queue.
+        refused: the compute node did not start the job.
         code: names the end; `None` is success.
     """
 
@@ -36,6 +37,7 @@ class Row:
     reason: str | None = None
     over_memory: bool = False
     restarted: bool = False
+    refused: bool = False
     record: tuple[Record, ...] = ()
     code: str | None
 
@@ -48,6 +50,7 @@ class Row:
             and (self.reason is None or seen.reason == self.reason)
             and (not self.over_memory or over_memory)
             and (not self.restarted or seen.restarts > 0)
+            and (not self.refused or seen.refused)
             and (not self.record or record in self.record)
         )
 
@@ -79,6 +82,7 @@ ROWS = (
     Row(state=("NODE_FAIL",), code="node_fail"),
     Row(state=("BOOT_FAIL",), code="boot_fail"),
     Row(state=("PREEMPTED",), code="preempted"),
+    Row(state=("CANCELLED",), refused=True, record=_NOT_RUN, code="launch_refused"),
     Row(state=("CANCELLED", "REVOKED"), code="killed"),
     Row(state=("DEADLINE",), code="deadline_exceeded"),
     Row(
@@ -136,6 +140,7 @@ def _rendered(row: Row) -> tuple[str, ...]:
     signs = [f"`{row.reason}`"] if row.reason else []
     signs += [f'stderr: "{OVER_MEMORY}"'] if row.over_memory else []
     signs += ["requeued before"] if row.restarted else []
+    signs += ["its node refused it"] if row.refused else []
     conditions = [
         ", ".join(f"`{state}`" if state else "unknown" for state in row.state),
         ", ".join(map(str, row.exit)),

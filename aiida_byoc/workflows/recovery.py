@@ -19,6 +19,8 @@ __all__ = ["Ask", "Ended", "ask", "refusal"]
 
 _GOES_ON = frozenset({"timeout", "preempted", "requeued"})
 """What an attempt can go on from, whether or not the program promises checkpoints."""
+_NEVER_BEGAN = "launch_refused"
+"""What follows goes on from where this one would have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,10 @@ def _line(command: SubmitJobCommand, ended: Sequence[Ended]) -> tuple[int, ...]:
     """The attempts, newest first, since the last one that started anew."""
     line = []
     for number in range(len(ended), 0, -1):
-        if command.container.checkpoint is None and ended[number - 1].code not in _GOES_ON:
+        code = ended[number - 1].code
+        if code == _NEVER_BEGAN:
+            continue
+        if command.container.checkpoint is None and code not in _GOES_ON:
             break
         line.append(number)
     return tuple(line)

@@ -6,16 +6,22 @@ what the containers themselves wrote, and the product (Convex, as its users read
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
+import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
+from disk_objectstore import Container
 from psycopg.rows import dict_row
 
+from aiida_byoc.arrays.table import FILENAME
 from aiida_byoc.contracts.lifecycle import TERMINAL
 from aiida_byoc.runtimes.in_job import ARRAY
 from lab import process
@@ -47,6 +53,15 @@ SELECT substr(chain.label, 6) AS submission_id, link.label AS attempt, child.id,
   JOIN db_dbnode child ON child.id = link.output_id
  WHERE chain.node_type LIKE 'process.workflow.workchain%%' AND chain.label = ANY(%s)
 """
+_TABLES = """
+SELECT DISTINCT ON (chain.label) substr(chain.label, 6) AS submission_id,
+       made.repository_metadata->'o'->%s->>'k' AS content
+  FROM db_dbnode chain JOIN db_dblink called ON called.input_id = chain.id AND called.type = 'call_calc'
+  JOIN db_dblink link ON link.input_id = called.output_id AND link.type = 'create' AND link.label = 'tasks'
+  JOIN db_dbnode made ON made.id = link.output_id
+ WHERE chain.node_type LIKE 'process.workflow.workchain%%' AND chain.label = ANY(%s)
+ ORDER BY chain.label, called.output_id DESC
+"""
 Row = dict[str, Any]
 
 
@@ -62,6 +77,8 @@ class Evidence:
         finished: lines of Slurm's log of finished jobs, as words.
         queued: names of the jobs Slurm has.
         runs: submission → the words of the run log in each of its calculations' directories.
+        tasks: submission of an array → the words of each task's run logs, by its number, in the order of the attempts.
+        tables: submission of an array → each task's state in the table that its newest attempt left.
         shown: job → its projection and its timeline; absent where the product knows nothing.
         repairs: kind → how often the sweep told what no hook had told.
     """
@@ -73,6 +90,8 @@ class Evidence:
     finished: list[dict[str, str]]
     queued: list[str]
     runs: Mapping[str, list[list[str]]]
+    tasks: Mapping[str, Mapping[int, list[list[str]]]]
+    tables: Mapping[str, Mapping[int, str]]
     shown: Mapping[str, tuple[Row, list[Row]]]
     repairs: Mapping[str, int]
 
@@ -88,6 +107,7 @@ def gather(paths: LabPaths, lab: Mapping[str, Any], jobs: Collection[Job]) -> Ev
             events[row["submission_id"]].append(row["data"])
         chains = connection.execute(_CHAINS, (labels,)).fetchall()
         calculations = connection.execute(_CALCULATIONS, (labels,)).fetchall()
+        tables = _tables(paths, connection.execute(_TABLES, (FILENAME, labels)).fetchall())
         repairs = _repairs(connection)
     return Evidence(
         ledger=ledger,
@@ -97,6 +117,8 @@ def gather(paths: LabPaths, lab: Mapping[str, Any], jobs: Collection[Job]) -> Ev
         finished=_finished(paths),
         queued=_queued(lab),
         runs=_runs(paths),
+        tasks=_tasks(paths),
+        tables=tables,
         shown=_shown(lab, ledger),
         repairs=repairs,
     )
@@ -165,20 +187,45 @@ def _queued(lab: Mapping[str, Any]) -> list[str]:
     return said.stdout.split()
 
 
+def _directories(paths: LabPaths) -> list[tuple[str, Path]]:
+    """The submission and the directory of each attempt, earlier ones first."""
+    found = []
+    for path in (paths.root / "work").rglob("byoc_job.json"):
+        specification = json.loads(path.read_text())
+        found.append((specification["attempt"], specification["submission_id"], path.parent))
+    return [(submission, directory) for _, submission, directory in sorted(found)]
+
+
+def _tasks(paths: LabPaths) -> dict[str, dict[int, list[list[str]]]]:
+    tasks: dict[str, dict[int, list[list[str]]]] = defaultdict(lambda: defaultdict(list))
+    for submission, directory in _directories(paths):
+        for runs in (directory / ARRAY / "tasks").glob(f"*/*/work/{RUNS}"):
+            tasks[submission][int(runs.parents[1].name)].append(runs.read_text().split())
+    return tasks
+
+
 def _runs(paths: LabPaths) -> dict[str, list[list[str]]]:
     logs: dict[str, list[list[str]]] = defaultdict(list)
-    tasks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for specification in (paths.root / "work").rglob("byoc_job.json"):
-        submission = json.loads(specification.read_text())["submission_id"]
-        runs = specification.parent / "work" / RUNS
+    for submission, directory in _directories(paths):
+        runs = directory / "work" / RUNS
         if runs.exists():
             logs[submission].append(runs.read_text().split())
-        for runs in (specification.parent / ARRAY / "tasks").glob(f"*/*/work/{RUNS}"):
-            tasks[submission][runs.parents[1].name] += runs.read_text().split()
-    for submission, of_task in tasks.items():  # an array is as good as the worst of its tasks
-        worst = max(of_task.values(), key=lambda log: (log.count("start"), "end" not in log))
-        logs[submission].append(worst)
     return logs
+
+
+def _tables(paths: LabPaths, found: list[Row]) -> dict[str, dict[int, str]]:
+    tables = {}
+    with (
+        Container(paths.directory("repository") / "container") as repository,
+        tempfile.TemporaryDirectory() as place,
+    ):
+        for row in found:
+            file = Path(place, row["submission_id"])
+            file.write_bytes(repository.get_object_content(row["content"]))
+            with contextlib.closing(sqlite3.connect(file)) as table:
+                states = table.execute("SELECT number, state FROM task").fetchall()
+            tables[row["submission_id"]] = dict(states)
+    return tables
 
 
 def _shown(lab: Mapping[str, Any], ledger: list[Row]) -> dict[str, tuple[Row, list[Row]]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-__all__ = ["RUNS", "Job", "Load"]
+__all__ = ["OK", "RUNS", "Job", "Load"]
 
 RUNS = "runs"
 """File in the container's `/work` to which each execution appends."""
+OK = "ok"
+"""What a task of an array appends when it has succeeded."""
 
 _ANSWER_SECONDS = 20.0
 _AGAIN_SECONDS = 0.5
@@ -26,6 +28,7 @@ class Job:
 
     Attributes:
         expected: how it ends unless it is cancelled, `<state>` or `<state> (<error code>)`.
+        failing: the tasks of an array that fail, by their numbers.
         cancel_after: seconds from the acceptance to the request to cancel, unless `cancel_now` is set before.
         contradictions: answers to the same key that differ from the first.
     """
@@ -35,11 +38,17 @@ class Job:
     command: dict[str, Any]
     expected: str
     cancel_after: float | None = None
+    failing: frozenset[int] = frozenset()
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
     submission_id: str | None = None
     cancelled: bool = False
     contradictions: list[Any] = field(default_factory=list)
     cancel_now: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the array has; 0 where the job is none."""
+        return int(self.command.get("workload", {}).get("tasks", {}).get("count", 0))
 
     @property
     def job_id(self) -> str:
@@ -61,11 +70,27 @@ class Load:
         script = f"echo start >> {RUNS}; sleep {seconds:.1f}; echo ok > result; echo end >> {RUNS}"
         return self._start(script, "succeeded", outputs=[{"name": "result"}])
 
-    def array(self, tasks: int = 6) -> Job:
-        """An array whose tasks each work for a moment, two of them in each job of Slurm's."""
-        script = f"echo start >> {RUNS}; sleep 0.5; echo end >> {RUNS}"
-        dealt: dict[str, Any] = {"kind": "array", "tasks": {"count": tasks}, "pack": 2}
-        return self._start(script, "succeeded", **dealt)
+    def array(
+        self,
+        tasks: int = 6,
+        failing: Collection[int] = (),
+        after: float | None = None,
+        seconds: float = 0.5,
+    ) -> Job:
+        """An array whose tasks each work for a while, two of them in each job of Slurm's.
+
+        Args:
+            failing: numbers of tasks that end with status 3.
+            after: seconds after which it is cancelled.
+        """
+        script = (
+            f"echo start >> {RUNS}; sleep {seconds:.1f}; case $1 in {'|'.join(map(str, failing)) or 'none'})"
+            f" echo end >> {RUNS}; exit 3;; esac; echo {OK} end >> {RUNS}"
+        )
+        expected = "failed (tasks_failed)" if failing else "succeeded"
+        workload: dict[str, Any] = {"kind": "array", "tasks": {"count": tasks}, "pack": 2}
+        workload["argv"] = ["sh", "-c", script, "sh", "{task_number}"]
+        return self._start("", expected, after, frozenset(failing), **workload)
 
     def fails(self, seconds: float = 0) -> Job:
         """A job that works for a while, and ends with status 3."""
@@ -79,13 +104,17 @@ class Load:
 
     def any(self, chance: random.Random) -> Job:
         """One of them."""
-        seconds = chance.uniform(0, 4)
+        seconds, tasks = chance.uniform(0, 4), chance.randint(6, 12)
+        some = chance.sample(range(tasks), 2)
         kinds: list[Callable[[], Job]] = [
             lambda: self.succeeds(seconds),
             lambda: self.fails(seconds),
             lambda: self.cancelled(after=2 * seconds),
+            lambda: self.array(tasks),
+            lambda: self.array(tasks, failing=some),
+            lambda: self.array(tasks, after=2 * seconds),
         ]
-        return chance.choices(kinds, weights=[7, 2, 1])[0]()
+        return chance.choices(kinds, weights=[14, 4, 2, 2, 1, 1])[0]()
 
     def idle(self) -> bool:
         """Whether everything that was to be said has been said, and answered."""
@@ -98,7 +127,12 @@ class Load:
             job.cancel_now.set()
 
     def _start(
-        self, script: str, expected: str, cancel_after: float | None = None, **workload: Any
+        self,
+        script: str,
+        expected: str,
+        cancel_after: float | None = None,
+        failing: frozenset[int] = frozenset(),
+        **workload: Any,
     ) -> Job:
         number = len(self.jobs) % len(self._lab["tenants"])
         tenant = self._lab["tenants"][number]
@@ -118,7 +152,7 @@ class Load:
             },
             "requested_by": {"user_id": tenant["user_id"]},
         }
-        job = Job(number, tenant["tenant_id"], command, expected, cancel_after)
+        job = Job(number, tenant["tenant_id"], command, expected, cancel_after, failing)
         self.jobs.append(job)
         thread = threading.Thread(target=self._run, args=(job,), daemon=True)
         self._threads.append(thread)

@@ -17,6 +17,7 @@ from lab.proctable import Process, belonging
 
 __all__ = ["LAUNCHER", "READER", "WORKER", "Parts"]
 
+DAEMON_SECONDS = 300
 COMMAND_SECONDS = 120.0
 READY_SECONDS = 60.0
 WORKER = ("daemon", "worker")
@@ -104,9 +105,21 @@ class Parts:
             _signal(each.pid, each.started, signal.SIGKILL)
 
     def start_daemon(self) -> None:
-        """Start AiiDA's daemon again; on a busy machine `verdi` may give up waiting for it."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.verdi("daemon", "start", str(self._lab["node"]["workers"]), check=False)
+        """Start AiiDA's daemon again, as a service's manager does: until it is there.
+
+        `verdi` may give up waiting for it on a busy machine, and does at once while there is no database.
+
+        Raises:
+            LabError: it did not come for minutes.
+        """
+
+        def start() -> bool:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                workers = str(self._lab["node"]["workers"])
+                self.verdi("daemon", "start", workers, check=False)
+            return bool(self.find(CIRCUS))
+
+        process.wait_until(start, DAEMON_SECONDS, "AiiDA's daemon")
 
     def verdi(self, *words: str, check: bool = True) -> str:
         """Run a `verdi` command on the node and return what it printed.

@@ -11,7 +11,8 @@ from typing import Any
 
 from aiida_byoc.contracts.lifecycle import SUCCESSORS, TERMINAL, ExecutionState
 from lab.chaos.evidence import ENDED_PROCESS, Evidence
-from lab.chaos.load import Job
+from lab.chaos.load import OK, Job
+from lab.chaos.tasks import of_arrays
 
 __all__ = ["Truths", "compare"]
 
@@ -84,6 +85,7 @@ def compare(
         *_processes(evidence, waiting),
         *_slurm_jobs(evidence, one_each=not slurm_forgot),
         *_executions(evidence),
+        *of_arrays(jobs, evidence),
         *_shown(evidence, in_time=not product_forgot),
     ]
     for kind, subject, told in found:
@@ -98,6 +100,8 @@ def _counts(jobs: Collection[Job], evidence: Evidence) -> dict[str, int]:
         for each in evidence.ledger
         if evidence.runs.get(each["submission_id"])
     )
+    arrays = [job for job in jobs if job.tasks]
+    begun = sum(job.submission_id in evidence.tasks for job in arrays)
     fenced = sum(
         _submission(line) in evidence.events and line.get("ExitCode") == FENCED
         for line in evidence.finished
@@ -106,8 +110,15 @@ def _counts(jobs: Collection[Job], evidence: Evidence) -> dict[str, int]:
     return {
         "submitted": len(jobs),
         "accepted": sum(job.submission_id is not None for job in jobs),
-        "executed once": started[1],
-        "never started": len(evidence.ledger) - started.total(),
+        "executed once": started[1] + begun,
+        "never started": len(evidence.ledger) - started.total() - begun,
+        "arrays": len(arrays),
+        "tasks of arrays": sum(job.tasks for job in arrays),
+        "tasks that succeeded, once": sum(
+            sum(log.count(OK) for log in logs) == 1
+            for of_task in evidence.tasks.values()
+            for logs in of_task.values()
+        ),
         "second copies that the fence stopped": fenced,
         **{f"ended: {end}": count for end, count in sorted(ends.items())},
         **{f"repairs: {kind}": count for kind, count in sorted(evidence.repairs.items())},
@@ -205,8 +216,10 @@ def _slurm_jobs(evidence: Evidence, *, one_each: bool) -> Iterator[Finding]:
 
 
 def _executions(evidence: Evidence) -> Iterator[Finding]:
-    """Started at most once, by what the containers wrote; told as what they came to."""
+    """Started at most once, by what the containers wrote; told as what they came to. Arrays are looked at by task."""
     for row in evidence.ledger:
+        if row["submission_id"] in evidence.tasks:
+            continue
         logs = evidence.runs.get(row["submission_id"], [])
         if sum(log.count("start") for log in logs) > 1:
             yield "executed twice", row["submission_id"], f"{logs}"

@@ -17,6 +17,8 @@ from tests.eventually import eventually
 
 HIT_SECONDS = 180
 QUIET_SECONDS = 240
+OF_ARRAYS = ("child.submitted", "slurm.submitted", "slurm.ended", "event.appended")
+"""Points that an array passes otherwise than a single container; what it has in common with one does not ask."""
 
 
 def some_jobs(arena: Arena, load: Load) -> None:
@@ -27,8 +29,8 @@ def some_jobs(arena: Arena, load: Load) -> None:
 
 
 def some_arrays(arena: Arena, load: Load) -> None:
-    """An array is one job as well: each of its tasks runs once."""
-    load.array()
+    """An array is one job as well: each of its tasks runs once, whether or not it succeeds."""
+    load.array(failing=[1])
     some_jobs(arena, load)
 
 
@@ -49,13 +51,14 @@ def undispatched_jobs(arena: Arena, load: Load) -> None:
 
 
 def stopped_jobs(arena: Arena, load: Load) -> None:
-    """One is in Slurm when it is cancelled."""
-    job = load.cancelled(after=HIT_SECONDS)
+    """One of each kind is in Slurm when it is cancelled."""
+    jobs = [load.cancelled(after=HIT_SECONDS), load.array(after=HIT_SECONDS, seconds=100)]
     in_slurm = "job.state IN ('queued', 'running')"
     eventually(
         lambda: _edit(arena, load, "SELECT %s", in_slurm), "a job in Slurm", seconds=HIT_SECONDS
     )
-    job.cancel_now.set()
+    for job in jobs:
+        job.cancel_now.set()
 
 
 def paused_jobs(arena: Arena, load: Load) -> None:
@@ -94,7 +97,7 @@ def old_jobs(arena: Arena, load: Load) -> None:
 
 PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     **dict.fromkeys(POINTS, some_jobs),
-    **dict.fromkeys(("child.submitted", "slurm.submitted", "slurm.ended"), some_arrays),
+    **dict.fromkeys(OF_ARRAYS, some_arrays),
     "launch.dispatched": undispatched_jobs,
     "stop.confirmed": stopped_jobs,
     "repair.played": paused_jobs,

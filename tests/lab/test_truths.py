@@ -52,6 +52,8 @@ def _evidence() -> dict[str, Any]:
         "finished": [{"JobId": "7", "Name": NAME, "JobState": "COMPLETED", "ExitCode": "0:0"}],
         "queued": [],
         "runs": {SUBMISSION: [["start", "end"]]},
+        "tasks": {},
+        "tables": {},
         "shown": {"job-1": ({"seq": 4, "execution_state": "succeeded"}, timeline)},
         "repairs": {},
     }
@@ -67,6 +69,9 @@ def test_truths_that_agree_hold() -> None:
         "accepted": 1,
         "executed once": 1,
         "never started": 0,
+        "arrays": 0,
+        "tasks of arrays": 0,
+        "tasks that succeeded, once": 0,
         "second copies that the fence stopped": 0,
         "ended: succeeded": 1,
     }
@@ -184,3 +189,81 @@ def test_the_elements_of_an_array_are_one_job() -> None:
 
     found["finished"].append(found["finished"][2])
     assert compare([_job()], Evidence(**found)).violations["doubled"]
+
+
+def _array() -> tuple[Job, dict[str, Any]]:
+    """An array of four tasks of which one fails, as all four tell of it."""
+    found = _evidence()
+    job = _job(failing=frozenset({2}))
+    job.command["workload"] = {"kind": "array", "tasks": {"count": 4}}
+    job.expected = "failed (tasks_failed)"
+    counts = {"total": 4, "succeeded": 3, "failed": 1, "interrupted": 0}
+    end = {"error": {"code": "tasks_failed"}, "result": {"tasks": counts}}
+    found["events"][SUBMISSION][-1].update(state="failed", **end)
+    found["ledger"][0].update(state="failed")
+    found["shown"]["job-1"][0].update(execution_state="failed")
+    found["shown"]["job-1"][1][-1].update(execution_state="failed")
+    done = ["start", "ok", "end"]
+    found["runs"] = {}
+    found["tasks"] = {SUBMISSION: {n: [["start", "end"] if n == 2 else [*done]] for n in range(4)}}
+    found["tables"] = {
+        SUBMISSION: {n: "failed" if n == 2 else "succeeded" for n in range(4)},
+    }
+    return job, found
+
+
+def test_an_array_whose_tasks_agree_holds() -> None:
+    job, found = _array()
+
+    truths = compare([job], Evidence(**found))
+
+    assert truths.holds, truths.table()
+    assert (truths.counts["executed once"], truths.counts["tasks that succeeded, once"]) == (1, 3)
+
+
+WRONG_TASKS: list[tuple[str, str, Callable[[dict[str, Any]], object]]] = [
+    ("it began twice", "executed twice", lambda f: f["tasks"][SUBMISSION][1][0].append("start")),
+    (
+        "it began again after it had succeeded",
+        "executed twice",
+        lambda f: f["tasks"][SUBMISSION][1].append(["start"]),
+    ),
+    (
+        "what cannot succeed did",
+        "untrue",
+        lambda f: f["tasks"][SUBMISSION][2][0].append("ok"),
+    ),
+    ("it is not in the table", "lost", lambda f: f["tables"][SUBMISSION].pop(1)),
+    ("there is no table", "lost", lambda f: f["tables"].clear()),
+    ("its success was lost", "untrue", lambda f: f["tables"][SUBMISSION].update({1: "failed"})),
+    ("it did not end", "untrue", lambda f: f["tables"][SUBMISSION].update({1: "interrupted"})),
+    ("its failure was lost", "untrue", lambda f: f["tables"][SUBMISSION].update({2: "succeeded"})),
+    ("it never ran", "untrue", lambda f: f["tasks"][SUBMISSION].pop(1)),
+    ("it did not come to its end", "untrue", lambda f: f["tasks"][SUBMISSION][1][0].remove("end")),
+    (
+        "the event counts another number",
+        "untrue",
+        lambda f: f["events"][SUBMISSION][-1]["result"]["tasks"].update(failed=2),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [row[1:] for row in WRONG_TASKS], ids=[row[0] for row in WRONG_TASKS]
+)
+def test_each_thing_that_must_not_be_with_a_task_is_found(
+    kind: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    job, found = _array()
+    change(found)
+
+    violations = compare([job], Evidence(**found)).violations
+
+    assert [each for each in violations[kind] if each.startswith("job-1: ")], violations
+
+
+def test_a_task_that_did_not_end_may_begin_again_in_another_attempt() -> None:
+    job, found = _array()
+    found["tasks"][SUBMISSION][1].insert(0, ["start"])
+
+    assert compare([job], Evidence(**found)).holds

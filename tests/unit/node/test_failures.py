@@ -36,10 +36,11 @@ def test_every_end_has_its_place_in_the_catalogue_and_in_the_table() -> None:
 
 
 CASES = [
-    (Ending(state=state or None, exit=status, signal=signal, reason=reason, restarts=restarts), record, stderr)
-    for state, status, signal, reason, restarts, record, stderr in product(
-        (*sorted(ENDED_STATES), "", "RUNNING"), (0, 1, 75, 127), (0, 9, 53), ("", "BadConstraints"), (0, 1), Record,
-        ("", OVER_MEMORY),
+    (Ending(state=state or None, exit=status, signal=signal, reason=reason, restarts=restarts, refused=refused),
+     record, stderr)
+    for state, status, signal, reason, restarts, refused, record, stderr in product(
+        (*sorted(ENDED_STATES), "", "RUNNING"), (0, 1, 75, 127), (0, 9, 53), ("", "BadConstraints"), (0, 1),
+        (False, True), Record, ("", OVER_MEMORY),
     )
 ]  # fmt: skip
 
@@ -151,6 +152,54 @@ def test_accounting_says_who_cancelled() -> None:
     assert ending("CANCELLED by 0|0:15|n1\n").cancelled_by == "0"
     assert "stopped by the user 1002, not by this node" in ENDS["killed"].told(seen)
     assert "by somebody else" in ENDS["killed"].told(shown("CANCELLED"))
+
+
+AT = "2026-11-26T17:45:00"
+REFUSED = (
+    "JobId=1{array} JobName=b-0123-1 JobState=CANCELLED Reason=None Requeue=0 Restarts=0 BatchFlag=1 ExitCode={code}"
+    " RunTime=00:00:00 StartTime={began} EndTime={ended} ReqNodeList=(null) NodeList=n1 BatchHost=n1 NumNodes=1\n"
+    "{accounted}{unlaunched}{drained}set Prolog {prolog}\nset PrologEpilogTimeout 65534\nset PrologSlurmctld (null)\n"
+    "set PrologFlags (null)\nset SlurmdUser root(0)\n"
+)
+DUPLICATE = f"drained Duplicate jobid [root@{AT}]\n"
+
+
+@pytest.mark.parametrize(
+    ("is_refused", "said"),
+    [
+        (True, {"drained": DUPLICATE}),
+        (True, {"drained": f"drained Prolog error [slurm@{AT}]\n"}),
+        (True, {"drained": DUPLICATE, "ended": "2026-11-26T17:44:59"}),
+        (True, {"drained": DUPLICATE, "accounted": "CANCELLED by 0|0:0|n1\n"}),
+        (True, {"drained": DUPLICATE, "code": "0:15"}),
+        (True, {"prolog": "(null)"}),
+        (True, {"prolog": "(null)", "drained": "drained a new fan [root@Unknown]\n"}),
+        (True, {"drained": DUPLICATE, "array": " ArrayJobId=1 ArrayTaskId=2"}),
+        (False, {"prolog": "(null)", "array": " ArrayJobId=1 ArrayTaskId=2"}),
+        (False, {}),
+        (False, {"drained": "drained a new fan [root@2026-11-26T17:45:00]\n"}),
+        (False, {"drained": "drained Duplicate jobid [root@2026-11-26T16:45:00]\n"}),
+        (False, {"drained": "drained Duplicate jobid [root@yesterday]\n"}),
+        (False, {"drained": DUPLICATE, "unlaunched": ""}),
+        (False, {"drained": DUPLICATE, "accounted": "CANCELLED by 1002|0:0|n1\n"}),
+        (False, {"prolog": "(null)", "accounted": "CANCELLED by 1002|0:0|n1\n"}),
+        (False, {"prolog": "(null)", "unlaunched": ""}),
+        (False, {"prolog": "(null)", "began": "2026-11-26T17:44:58"}),
+    ],
+)  # fmt: skip
+def test_a_node_that_refused_a_job_is_told_from_whoever_cancelled_it(
+    is_refused: bool, said: dict[str, str]
+) -> None:
+    """By its being drained at once, or by the want of anything to wait for before the job begins."""
+    words = {"code": "0:0", "began": AT, "ended": AT, "accounted": "", "unlaunched": "unlaunched\n"}
+    words |= {"drained": "", "prolog": "/p", "array": ""}
+
+    seen = ending(REFUSED.format(**{**words, **said}))
+
+    assert seen.refused is is_refused
+    end = explain(seen, Record.NONE)
+    assert end is not None
+    assert end.code == ("launch_refused" if is_refused else "killed")
 
 
 def test_the_nodes_of_a_failed_node_are_read() -> None:

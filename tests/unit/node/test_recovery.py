@@ -163,6 +163,8 @@ def test_no_node_is_avoided_where_none_would_be_left(usable: tuple[str, ...]) ->
         (["node_fail"], ()),
         (["timeout", "oom"], ()),
         (["timeout", "oom", "timeout"], (3,)),
+        (["launch_refused"], ()),
+        (["timeout", "launch_refused"], (1,)),
     ],
 )
 def test_an_attempt_goes_on_from_where_the_last_one_was_stopped(
@@ -182,11 +184,14 @@ def test_requeues_do_not_count_as_attempts_but_are_bounded() -> None:
     assert refusal(command(1, on=[]), where, ended("requeued", "requeued")) is None
     why = refusal(command(1, on=[]), where, ended("requeued", "requeued", "requeued"))
     assert why == "the node's policy allows 2 requeues"
+    of_both = ended("requeued", "launch_refused", "launch_refused")
+    assert refusal(command(1, on=[]), where, of_both[:2]) is None
+    assert refusal(command(1, on=[]), where, of_both) == why
     assert refusal(command(2), where, ended("requeued", "timeout")) is None
     assert refusal(command(2), where, ended("requeued", "timeout", "timeout")) is not None
 
 
-codes = st.lists(st.sampled_from([*EVERY, "boot_fail", "requeued"]), max_size=12)
+codes = st.lists(st.sampled_from([*EVERY, "boot_fail", "launch_refused", "requeued"]), max_size=12)
 
 
 @given(codes, st.integers(1, 10), st.booleans())
