@@ -1,5 +1,5 @@
 // The only doors to public functions: users enter through `tenantQuery`, `ownQuery`, `memberMutation`, `tenantMutation` and
-// `secretAction`, the adapter through `serviceQuery` and `serviceMutation`. Every other module is kept from the raw builders by a test.
+// `secretAction`, the adapter through `serviceQuery` and `serviceMutation`. ESLint keeps every other module from the raw builders.
 import type {
   FunctionReference,
   RegisteredAction,
