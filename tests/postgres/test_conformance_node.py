@@ -55,7 +55,7 @@ def commits_last(
     return 0
 
 
-PATIENCE = 15
+PATIENCE = 45
 """For a decision or a delivery, in seconds."""
 
 Answering = Callable[[psycopg.Connection, AdapterClient, NodeSettings], float]
@@ -336,14 +336,8 @@ def test_our_agent_keeps_every_must(found: dict[str, list[Finding]]) -> None:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_agent_is_found_out(
-    name: str, found: dict[str, list[Finding]], tried: Callable[..., list[Finding]]
-) -> None:
-    mutant, expected = MUTANTS[name]
+def test_a_broken_agent_is_found_out(name: str, found: dict[str, list[Finding]]) -> None:
+    _, expected = MUTANTS[name]
     findings = found[name]
-    if (
-        broken(findings) != expected
-    ):  # a machine with too much to do may keep the agent waiting: once more, alone
-        findings = tried(**mutant)
 
     assert broken(findings) == expected, table(findings)
