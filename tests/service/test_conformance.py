@@ -27,7 +27,7 @@ from tests.service.proxy import Broken, Passing, changed
 NODES = [f"kit-{number}" for number in range(64)]
 AT_A_TIME = 8
 VERDICT_SECONDS = 15
-"""As adapters are set up by default. One MUST alone waits for all of it; all others need it on a machine with much to do."""
+"""As adapters are set up by default. One MUST waits for all of it; others need it on a machine with much to do."""
 
 
 class Products:

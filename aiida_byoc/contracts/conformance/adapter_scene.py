@@ -41,7 +41,7 @@ class AdapterSettings(BaseModel):
         powerless_token: of the tenant, with no scope.
         foreign: somebody else.
         product: host and port where the adapter believes its product to be; the kit plays it there.
-        patience_seconds: how long the adapter waits for a verdict, and a little more; whatever else is waited for may take as long.
+        patience_seconds: how long the adapter waits for a verdict, and a little more; all else may take as long.
     """
 
     model_config = ConfigDict(extra="forbid")
