@@ -22,11 +22,12 @@ up: bootstrap ## start the whole stack and write lab.json
 down: ## stop the stack and remove everything it left, also after a crash
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down; else echo "nothing to stop: the lab was never installed here"; fi
 
-lint: bootstrap ## ruff, mypy, tsc and the import contracts
+lint: bootstrap ## ruff, mypy, tsc, ESLint and the import contracts
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	npx --no-install tsc --noEmit
+	npx --no-install eslint --max-warnings 0 convex web
 
 test: export BYOC_LAB_BROWSER = chromium
 test: lint ## every tier, two at a time, in one closing line

@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(Cors, origins=settings.cors_origins)
     app.include_router(jobs_router(clients, channel))
     app.include_router(logs_router(clients, channel, settings))
-    app.include_router(receipts_router(clients, channel))
+    app.include_router(receipts_router(clients, registry, channel))
     app.include_router(node_router(nodes, channel, Delivery(convex), convex))
     app.include_router(enrolment_router(registry, known, tokens, assertions, settings.audience))
     app.include_router(keys_router(nodes, registry, product, assertions))

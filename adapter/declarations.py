@@ -38,6 +38,7 @@ from aiida_byoc.contracts.enrolment import (
     EnrolmentRequest,
     KeyAddition,
     NodeKeys,
+    SigningKeys,
     TokenRequest,
 )
 from aiida_byoc.contracts.identity import IDEMPOTENCY_KEY
@@ -66,6 +67,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     NodeKeys,
     PollRequest,
     Problem,
+    SigningKeys,
     SubmitJobCommand,
     TokenRequest,
     Verdict,

@@ -1,5 +1,6 @@
 // The attempts of a job, told from its timeline.
 import type { Doc } from "./_generated/dataModel";
+import { isProvisional } from "./submission";
 
 type Event = Doc<"jobEvents">;
 export type Attempt = {
@@ -13,11 +14,15 @@ export type Attempt = {
   action?: string; // what is done otherwise in the next attempt
 };
 
+/** An attempt of these has not begun: the node has the job, and Slurm has not. */
+const BEFORE: ReadonlySet<string> = new Set(["accepted", "launched"]);
+
 /** The attempts in the order in which they took place; `events` by seq, of one history of the node. */
 export function attemptsOf(events: readonly Event[]): Attempt[] {
   const attempts = new Map<number, Attempt>();
   for (const event of events) {
     const { attempt, execution_state, timings, scheduler, error, message, recovery } = event;
+    if (isProvisional(event) || BEFORE.has(execution_state)) continue;
     if (recovery !== undefined) end(attempts, event);
     const known = attempts.get(attempt);
     attempts.set(attempt, {

@@ -1,5 +1,6 @@
-// The only doors to public functions: users enter through `tenantQuery`, `ownQuery`, `memberMutation`, `tenantMutation` and
-// `secretAction`, the adapter through `serviceQuery` and `serviceMutation`. Every other module is kept from the raw builders by a test.
+// The only doors to public functions: users enter through `tenantQuery`, `managerQuery`, `ownQuery`, `memberMutation`,
+// `tenantMutation` and `secretAction`, the adapter through `serviceQuery` and `serviceMutation`. ESLint keeps every other module from
+// the raw builders.
 import type {
   FunctionReference,
   RegisteredAction,
@@ -58,22 +59,37 @@ async function membership(ctx: QueryCtx, tenant_id: string): Promise<Tenant & { 
   return { tenant_id: found.tenant_id, actor: tokenIdentifier, user_id: subject, role: found.role };
 }
 
-/**
- * A public query of one tenant. It takes `tenant_id` besides `args`; the handler finds it in the context, proven by a
- * membership of the caller.
- */
-export function tenantQuery<Args extends PropertyValidators, Result>(definition: {
+type TenantQuery<Args extends PropertyValidators, Result> = {
   args: Args;
   handler: (ctx: TenantCtx, args: ObjectType<Args>) => Promise<Result>;
-}): RegisteredQuery<"public", InTenant<Args>, Promise<Result>> {
+};
+
+function reading<Args extends PropertyValidators, Result>(
+  definition: TenantQuery<Args, Result>,
+  roles?: ReadonlySet<string>,
+): RegisteredQuery<"public", InTenant<Args>, Promise<Result>> {
   const args: PropertyValidators = { ...definition.args, tenant_id: v.string() };
   return query({
     args,
     handler: async (ctx, { tenant_id, ...rest }) => {
-      const { role: _, ...tenant } = await membership(ctx, tenant_id as string);
+      const { role, ...tenant } = await membership(ctx, tenant_id as string);
+      if (roles !== undefined) requireRole(role, roles);
       return definition.handler({ ...ctx, ...tenant }, rest as ObjectType<Args>);
     },
   }) as RegisteredQuery<"public", InTenant<Args>, Promise<Result>>;
+}
+
+/**
+ * A public query of one tenant. It takes `tenant_id` besides `args`; the handler finds it in the context, proven by a
+ * membership of the caller.
+ */
+export function tenantQuery<Args extends PropertyValidators, Result>(definition: TenantQuery<Args, Result>) {
+  return reading(definition);
+}
+
+/** A public query of one tenant, for its owners and admins; else as `tenantQuery`. */
+export function managerQuery<Args extends PropertyValidators, Result>(definition: TenantQuery<Args, Result>) {
+  return reading(definition, MANAGERS);
 }
 
 type TenantMutation<Args extends PropertyValidators, Result> = {
@@ -92,14 +108,16 @@ function managed<Args extends PropertyValidators, Result>(
     returns: definition.returns,
     handler: async (ctx: MutationCtx, { tenant_id, ...rest }: Record<string, unknown>) => {
       const { role, ...tenant } = await membership(ctx, tenant_id as string);
-      if (!roles.has(role)) throw refusal("forbidden", `This needs the role ${oneOf(roles)} in the tenant`);
+      requireRole(role, roles);
       return definition.handler({ ...ctx, ...tenant }, rest as ObjectType<Args>) as Promise<never>;
     },
   };
 }
 
-function oneOf(roles: ReadonlySet<string>): string {
-  return [...roles].join(", ").replace(/, ([a-z]+)$/, " or $1");
+function requireRole(role: string, roles: ReadonlySet<string>): void {
+  if (roles.has(role)) return;
+  const named = [...roles].join(", ").replace(/, ([a-z]+)$/, " or $1");
+  throw refusal("forbidden", `This needs the role ${named} in the tenant`);
 }
 
 /** A public query of whoever has a token, about nobody else: `caller` is the name by which memberships know them. */

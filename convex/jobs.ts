@@ -1,26 +1,29 @@
 // What users read of their jobs.
-import {
-  paginationOptsValidator,
-  type IndexRange,
-  type IndexRangeBuilder,
-  type PaginationOptions,
-} from "convex/server";
+import { paginationOptsValidator, type IndexRange, type IndexRangeBuilder } from "convex/server";
 import { v } from "convex/values";
 import type { Doc } from "./_generated/dataModel";
 import { attemptsOf, type Attempt } from "./attempts";
-import { productState, type ProductState } from "./contract";
+import { productState, TERMINAL, type ProductState } from "./contract";
 import { notFound, refusal, tenantQuery, type TenantCtx } from "./functions";
+import { offlineSince } from "./liveness";
+import { bounded } from "./paging";
 import { jobOf } from "./submission";
 import { timeOf } from "./usage";
 
-const MAX_PAGE = 100;
 const MAX_EVENTS = 500;
 const MAX_TEXT = 256;
 
-/** One job: its newest update, when it was applied, and which updates have not arrived. Errors: `not_found`. */
+/**
+ * One job: its newest update, when it was applied, and which updates have not arrived. `node_offline_since` of one that has
+ * not ended: so long nothing was heard of its node, so it waits, or what is shown may be old. Errors: `not_found`.
+ */
 export const get = tenantQuery({
   args: { job_id: v.string() },
-  handler: async (ctx, { job_id }) => shown(await existing(ctx, job_id)),
+  handler: async (ctx, { job_id }) => {
+    const job = await existing(ctx, job_id);
+    const node_offline_since = TERMINAL.has(job.state) ? undefined : await offlineSince(ctx, job.node_id);
+    return { ...shown(job), ...(node_offline_since === undefined ? {} : { node_offline_since }) };
+  },
 });
 
 /**
@@ -103,20 +106,21 @@ function byText({ db, tenant_id }: TenantCtx, text: string, { state, node_id, si
 }
 
 /**
- * The attempts of a job, the first one first: how each ended, and what the next one does otherwise.
+ * The attempts of a job, the first one first: how each ended, and what the next one does otherwise. None before Slurm has
+ * the first one, nor of a job that its node never had.
  * Errors: `not_found`.
  */
 export const attempts = tenantQuery({
   args: { job_id: v.string() },
   handler: async (ctx, { job_id }): Promise<Attempt[]> => {
-    const { epoch, seq } = await existing(ctx, job_id);
+    const { epoch } = await existing(ctx, job_id);
     const events = await ctx.db
       .query("jobEvents")
       .withIndex("by_tenant_job_seq_epoch", (q) => q.eq("tenant_id", ctx.tenant_id).eq("job_id", job_id))
       .order("desc")
       .take(MAX_EVENTS);
-    // What the product said before the node did is no attempt, nor is what a node's former history told.
-    return attemptsOf(events.filter((event) => event.epoch === epoch && (event.seq > 0) === (seq > 0)).reverse());
+    // What a node's former history told is of other attempts.
+    return attemptsOf(events.filter((event) => event.epoch === epoch).reverse());
   },
 });
 
@@ -137,13 +141,6 @@ async function existing(ctx: TenantCtx, job_id: string): Promise<Doc<"jobs">> {
   const job = await jobOf(ctx, ctx.tenant_id, job_id);
   if (job === null) throw notFound();
   return job;
-}
-
-function bounded(options: PaginationOptions): PaginationOptions {
-  if (!Number.isInteger(options.numItems) || options.numItems < 1) {
-    throw refusal("invalid", "paginationOpts.numItems must be a whole number from 1 on");
-  }
-  return { ...options, numItems: Math.min(options.numItems, MAX_PAGE) };
 }
 
 function shown({ _id, _creationTime, search_text: _, ...fields }: Doc<"jobs">) {

@@ -75,6 +75,14 @@ export async function statusOf(ctx: QueryCtx, node: Doc<"nodes">): Promise<Statu
   return { state: "offline", since: new Date(node._creationTime).toISOString(), reasons: [reason] };
 }
 
+/** Since when a node is offline; its hot document is looked at only as long as nothing was ever heard of it. */
+export async function offlineSince(ctx: QueryCtx, node_id: string): Promise<string | undefined> {
+  const stored = await storedStatus(ctx, node_id);
+  if (stored !== null) return stored.state === "offline" ? stored.since : undefined;
+  const node = await hotNode(ctx, node_id);
+  return node === null ? undefined : (await statusOf(ctx, node)).since;
+}
+
 export function hotNode(ctx: QueryCtx, node_id: string): Promise<Doc<"nodes"> | null> {
   return ctx.db
     .query("nodes")

@@ -525,6 +525,21 @@ export type SchedulerRecord = {
   wait_reason?: string;
 };
 
+/** A live key of a node as a JWK (RFC 7517), for whoever has something that the node signed. */
+export type SigningKey = {
+  kty: "OKP";
+  crv: "Ed25519";
+  x: string;
+  kid: string;
+  use: "sig";
+  alg: "EdDSA";
+};
+
+/** The live keys of a node as a JWK Set, the oldest first. */
+export type SigningKeys = {
+  keys: SigningKey[];
+};
+
 /** A calculation as Slurm knows it, and its word on how that ended. Ids are re-used, names are not. */
 export type SlurmRun = {
   cluster?: string;

@@ -163,7 +163,7 @@ export default defineSchema({
   ]),
 
   // Who changed what users see, and who was refused, in the transaction that did it; never changed.
-  // Written by: audit.ts. Read by: operators (dashboard, export). Removed by: retention.ts.
+  // Written by: audit.ts. Read by: audit:list; operators (dashboard, export). Removed by: retention.ts.
   auditLog: defineTable({
     tenant_id: v.optional(v.string()), // absent where the actor has no right to that tenant
     actor: v.string(), // token identifier, or "admin"

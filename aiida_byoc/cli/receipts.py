@@ -11,7 +11,6 @@ from aiida_byoc.cli.common import node_settings, node_tables, one_sentence
 
 __all__ = ["export_crate", "receipt", "verify_receipt"]
 
-_SECONDS = 30.0
 _tenant = click.option(
     "--tenant", required=True, help="The tenant whose job it is: job ids are unique per tenant."
 )
@@ -38,7 +37,9 @@ def receipt(job_id: str, tenant: str, output: Path | None) -> None:
 @click.command("verify-receipt")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Public key, a JWK.")
-@click.option("--keys", help="Public keys, a JWK Set: a file, or an https URL.")
+@click.option(
+    "--keys", help="Public keys, a JWK Set: a file, or the adapter's URL (token in BYOC_TOKEN)."
+)
 @click.option(
     "--outputs", type=click.Path(path_type=Path, file_okay=False), help="Compare these files too."
 )
@@ -48,16 +49,12 @@ def verify_receipt(
     file: Path, key: Path | None, keys: str | None, outputs: Path | None, job: str | None
 ) -> None:
     """Check a receipt with the node's public key; needs neither node nor profile."""
+    from aiida_byoc.contracts.receipt.keys import keys_from
     from aiida_byoc.contracts.receipt.report import check, told
-    from aiida_byoc.contracts.receipt.verification import ReceiptError, public_keys
 
     if (key is None) == (keys is None):
         raise click.UsageError("give either --key or --keys")
-    source = str(key or keys)
-    try:
-        known = public_keys(_content(source))
-    except ReceiptError as error:
-        raise ReceiptError(f"{source} {error}") from error
+    known = keys_from(str(key or keys))
     for line in told(check(file, known, outputs=outputs, job_id=job), outputs=outputs):
         click.echo(line)
 
@@ -82,31 +79,6 @@ def _issued(job_id: str, tenant: str) -> Any:
     key = private_key(node_settings().key_file)
     with node_tables() as connection:
         return issue(connection, key, tenant, job_id)
-
-
-def _content(source: str) -> bytes:
-    """A file's content, or what an https URL answers; never over a wire that anybody can write to."""
-    from aiida_byoc.contracts.receipt.verification import ReceiptError
-
-    try:
-        if "://" not in source:
-            return Path(source).read_bytes()
-        if not source.startswith("https://"):
-            raise ReceiptError("is no https URL, and keys from elsewhere prove nothing")
-        return _fetched(source)
-    except OSError as error:
-        raise ReceiptError(f"cannot be read: {error.strerror}") from error
-
-
-def _fetched(url: str) -> bytes:
-    import httpx
-
-    from aiida_byoc.contracts.receipt.verification import ReceiptError
-
-    try:
-        return httpx.get(url, timeout=_SECONDS).raise_for_status().content
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ReceiptError(f"cannot be fetched: {error}") from error
 
 
 def _write(file: Path, text: str) -> None:

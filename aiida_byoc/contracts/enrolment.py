@@ -26,6 +26,8 @@ __all__ = [
     "NodeKey",
     "NodeKeys",
     "PublicKey",
+    "SigningKey",
+    "SigningKeys",
     "TokenRequest",
     "thumbprint",
 ]
@@ -115,6 +117,28 @@ class NodeKeys(Fact):
     """The live keys of a node, oldest first: one, or two while it changes them."""
 
     keys: Annotated[list[NodeKey], Field(max_length=2)]
+
+
+class SigningKey(Fact):
+    """A live key of a node as a JWK (RFC 7517), for whoever has something that the node signed."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: Thumbprint
+    kid: Thumbprint
+    use: Literal["sig"]
+    alg: Literal["EdDSA"]
+
+    @classmethod
+    def of(cls, key: PublicKey) -> SigningKey:
+        """The key under its name."""
+        return cls(**key.model_dump(), kid=key.key_id, use="sig", alg="EdDSA")
+
+
+class SigningKeys(Fact):
+    """The live keys of a node as a JWK Set, the oldest first."""
+
+    keys: Annotated[list[SigningKey], Field(max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from aiida_byoc.contracts.enrolment import (
     EnrolmentRequest,
     KeyAddition,
     NodeKeys,
+    SigningKeys,
     TokenRequest,
 )
 from aiida_byoc.contracts.events import ExecutionEvent
@@ -57,6 +58,7 @@ SURFACES: dict[str, type[BaseModel]] = {
     "access-token.v1": AccessToken,
     "key-addition.v1": KeyAddition,
     "node-keys.v1": NodeKeys,
+    "signing-keys.v1": SigningKeys,
     "receipt-envelope.v1": Envelope,
     "receipt-statement.v1": Statement,
     "problem.v1": Problem,

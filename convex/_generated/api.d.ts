@@ -31,6 +31,7 @@ import type * as jobs from "../jobs.js";
 import type * as liveness from "../liveness.js";
 import type * as names from "../names.js";
 import type * as nodes from "../nodes.js";
+import type * as paging from "../paging.js";
 import type * as projections from "../projections.js";
 import type * as registration from "../registration.js";
 import type * as registry from "../registry.js";
@@ -74,6 +75,7 @@ declare const fullApi: ApiFromModules<{
   liveness: typeof liveness;
   names: typeof names;
   nodes: typeof nodes;
+  paging: typeof paging;
   projections: typeof projections;
   registration: typeof registration;
   registry: typeof registry;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { internal } from "../../convex/_generated/api";
+import { api, internal } from "../../convex/_generated/api";
 import type { Doc } from "../../convex/_generated/dataModel";
 import { deployment, LIFE, update } from "./fixtures";
 
@@ -57,4 +57,20 @@ test("the deploy key's declarations are logged once", async () => {
     ["rival", "admin", "node.declared"],
     ["rival", "admin", "node.owner_declared"],
   ]);
+});
+
+test("owners read their log, the newest first and in pages; it holds nothing of others", async () => {
+  const { apply, user } = await deployment();
+  await apply([LIFE[0]!, LIFE[1]!, LIFE[2]!]);
+  await apply([update(1, "accepted", { tenant_id: "rival" })]);
+  const page = (cursor: string | null) =>
+    user("alice").query(api.audit.list, { tenant_id: "acme", paginationOpts: { numItems: 2, cursor } });
+  const first = await page(null);
+  const second = await page(first.continueCursor);
+  expect([first.isDone, second.isDone]).toEqual([false, true]);
+  const rows = [...first.page, ...second.page];
+  expect(rows.map(({ action, subject }) => [action, subject])).toEqual(
+    [LIFE[2]!, LIFE[1]!, LIFE[0]!].map(({ projection_id }) => ["projection.applied", projection_id]),
+  );
+  expect(Object.keys(rows[0]!).sort()).toEqual(["action", "actor", "at", "subject"]);
 });

@@ -151,6 +151,48 @@ describe("a submission", () => {
     expect(job).toMatchObject({ state: "queued", message: "title of node-unreachable." });
   });
 
+  test("tells since when its node is offline, until the node is heard again", async () => {
+    const product = await deployment();
+    const job = () => product.user("bob").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" });
+    const node = () => product.user("bob").query(api.nodes.get, { tenant_id: "acme", node_id: "n1" });
+    const beat = () =>
+      product.service().mutation(api.nodes.recordHeartbeat, {
+        ...{ node_id: "n1", report: {}, received_at: new Date().toISOString() },
+      });
+    adapter = () => problem(503, "node-unreachable", { "Retry-After": "300" });
+    await submit(product);
+    expect((await job()).node_offline_since).toBe((await node()).status.since); // it was never heard
+    await beat();
+    expect(await job()).not.toHaveProperty("node_offline_since");
+    const heard = Date.now();
+    await product.until(async () => (await node()).status.state === "offline", 70_000);
+    const { node_offline_since } = await job();
+    expect(node_offline_since).toBe((await node()).status.since);
+    expect(Date.parse(node_offline_since!)).toBeGreaterThan(heard);
+    await beat();
+    expect(await job()).not.toHaveProperty("node_offline_since");
+  });
+
+  test("that has ended no longer depends on its node", async () => {
+    const product = await deployment();
+    adapter = () => problem(422, "policy-refused");
+    await submit(product);
+    await settled(product);
+    expect(await product.job()).toMatchObject({ state: "failed" });
+    const shown = await product.user("bob").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" });
+    expect(shown).not.toHaveProperty("node_offline_since");
+  });
+
+  test("is no attempt yet, nor is one that the node refused", async () => {
+    const product = await deployment();
+    const attempts = () => product.user("bob").query(api.jobs.attempts, { tenant_id: "acme", job_id: "j1" });
+    adapter = () => problem(422, "policy-refused");
+    await submit(product);
+    expect(await attempts()).toEqual([]);
+    await settled(product);
+    expect(await attempts()).toEqual([]);
+  });
+
   test("waits the longer for a node that is away, and goes out soon after its next sign of life", async () => {
     const product = await deployment();
     const beat = () =>
@@ -195,7 +237,7 @@ describe("a submission", () => {
       [0, "refused"],
     ]);
     expect(page[1]).toMatchObject({ error });
-    expect(await product.user("bob").query(api.jobs.attempts, about)).toMatchObject([{ attempt: 1, state: "refused", error }]);
+    expect(await product.user("bob").query(api.jobs.attempts, about)).toEqual([]); // no node has tried it
     expect(await product.audited()).toContain("acme command.refused submit:j1 policy-refused");
   });
 

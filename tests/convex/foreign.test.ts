@@ -3,6 +3,7 @@ import { makeFunctionReference } from "convex/server";
 import { ConvexError } from "convex/values";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { api, internal } from "../../convex/_generated/api";
+import { isName } from "../../convex/checks";
 import { deployment, hashOf, LIFE, newKey, update, type Deployment } from "./fixtures";
 import { ARGUMENTS, isOfAdapter, publicFunctions, type Argument, type Caller } from "./surface";
 
@@ -22,7 +23,8 @@ async function rivalry() {
   const own = { tenant_id: "rival", node_id: "n2" };
   const { enrolment_token } = await mallory.action(api.nodes.renewToken, own);
   const secret_hash = await hashOf(enrolment_token.split(".")[2]!);
-  const key = await newKey();
+  let key = await newKey();
+  while (!isName(key.key_id)) key = await newKey(); // of 32 thumbprints one begins with no letter or digit
   await service({ node_id: "n2" }).mutation(api.registry.redeem, { node_id: "n2", secret_hash, key });
   const theirs = { tenant_id: "rival", node_id: "n2", job_id: `job-${SECRET}`, workspace_id: `w-${SECRET}` };
   const command = { execution_profile: {}, resource_shape: {}, workload: { note: SECRET } };

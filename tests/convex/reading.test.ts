@@ -32,7 +32,7 @@ describe("jobs", () => {
     const { apply, user } = await deployment();
     await apply([LIFE[2]!]);
     const job = await user("alice").query(api.jobs.get, { tenant_id: "acme", job_id: "j1" });
-    const { applied_at, missing, ...rest } = job;
+    const { applied_at, missing, node_offline_since: _, ...rest } = job;
     expect(rest).toEqual(LIFE[2]);
     expect(missing).toEqual([{ first: 1, last: 2 }]);
     expect(applied_at).toMatch(/^\d{4}-\d\d-\d\dT.*Z$/);
@@ -144,6 +144,24 @@ describe("jobs", () => {
       },
       { attempt: 2, state: "succeeded", ended: started, scheduler: { job_id: "18", nodes: ["c2"] } },
     ]);
+  });
+
+  test("an attempt begins when Slurm has it, not when the node has the job", async () => {
+    const { apply, user } = await deployment();
+    const attempts = () => user("bob").query(api.jobs.attempts, { tenant_id: "acme", job_id: "j1" });
+    await apply([update(1, "accepted")]);
+    await apply([update(2, "launched")]);
+    expect(await attempts()).toEqual([]);
+    await apply([update(3, "queued", { scheduler: { job_id: "17" } })]);
+    expect(await attempts()).toEqual([{ attempt: 1, state: "queued", scheduler: { job_id: "17" } }]);
+  });
+
+  test("what ends before Slurm had it tells its cause as the attempt's", async () => {
+    const { apply, user } = await deployment();
+    const error = { code: "image_missing", message: "The image is missing", retryable: false };
+    await apply([update(1, "accepted"), update(2, "failed", { error })]);
+    const attempts = await user("bob").query(api.jobs.attempts, { tenant_id: "acme", job_id: "j1" });
+    expect(attempts).toEqual([{ attempt: 1, state: "failed", error }]);
   });
 
   test("a page holds 100 at most", async () => {

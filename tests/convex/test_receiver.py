@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +17,7 @@ from aiida_byoc.contracts.conformance.receiver_scene import ReceiverSettings
 from tests.convex.conftest import Deployment, Tenant
 from tests.service.proxy import Broken, Passing, changed
 
+ROOT = Path(__file__).parents[2]
 EPOCHS = {
     "order.the-first-epoch", "order.an-unknown-epoch", "order.an-accepted-epoch", "order.no-epoch-is-the-oldest",
     "order.a-former-epoch", "order.a-decision-taken-back",
@@ -50,6 +54,22 @@ def test_the_functions_keep_every_must(deployment: Deployment, settings: Receive
 
     assert {each.verdict for each in findings} == {"kept"}, table(findings)
     assert len(findings) > 20
+
+
+def test_the_command_tries_a_product(
+    deployment: Deployment, settings: ReceiverSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "kit.json").write_text(settings.model_dump_json())
+    command = [sys.executable, "-m", "aiida_byoc.contracts.conformance"]
+    options = ["--receiver", deployment.convex.url, "--settings", str(tmp_path / "kit.json")]
+
+    ended = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+    told = ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1].endswith("kept, 0 broken, 0 not tested"), told
+    assert ended.returncode == 0
 
 
 def test_what_is_not_given_is_not_tested(

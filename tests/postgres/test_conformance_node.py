@@ -56,7 +56,7 @@ def commits_last(settings: NodeSettings) -> Step:
     return step
 
 
-PATIENCE = 15
+PATIENCE = 45
 """For a decision or a delivery, in seconds."""
 
 Channel = Callable[[NodeSettings], Step]
@@ -337,14 +337,8 @@ def test_our_agent_keeps_every_must(found: dict[str, list[Finding]]) -> None:
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_agent_is_found_out(
-    name: str, found: dict[str, list[Finding]], tried: Callable[..., list[Finding]]
-) -> None:
-    mutant, expected = MUTANTS[name]
+def test_a_broken_agent_is_found_out(name: str, found: dict[str, list[Finding]]) -> None:
+    _, expected = MUTANTS[name]
     findings = found[name]
-    if (
-        broken(findings) != expected
-    ):  # a machine with too much to do may keep the agent waiting: once more, alone
-        findings = tried(**mutant)
 
     assert broken(findings) == expected, table(findings)

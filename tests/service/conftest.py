@@ -66,7 +66,7 @@ def _settings(directory: Path, keys: Keys, convex: FakeConvex) -> dict[str, Any]
             "service_key_file": str(key_file),
             "key_id": "service-1",
         },
-        "verdict_timeout_seconds": 2,
+        "verdict_timeout_seconds": 15,
         "redelivery_seconds": 0.2,
     }
 
@@ -130,7 +130,7 @@ def document() -> dict[str, Any]:
 def http(adapter: Adapter, document: dict[str, Any]) -> Iterator[httpx.Client]:
     """A client of the adapter that holds every answer against the published document."""
     hooks = {"response": [lambda response: conforms(response, document)]}
-    with httpx.Client(base_url=adapter.url, event_hooks=hooks, timeout=10, trust_env=False) as http:
+    with httpx.Client(base_url=adapter.url, event_hooks=hooks, timeout=30, trust_env=False) as http:
         yield http
 
 
@@ -144,8 +144,8 @@ def node_session(adapter: Adapter, keys: Keys) -> Iterator[ScriptedNode]:
 @pytest.fixture
 def node(node_session: ScriptedNode) -> Iterator[ScriptedNode]:
     """Node n1, with nothing received yet."""
-    node_session.received.clear()
-    node_session.problems.clear()
+    # New lists: what an earlier test's command still leads to belongs into the old ones.
+    node_session.received, node_session.problems = [], []
     yield node_session
     node_session.decide = node_session.accept
 

@@ -19,8 +19,8 @@ FORM = "application/x-www-form-urlencoded"
 class NodeKey:
     """A key pair with the name it goes by."""
 
-    def __init__(self) -> None:
-        self.private = Ed25519PrivateKey.generate()
+    def __init__(self, private: Ed25519PrivateKey | None = None) -> None:
+        self.private = private or Ed25519PrivateKey.generate()
         public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self.private.public_key()))
         self.jwk = {name: public[name] for name in ("kty", "crv", "x")}
         self.key_id = thumbprint(self.jwk)

@@ -120,8 +120,9 @@ class ScriptedNode:
         response = http.post(f"{self._base}/commands/poll", json=poll)
         response.raise_for_status()
         self.batches.append(response.json())
+        received, problems = self.received, self.problems
         for command in response.json()["commands"]:
-            self.received.append(command)
+            received.append(command)
             verdict = self.decide(command)
             self.deciding.wait(30)
             if verdict is not None and self.along:
@@ -131,4 +132,4 @@ class ScriptedNode:
                     f"{self._base}/commands/{command['command_id']}/verdict", json=verdict
                 )
                 if answer.status_code != 204:
-                    self.problems.append(answer.json()["type"].removeprefix(PROBLEMS))
+                    problems.append(answer.json()["type"].removeprefix(PROBLEMS))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +31,7 @@ class Broken:
     Args:
         ask: changes a request before it is passed on.
         answer: changes an answer before it is passed back; gets the request too.
-        early: what to answer where the other side takes longer than a moment; `None` waits.
+        early: what to answer before the other side does; `None` waits.
     """
 
     def __init__(
@@ -66,12 +65,7 @@ class Broken:
                 }
                 asked = ask(Passing(self.command, self.path, kept, self.rfile.read(length)))
                 work = pool.submit(passed, asked)
-                hasty = early(asked)
-                try:
-                    answered = answer(asked, work.result(0.6 if hasty else None))
-                except Late:
-                    assert hasty is not None
-                    answered = hasty
+                answered = early(asked) or answer(asked, work.result())
                 self.send_response_only(answered.status)
                 for name, value in {
                     **answered.headers,

@@ -25,7 +25,9 @@ from tests.service.keys import Keys
 from tests.service.proxy import Broken, Passing, changed
 
 NODES = [f"kit-{number}" for number in range(64)]
-AT_A_TIME = 12
+AT_A_TIME = 8
+VERDICT_SECONDS = 15
+"""As adapters are set up by default. One MUST waits for all of it; others need it on a machine with much to do."""
 
 
 class Products:
@@ -56,13 +58,13 @@ def products() -> Iterator[Products]:
 def kit_settings(
     base_settings, keys: Keys, products: Products, tmp_path_factory
 ) -> Callable[..., dict[str, Any]]:
-    """Settings of an adapter that is impatient, for many nodes that the kit plays one by one."""
+    """Settings of an adapter for many nodes that the kit plays one by one."""
 
     def made(product: Any) -> dict[str, Any]:
         settings = base_settings(tmp_path_factory.mktemp("settings"), keys, product)
         served = {"jwks": keys.jwks("n1"), "tenants": ["acme", "globex"]}
         nodes = {**settings["nodes"], **dict.fromkeys(NODES, served)}
-        return settings | {"nodes": nodes, "verdict_timeout_seconds": 4}
+        return settings | {"nodes": nodes, "verdict_timeout_seconds": VERDICT_SECONDS}
 
     return made
 
@@ -84,7 +86,7 @@ def settings(keys: Keys, node_id: str) -> AdapterSettings:
             "client_token": keys.client("acme"),
             "powerless_token": keys.client("acme", scope=""),
             "foreign": foreign,
-            "patience_seconds": 8,
+            "patience_seconds": VERDICT_SECONDS + 10,
         }
     )
 
@@ -300,9 +302,14 @@ def trial(adapter: Adapter, keys: Keys, products: Products) -> Trial:
         if number > len(MUTANTS):
             alone = known.model_copy(update={"foreign": None, "powerless_token": None})
             return list(try_adapter(adapter.url, alone))
-        proxy = Broken(adapter.port, **MUTANTS[number][0])
+        product = products.of[node_id]
+        mutant = dict(MUTANTS[number][0])
+        if "early" in mutant:  # it loses its patience only with a product that does not answer
+            hasty = mutant["early"]
+            mutant["early"] = lambda asked: None if product.go_on.is_set() else hasty(asked)
+        proxy = Broken(adapter.port, **mutant)
         try:
-            return list(try_adapter(proxy.url, known, products.of[node_id]))
+            return list(try_adapter(proxy.url, known, product))
         finally:
             proxy.stop()
 
@@ -316,12 +323,8 @@ def found(trial: Trial) -> list[list[Finding]]:
         return list(pool.map(trial, range(len(MUTANTS) + 2)))
 
 
-def test_our_adapter_keeps_every_must(found: list[list[Finding]], trial: Trial) -> None:
+def test_our_adapter_keeps_every_must(found: list[list[Finding]]) -> None:
     findings = found[-2]
-    if broken(
-        findings
-    ):  # a machine with too much to do may keep the adapter from answering: once more, alone
-        findings = trial(len(MUTANTS))
 
     assert {each.verdict for each in findings} == {"kept"}, table(findings)
     assert len(findings) > 40
@@ -346,12 +349,8 @@ NAMES = [f"{name_of(mutant)}-{min(musts)}" for mutant, musts in MUTANTS]
 
 
 @pytest.mark.parametrize("number", range(len(MUTANTS)), ids=NAMES)
-def test_a_broken_adapter_is_found_out(
-    number: int, found: list[list[Finding]], trial: Trial
-) -> None:
+def test_a_broken_adapter_is_found_out(number: int, found: list[list[Finding]]) -> None:
     findings, expected = found[number], MUTANTS[number][1]
-    if broken(findings) != expected:  # as above
-        findings = trial(number)
 
     assert broken(findings) == expected, table(findings)
 

@@ -9,7 +9,7 @@ import pytest
 
 from aiida_byoc.contracts import SubmitJobCommand
 from aiida_byoc.contracts.validation import validated
-from tests.service.node import PROBLEMS
+from tests.service.node import PROBLEMS, ScriptedNode
 
 TRACEPARENT = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 
@@ -112,10 +112,17 @@ def test_a_refusal_that_is_not_the_nodes_to_make_is_our_error(name, node, submit
     assert problem(submit(command)) == "internal-error"
 
 
-def test_a_command_no_poll_answers_is_redelivered_then_unknown(node, submit, command):
+def test_a_command_no_poll_answers_is_redelivered_then_unknown(own_adapter, keys, command):
+    adapter = own_adapter(verdict_timeout_seconds=2)
+    node = ScriptedNode(adapter.url, keys)
     node.decide = lambda _: None
+    sent = {
+        "Authorization": f"Bearer {keys.client('acme')}",
+        "Idempotency-Key": f'"{uuid4()}"',
+    }
 
-    response = submit(command)
+    response = httpx.post(f"{adapter.url}/v1/nodes/n1/jobs", json=command, headers=sent, timeout=60)
+    node.stop()
 
     assert (response.status_code, problem(response)) == (504, "outcome-unknown")
     assert len(node.received) > 1

@@ -1,4 +1,4 @@
-// What the page asks of the adapter itself, with the user's own token: logs and receipts.
+// What the page asks of the adapter itself, with the user's own token: logs, receipts, and the keys that check these.
 import { createContext, useContext } from "react";
 import { chunksOf, serverEvents } from "./sse";
 
@@ -118,4 +118,9 @@ export async function receiptOf(adapter: Adapter, node_id: string, job_id: strin
     if (problem instanceof Problem && problem.status === 404) return null;
     throw problem;
   }
+}
+
+/** The keys that check the node's receipts, as the text of a JWK Set. Errors: `Problem`. */
+export async function keysOf(adapter: Adapter, node_id: string): Promise<string> {
+  return (await asked(adapter, ["nodes", node_id, "keys"])).text();
 }

@@ -37,7 +37,6 @@ function Session({ config, user, leave }: { config: Config; user: SignedIn; leav
     setClient(convex);
     return () => void convex.close();
     // A user and a configuration are for the life of this component.
-    // eslint-disable-next-line
   }, []);
   const adapter = useMemo(() => ({ url: config.adapter_url, token: user.token }), [config, user]);
   if (client === undefined) return null;

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from aiida_byoc.contracts.commands import SubmitJobCommand
 from aiida_byoc.contracts.conformance.adapter_scene import AdapterScene
-from aiida_byoc.contracts.conformance.musts import Musts, hold, until
+from aiida_byoc.contracts.conformance.musts import Musts, hold
 from aiida_byoc.contracts.conformance.played_node import rejection
 from aiida_byoc.contracts.conformance.wire import expect, refused
 from aiida_byoc.contracts.delivery import Command, JobAcceptance, JobCancellation, JobView
@@ -72,7 +72,7 @@ def verdict_first(scene: AdapterScene) -> str:
     node.deciding.clear()
     try:
         asked = scene.aside(scene.submit, command)
-        until(lambda: node.got(command["job_id"]), 10, "the node to get the command")
+        scene.until(lambda: node.got(command["job_id"]), "the node to get the command")
         time.sleep(_MOMENT)  # an answer must not come: there is nothing to wait for
         hold(not asked.done(), "the client was answered before the node had decided")
     finally:

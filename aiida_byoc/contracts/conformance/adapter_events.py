@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from aiida_byoc.contracts.conformance.adapter_scene import AdapterScene
-from aiida_byoc.contracts.conformance.musts import Musts, hold, until
+from aiida_byoc.contracts.conformance.musts import Musts, hold
 from aiida_byoc.contracts.conformance.wire import expect, refused
 from aiida_byoc.contracts.delivery import Acknowledgement
 from aiida_byoc.contracts.lifecycle import PRODUCT_STATE, ExecutionState
@@ -64,7 +64,7 @@ def stored_first(scene: AdapterScene) -> str:
     product.go_on.clear()
     try:
         asked = scene.aside(scene.deliver, scene.event(job, 1))
-        until(lambda: product.stored(job), 10, "the product to get the event")
+        scene.until(lambda: product.stored(job), "the product to get the event")
         time.sleep(_MOMENT)  # an answer must not come: there is nothing to wait for
         hold(not asked.done(), "the node was answered before the product had answered")
     finally:
@@ -273,7 +273,7 @@ def heartbeat(scene: AdapterScene) -> str:
     report = {"sent_at": "2026-02-15T10:00:00Z", "versions": {"conformance": "1"}}
     answer = scene.as_node("/heartbeat", report)
     received = expect(answer, 200)["received_at"]
-    until(lambda: scene.product.heartbeats, 5, "the product to get the heartbeat")
+    scene.until(lambda: scene.product.heartbeats, "the product to get the heartbeat")
     last = scene.product.heartbeats[-1]
     hold(
         (last["node_id"], last["received_at"]) == (scene.settings.node_id, received),

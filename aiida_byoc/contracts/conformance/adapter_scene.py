@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
-from aiida_byoc.contracts.conformance.musts import Broken, NotTested
+from aiida_byoc.contracts.conformance.musts import Broken, NotTested, until
 from aiida_byoc.contracts.conformance.played_node import PlayedNode
 from aiida_byoc.contracts.conformance.played_product import PlayedProduct
 from aiida_byoc.contracts.conformance.wire import Answer, Wire
@@ -41,7 +41,7 @@ class AdapterSettings(BaseModel):
         powerless_token: of the tenant, with no scope.
         foreign: somebody else.
         product: host and port where the adapter believes its product to be; the kit plays it there.
-        patience_seconds: how long the adapter waits for a verdict, and a little more.
+        patience_seconds: how long the adapter waits for a verdict, and a little more; all else may take as long.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -173,6 +173,10 @@ class AdapterScene:
     def aside(self, call: Callable[..., Answer], *arguments: Any, **named: Any) -> Future[Answer]:
         """Ask without waiting."""
         return self._pool.submit(call, *arguments, **named)
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """The first true value of the condition, with the adapter's patience."""
+        return until(condition, self.settings.patience_seconds, what)
 
     def in_time(self, asked: Future[Answer]) -> Answer:
         """The answer, once it is there."""

@@ -35,7 +35,11 @@ def heartbeat(scene: NodeScene) -> str:
 @must("auth.bearer", "command-delivery.md#tenant-and-auth-boundary")
 def bearer(scene: NodeScene) -> str:
     """Every request carries a bearer token, and keeps to the node's own path."""
-    requests = [each for each in list(scene.adapter.requests) if not each.path.endswith("/token")]
+    requests = [
+        each
+        for each in list(scene.adapter.requests)
+        if not each.path.endswith("/token") and each.path != "/livez"
+    ]
     for each in requests:
         said = {name.lower(): value for name, value in each.headers.items()}.get(
             "authorization", ""

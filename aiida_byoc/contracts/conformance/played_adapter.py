@@ -74,14 +74,8 @@ class PlayedAdapter:
                 return self._verdict(request.path.split("/")[-2], request.json)
             case "events":
                 return self._events(request.json)
-            case "heartbeat":
-                return Reply(200, {"received_at": utc_now_text(datetime.now(UTC))})
-            case "token":
-                return Reply(
-                    200, {"access_token": uuid4().hex, "token_type": "Bearer", "expires_in": 600}
-                )
             case _:
-                return problem("not-found")
+                return _always(last)
 
     def _poll(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         with self._changed:
@@ -110,3 +104,13 @@ class PlayedAdapter:
         """The answer of a product that has all of it; keywords change the body."""
         wanted = {event["data"]["submission_id"]: event["data"]["seq"] + 1 for event in batch}
         return Reply(200, {"next_seq": wanted, "quarantined": [], **changes})
+
+
+def _always(last: str) -> Reply:
+    """What is answered whatever the MUST is; a node may look whether its adapter lives before it joins."""
+    bodies: dict[str, dict[str, Any]] = {
+        "heartbeat": {"received_at": utc_now_text(datetime.now(UTC))},
+        "livez": {"status": "ok"},
+        "token": {"access_token": uuid4().hex, "token_type": "Bearer", "expires_in": 600},
+    }
+    return Reply(200, bodies[last]) if last in bodies else problem("not-found")

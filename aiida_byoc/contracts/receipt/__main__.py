@@ -1,4 +1,4 @@
-"""Check a receipt: `python -m aiida_byoc.contracts.receipt verify FILE --key JWK [--outputs DIR] [--job ID]`."""
+"""Check a receipt: `python -m aiida_byoc.contracts.receipt verify FILE --key JWK|--keys URL …`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aiida_byoc.contracts.receipt.keys import TOKEN, keys_from
 from aiida_byoc.contracts.receipt.report import check, told
-from aiida_byoc.contracts.receipt.verification import ReceiptError, public_keys
+from aiida_byoc.contracts.receipt.verification import ReceiptError
 
 __all__ = ["main"]
 
@@ -19,21 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify = parser.add_subparsers(required=True).add_parser("verify", help="check a receipt")
     verify.add_argument("file", type=Path, help="the receipt")
     keys = verify.add_mutually_exclusive_group(required=True)
-    keys.add_argument("--key", type=Path, help="the node's public key, a JWK")
-    keys.add_argument("--keys", type=Path, help="public keys of the node, a JWK Set")
+    keys.add_argument("--key", help="the node's public key, a JWK: a file")
+    keys.add_argument(
+        "--keys", help=f"public keys of the node, a JWK Set: a file, or a URL (token in {TOKEN})"
+    )
     verify.add_argument(
         "--outputs", type=Path, help="directory of the job's outputs, to be compared"
     )
     verify.add_argument("--job", help="the job that the receipt has to be of")
     asked = parser.parse_args(arguments)
-    key_file: Path = asked.key or asked.keys
     try:
-        known = public_keys(key_file.read_bytes())
-    except OSError as error:
-        return _fails(f"{key_file} cannot be read: {error.strerror}")
-    except ReceiptError as error:
-        return _fails(f"{key_file} {error}")
-    try:
+        known = keys_from(asked.key or asked.keys)
         statement = check(asked.file, known, outputs=asked.outputs, job_id=asked.job)
     except ReceiptError as error:
         return _fails(str(error))

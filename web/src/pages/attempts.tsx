@@ -5,10 +5,10 @@ import { Ago, Span } from "../parts/time";
 import { api } from "../product";
 
 /** Every attempt of the job, how it ended, and what the node did about it. */
-export function Attempts(named: { tenant_id: string; job_id: string }) {
+export function Attempts({ ended, ...named }: { tenant_id: string; job_id: string; ended: boolean }) {
   const attempts = useQuery(api.jobs.attempts, named);
   if (attempts === undefined) return <Loading what="attempts" />;
-  if (attempts.length === 0) return <Empty title="No attempt yet" />;
+  if (attempts.length === 0) return <Empty title={ended ? "It was never tried" : "No attempt yet"} />;
   return (
     <ol className="attempts">
       {attempts.map((each) => (

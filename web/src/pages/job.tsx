@@ -40,7 +40,7 @@ export function JobPage(named: Named) {
             <JobFacts job={job} />
           </Panel>
           <Panel title="Attempts">
-            <Attempts {...named} />
+            <Attempts {...named} ended={TERMINAL.has(job.state)} />
           </Panel>
           <Panel title="Timeline">
             <History {...named} />
@@ -111,7 +111,7 @@ function Announcer({ job }: { job: Job }) {
 
 // Why the job is as it is: the cause of a failure and what helps, what it waits for, how far it is.
 function Reason({ job }: { job: Job }) {
-  const { state, error, message, progress, scheduler, recovery } = job;
+  const { state, seq, error, message, progress, scheduler, recovery, node_offline_since } = job;
   if (error !== undefined) {
     return (
       <div className={`reason reason-${state}`}>
@@ -134,12 +134,18 @@ function Reason({ job }: { job: Job }) {
   ];
   const said = words.filter((each): each is string => Boolean(each));
   const running = state === "running" && progress !== undefined && tasksOf(job) === undefined; // tasks have a panel
-  if (said.length === 0 && !running) return null;
+  if (said.length === 0 && !running && node_offline_since === undefined) return null;
   return (
     <div className={`reason reason-${state}`}>
       {said.map((each) => (
         <p key={each}>{each}</p>
       ))}
+      {node_offline_since !== undefined && (
+        <p>
+          Its node is offline, since <Ago time={node_offline_since} />
+          {seq === 0 ? ": it goes there as soon as the node is heard again." : ": what is shown here may be old."}
+        </p>
+      )}
       {running && (
         <p className="progress">
           {progress.fraction !== undefined && (

@@ -1,5 +1,5 @@
 import { useState } from "react";
-import { Problem, receiptOf, useAdapter } from "../adapter";
+import { keysOf, Problem, receiptOf, useAdapter } from "../adapter";
 import { Panel } from "../parts/common";
 import { TERMINAL, type Job } from "../product";
 import { save } from "../save";
@@ -9,25 +9,32 @@ export function ReceiptPanel({ job: { node_id, job_id, state, seq } }: { job: Jo
   const adapter = useAdapter();
   const [words, setWords] = useState<string>();
   const [file, setFile] = useState<string>();
-  const [busy, setBusy] = useState(false);
+  const [busy, setBusy] = useState<"receipt" | "keys">();
+  const keysFile = `${node_id}.keys.json`;
 
-  async function fetchIt() {
-    setBusy(true);
+  async function download(what: "receipt" | "keys", work: () => Promise<void>) {
+    setBusy(what);
     setWords(undefined);
     try {
-      const receipt = await receiptOf(adapter, node_id, job_id);
-      if (receipt === null)
-        return setWords(
-          "There is no receipt of this job: the node no longer has it, or the adapter knows no receipts.",
-        );
-      const name = `${job_id}.receipt.json`;
-      save(receipt, name, "application/json");
-      setFile(name);
+      await work();
     } catch (error) {
-      setWords(error instanceof Problem ? error.message : "The receipt did not arrive");
+      setWords(error instanceof Problem ? error.message : "The answer did not arrive");
     } finally {
-      setBusy(false);
+      setBusy(undefined);
     }
+  }
+
+  async function fetchReceipt() {
+    const receipt = await receiptOf(adapter, node_id, job_id);
+    if (receipt === null)
+      return setWords("There is no receipt of this job: the node no longer has it, or the adapter knows no receipts.");
+    const name = `${job_id}.receipt.json`;
+    save(receipt, name, "application/json");
+    setFile(name);
+  }
+
+  async function fetchKeys() {
+    save(await keysOf(adapter, node_id), keysFile, "application/json");
   }
 
   return (
@@ -41,18 +48,23 @@ export function ReceiptPanel({ job: { node_id, job_id, state, seq } }: { job: Jo
           <p className="hint">
             Signed by the node: this job, what ran in it, where, what Slurm said of it, and the hash of every output.
           </p>
-          <button type="button" disabled={busy} onClick={() => void fetchIt()}>
-            {busy ? "Asking the node…" : "Download receipt"}
-          </button>
+          <p className="actions">
+            <button type="button" disabled={busy !== undefined} onClick={() => void download("receipt", fetchReceipt)}>
+              {busy === "receipt" ? "Asking the node…" : "Download receipt"}
+            </button>
+            <button type="button" disabled={busy !== undefined} onClick={() => void download("keys", fetchKeys)}>
+              Download the node's keys
+            </button>
+          </p>
           <div role="status">
             {words && <p>{words}</p>}
             {file && (
               <p className="command">
                 <span>
-                  Anybody with the node's public key can check it:
+                  With the node's keys anybody can check it:
                   <br />
                   <code>
-                    verdi data byoc jobs verify-receipt {file} --key node-key.json --job {job_id}
+                    verdi data byoc jobs verify-receipt {file} --keys {keysFile} --job {job_id}
                   </code>
                 </span>
               </p>
