@@ -116,8 +116,7 @@ def _plain(bench: Bench, count: int) -> float:
     """Single jobs per second of plain AiiDA, which has no arrays."""
     plain = Plain(bench.lab)
     bench.lab.without_work()
-    plain.start(0.5)
-    with plain.database() as connection:
+    with plain.at_work(0.5), plain.database() as connection:
         began = time.monotonic()
         pks, _ = plain.submit(count, jobs.SCRIPT)
         process.wait_until(
@@ -125,6 +124,4 @@ def _plain(bench: Bench, count: int) -> float:
             END_SECONDS,
             f"{count} work chains of the baseline to end",
         )
-        rate = per_second(count, time.monotonic() - began)
-    plain.stop()
-    return rate
+        return per_second(count, time.monotonic() - began)
