@@ -16,6 +16,7 @@ import { announce, isProvisional, jobOf } from "./submission";
 const MAX_USER_ID = 128;
 const MAX_REASON = 500;
 const MAX_RANGES = 1_000;
+const MAX_COMMANDS = 100; // of one job
 
 /**
  * Submits a job to a node that serves the tenant. It is there at once, and waits for the node's verdict as long as that
@@ -93,6 +94,9 @@ export const cancelJob = memberMutation({
         throw refusal("invalid", `tasks must have 1 to ${MAX_RANGES} ranges of whole numbers, first not above last`);
       }
       if (isProvisional(job)) throw refusal("conflict", "No node has taken this job yet: cancel it as a whole, or wait");
+      if (commands.length >= MAX_COMMANDS - 1) {
+        throw refusal("conflict", "Tasks of this job were cancelled too often: name more tasks at once, or cancel it as a whole");
+      }
     }
     const { workspace_id, node_id } = job;
     const body = {
@@ -170,12 +174,12 @@ async function store(
   return (await ctx.db.get(id))!;
 }
 
-/** A submission, and a cancel for each time that one was refused: few. */
+/** A submission, the cancels of tasks, and a cancel for each time that one was refused. */
 function commandsOf(ctx: QueryCtx, tenant_id: string, job_id: string): Promise<Doc<"commands">[]> {
   return ctx.db
     .query("commands")
     .withIndex("by_tenant_job", (q) => q.eq("tenant_id", tenant_id).eq("job_id", job_id))
-    .take(100);
+    .take(MAX_COMMANDS);
 }
 
 function withoutTrace(body: string): object {

@@ -164,3 +164,12 @@ test("tasks of a job that no node has taken yet are not cancelled by themselves"
   expect(await errorCode(cancelTasks(product, { first: 0, last: 0 }))).toBe("conflict");
   expect(await product.rows("commands")).toHaveLength(1);
 });
+
+test("there is always room to cancel the whole job, however often tasks of it were", async () => {
+  const product = await deployment();
+  await product.apply([update(1, "running")]);
+  for (let number = 0; number < 99; number++) await cancelTasks(product, { first: number, last: number });
+  expect(await errorCode(cancelTasks(product, { first: 99, last: 99 }))).toBe("conflict");
+  const whole = await product.user("bob").mutation(api.commands.cancelJob, { tenant_id: "acme", job_id: "j1" });
+  expect(await product.user("bob").mutation(api.commands.cancelJob, { tenant_id: "acme", job_id: "j1" })).toEqual(whole);
+});
