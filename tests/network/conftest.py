@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab import adapter, front, stack
+from lab import adapter, front, image, stack
 from lab.networks import PRODUCT, Networks, networks
 from lab.paths import LabPaths
 from tests.labs import scratch_lab
@@ -58,6 +58,7 @@ def lab(paths: LabPaths, wire: Networks, authority: front.Certificates) -> dict[
         replicas = [f"127.0.0.1:{paths.ports(name)[0]}" for name in ("adapter", "adapter-2")]
         return front.start(paths, PRODUCT, replicas, authority)
 
+    image.build(paths)  # out of packages that the node's network cannot fetch
     with wire.within(wire.node):
         return stack.up(
             paths,
