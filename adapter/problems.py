@@ -9,9 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aiida_byoc.contracts.identity import NAME
@@ -58,13 +60,23 @@ def _name(request: Request, parameter: str) -> str | None:
     return value if isinstance(value, str) and re.fullmatch(NAME, value) else None
 
 
-async def _on_http_exception(_request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     if error.status_code == 405:
-        return problem_response(ProblemError("method-not-allowed"), dict(error.headers or {}))
+        return problem_response(ProblemError("method-not-allowed"), {"Allow": _methods(request)})
     if error.status_code == 404:
         return problem_response(ProblemError("not-found"))
     return problem_response(ProblemError("malformed-request"))
+
+
+def _methods(request: Request) -> str:
+    """Those of all routes of the path; the framework names the first one's alone."""
+    here = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if compile_path(route.path or "")[0].match(request.scope["path"])
+    ]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
 def install_problems(app: FastAPI) -> None:

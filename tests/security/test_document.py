@@ -19,11 +19,11 @@ LONGEST_POLL = DOCUMENT["components"]["schemas"]["PollRequest"]["properties"]["w
     "maximum"
 ]
 SET_ASIDE = "deliverEvents"
+"""An event that does not fit is quarantined, and the batch answered with 200: docs/contracts/event-delivery.md."""
 OPENED_BY_ITS_BODY = ("enrollNode", "issueToken")
 """What they bring is itself a credential; nobody guesses one."""
 OF_IDENTITY = ("/keys", "/retire", "/revoke")
-"""Routes that change who a node is: only of one that enrolled."""
-"""An event that does not fit is quarantined, and the batch answered with 200: docs/contracts/event-delivery.md."""
+"""Routes about who a node is: tried at one that enrolled."""
 FITTING = ["2xx", "403", "404", "409", "422", "503"]
 """What may become of a request that fits its schema: done, or refused for whom it is about or by a rule across fields.
 

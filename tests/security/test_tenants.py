@@ -125,7 +125,7 @@ def test_a_command_is_answered_by_its_node_alone(world, node, command, keys, ref
         node.deciding.set()
         waiting.join(10)
 
-    assert polled.json() == {"commands": []}
+    assert polled.json() == {"commands": [], "takes_verdicts": True}
     refused_alike([guess, miss], 404, "not-found")
     assert heard[0].status_code == 202
 
