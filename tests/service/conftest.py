@@ -147,7 +147,8 @@ def node(node_session: ScriptedNode) -> Iterator[ScriptedNode]:
     # New lists: what an earlier test's command still leads to belongs into the old ones.
     node_session.received, node_session.problems = [], []
     yield node_session
-    node_session.decide = node_session.accept
+    node_session.decide, node_session.along = node_session.accept, False
+    node_session.wait_seconds = 1
 
 
 @pytest.fixture
