@@ -39,7 +39,10 @@ def say(http, own: tuple[str, NodeKey], path: str, message: Any):
 def test_it_polls(name: str, http, own) -> None:
     response = say(http, own, "commands/poll", golden(name) | {"wait_seconds": 0})
 
-    assert (response.status_code, response.json()) == (200, {"commands": [], "takes_verdicts": True})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"commands": [], "takes_verdicts": True},
+    )
 
 
 @pytest.mark.parametrize("name", goldens("heartbeat"))
