@@ -55,6 +55,7 @@ class Rule:
     Args:
         fault: what happens to a request.
         match: regular expression, searched in `METHOD path`.
+        carrying: bytes that the request must have in it.
         chance: how likely each matching request suffers.
         times: for how many requests the rule lasts; `None`: until it is removed.
         action: called from the proxy's thread when the request arrives, or, with a fault after execution, when the
@@ -63,6 +64,7 @@ class Rule:
 
     fault: Fault
     match: str = ""
+    carrying: bytes = b""
     chance: float = 1.0
     times: int | None = None
     action: Callable[[], object] | None = None
@@ -135,10 +137,11 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def _choose(self, line: str) -> Rule:
+    def _choose(self, line: str, request: bytes) -> Rule:
         for rule in self._rules:
             lasts = rule.times is None or rule.applied < rule.times
-            if lasts and re.search(rule.match, line) and self._random.random() < rule.chance:
+            fits = re.search(rule.match, line) and rule.carrying in request
+            if lasts and fits and self._random.random() < rule.chance:
                 rule.applied += 1
                 return rule
         return Rule(Fault.NONE)
@@ -146,7 +149,7 @@ class FaultProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request, line = await _read_request(reader)
-            rule = self._choose(line)
+            rule = self._choose(line, request)
             if rule.action is not None and rule.fault not in _EXECUTED:
                 rule.action()
             await self._answer(rule, request, reader, writer)

@@ -24,16 +24,16 @@ FORGOTTEN_SECONDS = 60
 """A job that was forgotten while it ran stays held for longer than any test waits."""
 
 MOMENTS = [
-    ("adapter", Fault.DROP, "/jobs$"),
-    ("adapter", Fault.LOSE_ANSWER, "/jobs$"),
-    ("adapter", Fault.DROP, "/verdict$"),
-    ("adapter", Fault.LOSE_ANSWER, "/verdict$"),
-    ("adapter", Fault.DROP, "/events$"),
-    ("adapter", Fault.LOSE_ANSWER, "/events$"),
-    ("convex", Fault.DROP, "/mutation$"),
-    ("convex", Fault.LOSE_ANSWER, "/mutation$"),
+    ("adapter", Fault.DROP, "/jobs$", b""),
+    ("adapter", Fault.LOSE_ANSWER, "/jobs$", b""),
+    ("adapter", Fault.DROP, "/poll$", b'"verdicts":[{'),
+    ("adapter", Fault.LOSE_ANSWER, "/poll$", b'"verdicts":[{'),
+    ("adapter", Fault.DROP, "/events$", b""),
+    ("adapter", Fault.LOSE_ANSWER, "/events$", b""),
+    ("convex", Fault.DROP, "/mutation$", b""),
+    ("convex", Fault.LOSE_ANSWER, "/mutation$", b""),
 ]
-"""Wire, side of the moment, request: before the request has been carried out, and before its answer has left."""
+"""Wire, side of the moment (before it is carried out, before its answer has left), request and what it carries."""
 
 
 def _dies(name: str) -> Callable[[Arena, Load], None]:
@@ -163,8 +163,8 @@ def test_wires_that_fail_cost_nothing(arena: Arena, wire: str) -> None:
 def test_an_adapter_that_dies_with_a_request_in_hand_costs_nothing(arena: Arena) -> None:
     """I2, I10, I12: it holds nothing, so it may die at every moment of every kind of request."""
     load = arena.load()
-    for wire, fault, match in MOMENTS:
-        rule = Rule(fault, match, times=1, action=lambda: arena.parts.kill("adapter"))
+    for wire, fault, match, carrying in MOMENTS:
+        rule = Rule(fault, match, carrying, times=1, action=lambda: arena.parts.kill("adapter"))
         with arena.proxies[wire].rule(rule):
             load.succeeds()
             eventually(
