@@ -61,7 +61,7 @@ class Assertions:
         raise ProblemError("unauthenticated")
 
     def _check(self, token: str, node_id: str, public: jwt.PyJWK) -> None:
-        claims = verified(
+        claims, _ = verified(
             token,
             [public],
             NODE_ALGORITHMS,

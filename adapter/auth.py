@@ -104,7 +104,7 @@ class NodeGuard:
 
     def _signed(self, token: str, name: str, key: LiveKey, node: Node) -> bool:
         try:
-            claims = verified(
+            claims, _ = verified(
                 token, [key.public], NODE_ALGORITHMS, issuer=name, audience=self._audience
             )
         except ProblemError:

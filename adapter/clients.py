@@ -16,7 +16,7 @@ from adapter.caching import Allowance, Cached
 from adapter.jwks import PublishedKeys
 from adapter.product import Product, ServiceTokenRecord
 from adapter.settings import ClientIssuer, Settings
-from adapter.tokens import LEEWAY_SECONDS, claimed, header, verified_by
+from adapter.tokens import LEEWAY_SECONDS, claimed, header, verified
 from aiida_byoc.contracts.identity import NAME
 from aiida_byoc.contracts.problems import ProblemError
 
@@ -66,7 +66,7 @@ class _Issuer:
     async def identify(self, token: str) -> _Verified:
         settings = self._settings
         kid = header(token, "kid")
-        claims, key = verified_by(
+        claims, key = verified(
             token,
             await self._candidates(kid),
             settings.algorithms,

@@ -17,16 +17,7 @@ from adapter.settings import ConvexSettings
 from aiida_byoc.contracts.enrolment import MAX_TOKEN_SECONDS, AccessToken
 from aiida_byoc.contracts.problems import ProblemError
 
-__all__ = [
-    "LEEWAY_SECONDS",
-    "AccessTokens",
-    "Holder",
-    "bearer",
-    "claimed",
-    "header",
-    "verified",
-    "verified_by",
-]
+__all__ = ["LEEWAY_SECONDS", "AccessTokens", "Holder", "bearer", "claimed", "header", "verified"]
 
 LEEWAY_SECONDS = 60
 """By how much clocks may differ."""
@@ -77,35 +68,12 @@ def verified(
     audience: str,
     require: Sequence[str] = (),
     is_for_us_alone: bool = False,
-) -> dict[str, Any]:
-    """The claims, if one of the keys signed them by an algorithm fixed for the issuer, for now and for us.
+) -> tuple[dict[str, Any], jwt.PyJWK]:
+    """The claims and the key of these that signed them, by an algorithm fixed for the issuer, for now and for us.
 
     Raises:
         ProblemError: `unauthenticated`, whatever is wrong.
     """
-    claims, _ = verified_by(
-        token,
-        keys,
-        algorithms,
-        issuer=issuer,
-        audience=audience,
-        require=require,
-        is_for_us_alone=is_for_us_alone,
-    )
-    return claims
-
-
-def verified_by(
-    token: str,
-    keys: Iterable[jwt.PyJWK],
-    algorithms: Sequence[Algorithm],
-    *,
-    issuer: str,
-    audience: str,
-    require: Sequence[str] = (),
-    is_for_us_alone: bool = False,
-) -> tuple[dict[str, Any], jwt.PyJWK]:
-    """The same, and the key that signed them."""
     try:
         for key in keys:
             if key.algorithm_name in algorithms:
@@ -179,7 +147,7 @@ class AccessTokens:
 
     def verify(self, token: str) -> Holder:
         """Whose token it is, else `unauthenticated`."""
-        claims = verified(
+        claims, _ = verified(
             token,
             [self._public],
             ("ES256",),

@@ -191,7 +191,7 @@ class Chaos:
 
         name = self.chance.choice(list(self.arena.proxies))
         fault = self.chance.choice([Fault.DROP, Fault.LOSE_ANSWER])
-        rule = Rule(fault, match="jobs|verdict|events|mutation", times=1, action=die)
+        rule = Rule(fault, match="jobs|poll|events|mutation", times=1, action=die)
         self.arena.proxies[name].add(rule)
         self._later(self._pause(), recover)
 

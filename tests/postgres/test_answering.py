@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from pydantic import HttpUrl
 
 from aiida_byoc.agent.answering import Answering
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
@@ -20,6 +16,7 @@ from aiida_byoc.agent.logs import LogDesk
 from aiida_byoc.agent.reader import Reader
 from aiida_byoc.node import NodeSettings
 from tests.builders import submit_body
+from tests.postgres.adapters import client_of, serving
 
 
 def submission(number: int) -> dict[str, Any]:
@@ -63,23 +60,13 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
 
     server = Scripted(("127.0.0.1", 0), Handler)
     server.batches, server.polls = [], []
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture
 def client(settings: NodeSettings, adapter: Scripted) -> AdapterClient:
-    key = Ed25519PrivateKey.generate()
-    settings.key_file.touch(mode=0o600)
-    settings.key_file.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    url = HttpUrl(f"http://127.0.0.1:{adapter.server_port}")
-    return AdapterClient(settings.model_copy(update={"adapter_url": url}))
+    return client_of(settings, adapter)
 
 
 @pytest.fixture

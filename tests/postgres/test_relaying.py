@@ -5,16 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from pydantic import HttpUrl
 
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
 from aiida_byoc.agent.relaying import Destination, relay_lanes
@@ -22,6 +18,7 @@ from aiida_byoc.contracts.delivery import MAX_EVENT_BATCH
 from aiida_byoc.contracts.problems import ProblemError
 from aiida_byoc.node import NodeSettings
 from tests.eventually import eventually
+from tests.postgres.adapters import client_of, serving
 from tests.postgres.conftest import Connect
 from tests.postgres.jobs import accept
 from tests.postgres.reading import stream
@@ -57,23 +54,13 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
             pass
 
     server = Refusing(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture
 def client(settings: NodeSettings, adapter: Refusing) -> AdapterClient:
-    key = Ed25519PrivateKey.generate()
-    settings.key_file.touch(mode=0o600)
-    settings.key_file.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    url = HttpUrl(f"http://127.0.0.1:{adapter.server_port}")
-    return AdapterClient(settings.model_copy(update={"adapter_url": url}))
+    return client_of(settings, adapter)
 
 
 def trouble(connection: psycopg.Connection) -> list[Any]:

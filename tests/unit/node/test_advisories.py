@@ -66,12 +66,14 @@ def test_the_runtimes_that_stand_between_tenants_are_looked_at(
     assert [cve in each.wrong for each in told] == [True] * (cve is not None)
 
 
-@pytest.mark.parametrize(("found", "is_open"), [("15.4", True), ("15.18", False), ("17.0", False)])
+@pytest.mark.parametrize(
+    ("found", "is_open"), [("15.17", True), ("15.18", False), ("17.0", True), ("19.0", False)]
+)
 def test_a_server_is_judged_by_what_it_says_itself(found: str, is_open: bool) -> None:
     """A release of PostgreSQL has one number."""
     told = advisories({"postgresql": found}, installed={}.get)
 
-    assert ["CVE-2023-5869" in each.wrong for each in told] == [True] * is_open
+    assert ["CVE-2026-6473" in each.wrong for each in told] == [True] * is_open
 
 
 def test_what_is_not_installed_or_new_is_not_named() -> None:
