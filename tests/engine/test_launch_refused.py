@@ -16,6 +16,7 @@ from lab.paths import LabPaths
 from lab.process import MARK, wait_until
 from lab.process import stop as stop_daemons
 from tests.engine.driving import RUN_LOG, Underway, run, squeue
+from tests.engine.test_arrays import array, attempts, table
 
 FIRST, OTHER = "n1", "n2"
 THEIRS = ("sbatch", "--parsable", "--job-name=theirs", "--output=/dev/null")
@@ -154,6 +155,30 @@ def test_a_job_whose_node_fails_in_its_prolog_is_submitted_again(
     assert (job.last["state"], job.last["attempt"]) == ("succeeded", 2)
     assert job.last["recovery"]["code"] == "launch_refused"
     assert job.runs == 1
+
+
+def test_elements_that_their_node_refuses_are_submitted_again(
+    node: Any,
+    prolog: Callable[[str], None],
+    let_other_in: Callable[[], None],
+    tmp_path: Path,
+) -> None:
+    """Of an array, by what the node is drained for alone; what has ended elsewhere meanwhile is not run again."""
+    prolog(f"[ $SLURMD_NODENAME != {FIRST} ]")
+    rows = [[str(number)] for number in range(4)]
+    job = Underway(node, node.accept(**array(RUN_LOG, rows, cpu=1, pack=1)))
+    job.until(lambda: "Prolog error" in standing(FIRST), "the prolog to fail")
+    let_other_in()
+    chain = job.finish()
+
+    assert chain.is_finished_ok, chain.exit_message
+    assert (job.last["state"], job.last["attempt"]) == ("succeeded", 2)
+    assert job.last["recovery"]["code"] == "launch_refused"
+    first, second = attempts(chain)
+    ended = {row["number"]: row["attempt"] for row in table(second, tmp_path)}
+    assert sorted(ended) == [0, 1, 2, 3]
+    before = {row["number"] for row in table(first, tmp_path) if row["state"] == "succeeded"}
+    assert {number for number, attempt in ended.items() if attempt == 1} == before
 
 
 def test_a_job_that_somebody_cancels_in_its_prolog_was_killed(
