@@ -21,6 +21,7 @@ POINTS: dict[str, str] = {
     "launch.committed": "the work chain is committed; with a broker apart from Postgres, no task exists",
     "launch.dispatched": "only with a broker apart from Postgres: the task exists, the ledger does not say so",
     "task.claimed": "a worker owns a task, and has not begun it",
+    "child.stored": "the calculation is stored and has no task; with `byoc.postgres` neither is committed",
     "child.submitted": "the work chain submitted its calculation, its own checkpoint is older",
     "slurm.submitted": "Slurm has the attempt, AiiDA does not know its job id",
     "slurm.ended": "the witnesses say that the attempt has ended, the node does not know",

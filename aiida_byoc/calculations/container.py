@@ -21,6 +21,7 @@ from aiida.orm import Dict, FolderData, Node, RemoteData, SinglefileData
 from aiida_shell.calculations.shell import ShellJob
 from plumpy import ProcessState
 
+from aiida_byoc import crashpoints
 from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
@@ -118,6 +119,11 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
     @classmethod
     def get_state_classes(cls) -> dict[Hashable, Any]:
         return {**super().get_state_classes(), ProcessState.WAITING: ChangeOnlyWaiting}
+
+    def close(self) -> None:
+        super().close()
+        # First where it was created: AiiDA sends its task next.
+        crashpoints.reached("child.stored")
 
     def parse_scheduler_output(self, retrieved: Node) -> None:
         """Leave Slurm's word to the parser, which has the job's own as well."""

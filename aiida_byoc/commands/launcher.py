@@ -31,6 +31,7 @@ from aiida_byoc.commands.quotas import Quotas
 from aiida_byoc.commands.repair import Repairer
 from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.commands.task_stopping import TaskStopper
+from aiida_byoc.commands.undelivered import Undelivered
 from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events import outbox
@@ -97,6 +98,7 @@ class Launcher:
         self._task_stopper = TaskStopper(self._storage)
         self._sweep = Sweep(self._storage)
         self._repairer = Repairer(self._storage)
+        self._undelivered = Undelivered(self._storage)
 
     def step(self) -> bool:
         """Do what is due; return whether there was anything, so that the caller knows whether to wait."""
@@ -107,6 +109,7 @@ class Launcher:
         self._task_stopper.step()
         self._sweep.step()
         self._play_on()
+        self._undelivered.step()
         return launched or any(dispatched)
 
     def _launch_next(self) -> bool:
