@@ -100,6 +100,39 @@ def test_everybody_can_use_every_page(desk, scheme):
     assert {name: faults for name, faults in found.items() if faults} == {}
 
 
+def test_a_narrow_screen_shows_all_without_scrolling_sideways(desk):
+    """At 320 CSS pixels (WCAG 2.2, 1.4.10 Reflow) nothing is wider than the screen, but what scrolls by itself."""
+    reader = desk.reader(0, viewport={"width": 320, "height": 700})
+    page, wide = reader.page, {}
+
+    def look(name: str) -> None:
+        wide[name] = page.evaluate("""Math.max(
+            ...["html", "main", ".panel", "dialog"].flatMap((part) => [...document.querySelectorAll(part)]).map(
+                (each) => each.getBoundingClientRect().left + each.scrollWidth))""")
+        reader.picture(f"{name}-narrow")
+
+    job_id = reader.submit("true", name="in-the-hand")
+    expect(page.get_by_role("row", name=job_id)).to_be_visible()
+    look("jobs")
+    reader.go("jobs", job_id)
+    reader.awaits("succeeded")
+    look("job")
+    page.get_by_role("link", name="Submit again").click()
+    expect(page.get_by_role("button", name="Submit job")).to_be_visible()
+    look("submit")
+    reader.go("usage")
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
+    look("usage")
+    reader.go("nodes")
+    expect(page.get_by_text("online")).to_be_visible()
+    look("nodes")
+    page.get_by_role("button", name="Enrol a node").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    look("enrol")
+
+    assert {name: width for name, width in wide.items() if width > 320} == {}
+
+
 def test_dark_and_light_follow_the_system_until_the_reader_chooses(desk):
     page = desk.reader(0, color_scheme="dark").page
 

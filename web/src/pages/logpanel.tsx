@@ -17,16 +17,18 @@ export function LogPanel({ job, task, choose }: { job: Job } & Chosen) {
   const choices = (
     <>
       {tasks !== undefined && (
-        <input
-          type="number"
-          className="log-task"
-          aria-label="Number of the task"
-          placeholder="task"
-          min={0}
-          max={tasks.total - 1}
-          value={task ?? ""}
-          onChange={({ target }) => choose(target.value === "" ? undefined : target.valueAsNumber)}
-        />
+        <label>
+          Task{" "}
+          <input
+            type="number"
+            className="log-task"
+            aria-label="Number of the task"
+            min={0}
+            max={tasks.total - 1}
+            value={task ?? ""}
+            onChange={({ target }) => choose(target.value === "" ? undefined : target.valueAsNumber)}
+          />
+        </label>
       )}
       <select aria-label="Stream" value={stream} onChange={(event) => setStream(event.target.value as typeof stream)}>
         <option>stdout</option>

@@ -42,38 +42,40 @@ function Summary({ tenant_id, window }: { tenant_id: string; window: string }) {
   return (
     <>
       {!usage.complete && <p className="hint">There is more than can be summed up at once: choose a shorter time.</p>}
-      <table className="wide">
-        <thead>
-          <tr>
-            <th scope="col">Workspace</th>
-            {["Jobs", "Succeeded", "Failed", "Cancelled", "Node hours"].map((name) => (
-              <th key={name} scope="col" className="number">
-                {name}
-              </th>
-            ))}
-            <th scope="col">Success rate</th>
-          </tr>
-        </thead>
-        <tbody>
-          {usage.by_workspace.map((each) => (
-            <tr key={each.workspace_id}>
-              <th scope="row">{each.workspace_id}</th>
-              <td className="number">{each.jobs.toLocaleString("en")}</td>
-              <td className="number">{each.succeeded.toLocaleString("en")}</td>
-              <td className="number">{each.failed.toLocaleString("en")}</td>
-              <td className="number">{each.cancelled.toLocaleString("en")}</td>
-              <td className="number">{hours(each.node_hours)}</td>
-              <td>
-                {typeof each.success_rate === "number" ? (
-                  <Meter value={each.success_rate} max={1} label={`${Math.round(each.success_rate * 100)} %`} />
-                ) : (
-                  <span className="quiet">–</span>
-                )}
-              </td>
+      <div className="scrolls" role="region" aria-label="Usage by workspace" tabIndex={0}>
+        <table className="wide">
+          <thead>
+            <tr>
+              <th scope="col">Workspace</th>
+              {["Jobs", "Succeeded", "Failed", "Cancelled", "Node hours"].map((name) => (
+                <th key={name} scope="col" className="number">
+                  {name}
+                </th>
+              ))}
+              <th scope="col">Success rate</th>
             </tr>
-          ))}
-        </tbody>
-      </table>
+          </thead>
+          <tbody>
+            {usage.by_workspace.map((each) => (
+              <tr key={each.workspace_id}>
+                <th scope="row">{each.workspace_id}</th>
+                <td className="number">{each.jobs.toLocaleString("en")}</td>
+                <td className="number">{each.succeeded.toLocaleString("en")}</td>
+                <td className="number">{each.failed.toLocaleString("en")}</td>
+                <td className="number">{each.cancelled.toLocaleString("en")}</td>
+                <td className="number">{hours(each.node_hours)}</td>
+                <td>
+                  {typeof each.success_rate === "number" ? (
+                    <Meter value={each.success_rate} max={1} label={`${Math.round(each.success_rate * 100)} %`} />
+                  ) : (
+                    <span className="quiet">–</span>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
     </>
   );
 }
