@@ -45,9 +45,8 @@ class Runner:
         # SIGTERM has said so: to nobody, if that was earlier.
         if self._parent is not None and os.getppid() != self._parent:
             raise ProcessLookupError("the element has died")
-        os.makedirs(os.path.dirname(place), exist_ok=True)
         try:
-            os.mkdir(place)
+            os.makedirs(place)
         except FileExistsError:
             return None
         os.chdir(place)

@@ -132,6 +132,8 @@ class Placeholders:
 
     def text(self, text):
         """A text with its placeholders replaced."""
+        if "{" not in text:
+            return text
         return _PLACEHOLDER.sub(lambda match: self._one(match.group()), text)
 
     def env(self, env):
