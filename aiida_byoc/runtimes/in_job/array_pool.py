@@ -75,7 +75,10 @@ class Pool:
             os.waitpid(worker.pid, 0)
 
     def _bury(self, dead):
-        """Forget a worker that has died; return how. What it had started, and did not hold to its life yet, is ours now."""
+        """Forget a worker that has died; return how.
+
+        What it had started, and what was not held to its life yet, is this process's now.
+        """
         self._reports.unregister(dead.reports)
         del self._workers[dead.reports]
         dead.close()

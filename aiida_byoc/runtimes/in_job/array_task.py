@@ -83,7 +83,9 @@ class Runner:
         wrong = _place(own["inputs"])
         code, message, kept, used = None, wrong, {}, (0.0, 0.0)
         if not wrong:
-            self._container = container = Container(own, task=number, watched=self._parent is not None)
+            self._container = container = Container(
+                own, task=number, watched=self._parent is not None
+            )
             for received in list(self._heard.get(number, ())):
                 container.signal(received)
             code, message, _ = container.run()

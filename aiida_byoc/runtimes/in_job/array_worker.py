@@ -40,7 +40,9 @@ class Worker:
                 for each in (self, *others):
                     each.close()
                 _work(Runner(specification, element, parent), orders, control, reports)
-            except BaseException as error:  # whatever it is, this process must not go on as the element
+            except (
+                BaseException
+            ) as error:  # whatever it is, this process must not go on as the element
                 print("byoc: {!r}".format(error), file=sys.stderr)
                 os._exit(1)
             os._exit(0)
@@ -62,7 +64,11 @@ class Worker:
             os.kill(self.pid, signal.SIGALRM)
 
     def report(self):
-        """What it reports of its task, when it does: a text, or nothing. `None`: it has not said all. EOFError: it has died."""
+        """What it reports of its task, a line; `None`: it has not said all of it.
+
+        Raises:
+            EOFError: it has died.
+        """
         block = os.read(self.reports, _MOST)
         if not block:
             raise EOFError

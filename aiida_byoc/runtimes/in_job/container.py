@@ -5,13 +5,12 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import threading
 import time
+from _thread import RLock
 
-from .ending import Ending, ask, ending, last_words
+from .ending import Ending, ask, call, ending, last_words
 from .environment import environment
-from .limits import ProcessCount, leash, limit_processes
+from .limits import ProcessCount, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import (
     CELL,
@@ -32,11 +31,11 @@ from .places import (
     scratch_place,
     write_private,
 )
+from .spawn import start
 from .streams import Streams
 
 _IN_RUNTIME = (RUNTIME_DIRECTORY, ENVIRONMENT, CELL, PIDFILE, SECCOMP)
 """Who names one of these needs the runtime's directory."""
-_AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 30
 
 
@@ -67,11 +66,11 @@ class Container:
             env_json=lambda: json.dumps(["{}={}".format(*each) for each in self._env.items()]),
             env_names=lambda: ",".join(sorted(self._env)),
         )
-        self._process = None
+        self._runtime = 0  # its pid, while it is ours
         self._child = None
-        self._used = []
+        self._was_started, self._used = False, []
         # Of a pid that may be somebody else's by now nothing is signalled; who signals may interrupt who locked.
-        self._ending, self._is_over = threading.RLock(), False
+        self._ending, self._is_over = RLock(), False
 
     def warm_up(self):
         """Look up what is the same for every container like this one."""
@@ -93,7 +92,7 @@ class Container:
         try:
             try:
                 self._prepare()
-                self._process = self._start([status_fd, waiting_fd], streams)
+                self._runtime = self._start([status_fd, waiting_fd], streams)
             finally:
                 os.close(status_fd)
                 os.close(waiting_fd)
@@ -101,7 +100,7 @@ class Container:
             facts = self._listen(told_fd, gate_fd, count, streams)
             returned = self._wait()
             self._ask(facts, returned)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError) as error:
             return Ending(None, str(error), False)
         finally:
             os.close(told_fd)
@@ -125,7 +124,9 @@ class Container:
     def signal(self, number):
         """Send a signal to the container's program; one that comes too early is kept for it."""
         if not self._reach(number):
-            threading.Thread(target=self._reach_later, args=(number,), daemon=True).start()
+            from threading import Thread
+
+            Thread(target=self._reach_later, args=(number,), daemon=True).start()
 
     def _lacking(self):
         for name in self._launch["programs"]:
@@ -162,8 +163,7 @@ class Container:
     def _program(self):
         """The pid of the program, or of who passes its signals on; `None` before it is known."""
         if self._launch["program"] == "runtime":
-            started = self._process is not None and self._process.returncode is None
-            return self._process.pid if started else None
+            return self._runtime or None
         place = self._words.text(PIDFILE)
         if self._launch["program"] == "grandchild":
             place = "/proc/{0}/task/{0}/children".format(self._child)
@@ -206,25 +206,16 @@ class Container:
             write_private(self._words.text(ENVIRONMENT), "".join(lines))
 
     def _start(self, descriptors, streams):
-        """Start the runtime, which is to die with this process.
-
-        What is called in a child before it becomes the runtime costs a copy of this process (1.5 ms).
-        """
         launch = self._launch
-        leashed = self._watched and launch.get("leashed")
         command = [*self._words.words(launch["command"]), *self._specification["argv"]]
-        orphaned = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
         # Found on the machine's PATH: the environment given below may be the container's.
         command[0] = _place_of(command[0]) or command[0]
-        return subprocess.Popen(
-            command,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=streams.out,
-            stderr=streams.err,
-            pass_fds=(*self._descriptors, *(descriptors if launch["started"] == "status" else ())),
-            preexec_fn=None if leashed else leash(orphaned),  # noqa: PLW1509  (it takes no lock)
-        )
+        passed = (*self._descriptors, *(descriptors if launch["started"] == "status" else ()))
+        ending_it = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
+        held_by = None if self._watched and launch.get("leashed") else ending_it
+        pid = start(command, self._environment(), streams, passed, held_by)
+        self._was_started = True
+        return pid
 
     def _listen(self, told_fd, gate_fd, count, streams):
         """Gather what the runtime tells until it has nothing more to tell; set limits and open the gate in between."""
@@ -250,14 +241,12 @@ class Container:
 
     def _wait(self):
         """Wait for the runtime's process; return how it ended, as `subprocess` has it."""
-        pid = self._process.pid
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # type: ignore[union-attr]
+        os.waitid(os.P_PID, self._runtime, os.WEXITED | os.WNOWAIT)
         with self._ending:
-            _, status, used = os.wait4(pid, 0)
-            returned = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-            self._process.returncode = returned
+            _, status, used = os.wait4(self._runtime, 0)
+            self._runtime = 0
         self._used.append(used)
-        return returned
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _ask(self, facts, returned):
         """Have a runtime that wrote the container's pid down tell how it ended, before it forgets."""
@@ -268,16 +257,8 @@ class Container:
 
     def _clean_up(self):
         launch = self._launch
-        for command in launch["afterwards"] if self._process else ():
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.call(
-                    self._words.words(command),
-                    env=self._environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=_AFTERWARDS_SECONDS,
-                )
+        for command in launch["afterwards"] if self._was_started else ():
+            call(self._words.words(command), self._environment())
         if self._needs_runtime:
             remove(self._words.runtime)
         if self._needs_scratch:

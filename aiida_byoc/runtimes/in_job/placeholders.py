@@ -121,7 +121,7 @@ class Placeholders:
             AS_ROOT: lambda: [""] if os.geteuid() == 0 else [],
             WITH_SUBORDINATES: lambda: [""] if _has_subordinates() else [],
             RESOLVER_FILE: lambda: _resolver_files(rootfs),
-            GPU_DEVICE: _gpu_devices,
+            GPU_DEVICE: lambda: list(_gpu_devices()),
             GPU_MOUNTS: lambda: ["".join(", " + _device_mount(name) for name in _gpu_devices())],
         }
 

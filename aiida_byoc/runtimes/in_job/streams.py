@@ -80,7 +80,7 @@ class _Pump:
 
     def __init__(self, target, most):
         self.source, self.inlet = os.pipe()
-        self._told, self._telling = None, None
+        self._told = self._telling = -1
         self._thread = None
         self._block = _BLOCK
         self._target, self._most, self._room = target, most, most
