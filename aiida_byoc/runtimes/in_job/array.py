@@ -143,7 +143,8 @@ class _Element:
         with open(ARRAY_TASKS, encoding="utf-8") as file:
             lines = list(itertools.islice(file, first, first + array["pack"]))
         # A process of its own for a single task would be no help: when it dies, nothing is left to do.
-        kind = Pool if len(lines) > 1 else Alone
+        self._is_alone = len(lines) == 1
+        kind = Alone if self._is_alone else Pool
         self._pool = kind(specification, self._number, array["workers"])
         signal.signal(signal.SIGTERM, self._stop)
         if not wrong:
@@ -188,7 +189,8 @@ class _Element:
     def _run_all(self, tasks):
         workers = self._specification["array"]["workers"]
         # One count for all, which their processes inherit: to move each into one takes longer than its start.
-        count = ProcessCount((self._specification["processes"] + _OWN_PROCESSES) * workers)
+        most = (self._specification["processes"] + _OWN_PROCESSES) * workers
+        count = ProcessCount(None if self._is_alone else most)
         count.add(os.getpid())
         Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
         getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common

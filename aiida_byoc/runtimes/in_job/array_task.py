@@ -32,7 +32,7 @@ class Runner:
     """
 
     def __init__(self, specification, element, parent=None):
-        """`parent`: who orders the tasks, and sees to what is left of one if this process is killed."""
+        """`parent`: who orders the tasks, counts the processes, and ends what is left if this process is killed."""
         self._specification, self._element, self._parent = specification, element, parent
         self._here = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY)
         self._number = None  # type: int | None

@@ -48,7 +48,8 @@ class Container:
         Args:
             task: its number in a parallel job, or in an array.
             descriptors: open, and the container's to use.
-            watched: somebody kills the runtime if this process dies before the runtime can do that itself.
+            watched: who started this process counts the container's, and kills the runtime if this process dies before
+                the runtime has seen to that itself.
         """
         self._specification = specification
         self._launch = specification["runtime"]
@@ -87,7 +88,7 @@ class Container:
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
         most = self._specification["processes"] * self._tasks_here
-        count = ProcessCount(None if "array" in self._specification else most)
+        count = ProcessCount(None if self._watched else most)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
