@@ -244,8 +244,8 @@ class Container:
         """Wait for the runtime's process; return how it ended, as `subprocess` has it."""
         os.waitid(os.P_PID, self._runtime, os.WEXITED | os.WNOWAIT)
         with self._ending:
-            _, status, used = os.wait4(self._runtime, 0)
-            self._runtime = 0
+            runtime, self._runtime = self._runtime, 0
+        _, status, used = os.wait4(runtime, 0)
         self._used.append(used)
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
