@@ -8,6 +8,7 @@ byoc_array/tasks/THOUSANDS/NUMBER/
 
 import json
 import os
+import signal
 import time
 
 from . import ARRAY, WORK
@@ -18,6 +19,8 @@ SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
 CANCELLED = "cancelled"
 TASK_RECORD = "record.json"
 _MOST_SAID = 300
+_WORD_SECONDS = 0.5
+"""After a program that SIGTERM ended, so long may the same take to reach this process."""
 
 
 def directory_of(number):
@@ -67,6 +70,12 @@ class Runner:
         if container is not None and number == self._number:
             container.signal(received)
 
+    def _wait_for_word(self, number):
+        """Slurm signals the processes of a job one after the other, and may have begun with the program."""
+        until = time.monotonic() + _WORD_SECONDS
+        while number not in self._heard and time.monotonic() < until:
+            time.sleep(0.01)
+
     def _run(self, task):
         number, task_id, values = task
         os.mkdir(WORK)
@@ -89,6 +98,8 @@ class Runner:
             for received in list(self._heard.get(number, ())):
                 container.signal(received)
             code, message, _ = container.run()
+            if code == 128 + signal.SIGTERM:
+                self._wait_for_word(number)
             used = container.used()
             kept = _keep(own)
         fault = _fault(kept)

@@ -189,3 +189,32 @@ def test_a_single_task_runs_in_the_elements_own_process(job: Job, tmp_path: Path
     assert process.wait(60) == 1
     assert results(job, 2)["t2"]["state"] == "interrupted"
     assert json.loads((job.directory / in_job.ELEMENTS / "2" / "done").read_text())["failed"] == 0
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_program_that_slurm_signals_first_was_interrupted_all_the_same(
+    job: Job, tmp_path: Path, tasks: int
+) -> None:
+    """Slurm signals the processes of a job one after the other, in whatever order."""
+    array(job, 'echo $$ > "$1/$$"; exec sleep 60', [(str(tmp_path),)] * tasks, workers=tasks)
+    process = start(job)
+    eventually(
+        lambda: len([each for each in tmp_path.glob("[0-9]*") if each.read_text()]) == tasks, "all"
+    )
+    programs = [int(each.name) for each in tmp_path.glob("[0-9]*")]
+
+    for program in programs:
+        os.kill(program, signal.SIGTERM)
+    eventually(lambda: not any(Path("/proc", str(each)).exists() for each in programs), "their end")
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(60) == 1
+    assert {each["state"] for each in results(job).values()} == {"interrupted"}
+
+
+def test_a_program_that_somebody_else_ends_has_failed(job: Job) -> None:
+    array(job, "kill -TERM $$", [("a",), ("b",)])
+
+    assert element(job) == 1
+
+    assert {each["state"] for each in results(job).values()} == {"failed"}
