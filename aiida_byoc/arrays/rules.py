@@ -64,8 +64,8 @@ def plan(
 ) -> Plan:
     """Deal out so many tasks.
 
-    Where nobody says how many go together, they are spread over as many elements as may run at a time; of short ones
-    there are fewer elements, each of which takes `element_seconds`.
+    Where nobody says how many go together, they are spread over as many elements as may run at a time and have work for
+    all of their processors; of short ones there are fewer elements, each of which takes `element_seconds`.
 
     Args:
         measured: seconds that a task took in earlier attempts, where any was measured; what is declared counts less.
@@ -76,7 +76,7 @@ def plan(
     at_a_time = min(rules.at_a_time, max(1, most // workers))
     pack = workload.pack
     if pack is None:
-        pack = math.ceil(tasks / at_a_time)
+        pack = max(math.ceil(tasks / at_a_time), min(workers, tasks))
         if task_seconds is not None:
             seconds = min(rules.element_seconds, _OF_THE_WALLTIME * shape.walltime_seconds)
             long_enough = max(1, int(seconds * workers / task_seconds))

@@ -67,4 +67,5 @@ def launch(container: Container) -> Launch:
         started="status",
         not_started="^bwrap: execvp ",
         program="grandchild",
+        leashed=True,
     )

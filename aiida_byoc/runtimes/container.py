@@ -75,6 +75,7 @@ class Launch:
             child of the one told as `child-pid` on `{status_fd}`; `pidfile`: the one in `{pidfile}`; `runtime`: the
             runtime's own. The latter two pass them on.
         orphaned: the signal that the runtime gets when the in-job program dies: one that ends its container.
+        leashed: it asks the kernel by itself to be killed when who started it dies.
         afterwards: commands to run once it is over, however it ended.
     """
 
@@ -92,6 +93,7 @@ class Launch:
     unusable: str | None = None
     program: Literal["grandchild", "pidfile", "runtime"] = "runtime"
     orphaned: Literal["KILL", "TERM"] = "KILL"
+    leashed: bool = False
     afterwards: Sequence[Sequence[Word]] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run what the specification says: a job of its own, or an element of an array."""
 
 import json
+import os
 import sys
 
 from . import SPECIFICATION
@@ -20,4 +21,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # to take the interpreter apart takes 3 ms

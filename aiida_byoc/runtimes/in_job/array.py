@@ -36,11 +36,11 @@ from . import (
     RESULTS,
 )
 from .array_cancel import Cancelled
+from .array_pool import Alone, Pool
 from .array_progress import MOST_NAMED, Reporter, write_done
 from .array_task import (
     CANCELLED,
     INTERRUPTED,
-    begin,
     broken,
     cancelled,
     earlier_result,
@@ -48,7 +48,6 @@ from .array_task import (
 )
 from .container import Container
 from .image import digest_of, objection
-from .inputs import place_inputs
 from .limits import ProcessCount, no_core_dumps
 from .news import News
 from .orphans import adopt_orphans
@@ -68,7 +67,7 @@ def run_element(specification):
         print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
         return FENCED
     os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
-    place = os.path.join(ELEMENTS, str(number))
+    place = os.path.abspath(os.path.join(ELEMENTS, str(number)))
     os.makedirs(ELEMENTS, exist_ok=True)
     try:
         os.mkdir(place)
@@ -77,7 +76,7 @@ def run_element(specification):
         return FENCED
     no_core_dumps()
     adopt_orphans()
-    news = News(specification["news"], specification["job_name"])
+    news = News(os.path.abspath(specification["news"]), specification["job_name"])
     news.say("started")
     element = _Element(specification, number, place, news)
     code = element.run()
@@ -121,7 +120,6 @@ class _Element:
         self._done = {"succeeded": 0, "failed": 0, CANCELLED: 0}
         self._failed = []  # type: list[str]
         self._reporter = Reporter(specification, news)
-        self._running = {}
         self._cancelled = Cancelled()
         self._told = {}  # type: dict[int, float]
         self._stopping = False
@@ -141,10 +139,14 @@ class _Element:
                 "message": wrong,
             }
         )
-        self._heed_signals()
         first = self._number * array["pack"]
         with open(ARRAY_TASKS, encoding="utf-8") as file:
             lines = list(itertools.islice(file, first, first + array["pack"]))
+        # A process of its own for a single task would be no help: when it dies, nothing is left to do.
+        self._is_alone = len(lines) == 1
+        kind = Alone if self._is_alone else Pool
+        self._pool = kind(specification, self._number, array["workers"])
+        signal.signal(signal.SIGTERM, self._stop)
         if not wrong:
             self._run_all(map(json.loads, lines))
         self._append({"ended_at": time.time(), "stopped": self._stopping})
@@ -158,6 +160,10 @@ class _Element:
     def _place_inputs(self):
         """Have the inputs checked once for all tasks of the element; each task mounts them from here then."""
         given, here = self._specification["inputs"], os.getcwd()
+        if not given:
+            return None
+        from .inputs import place_inputs
+
         theirs = [
             each if each.get("source") else dict(each, source=os.path.join(here, each["place"]))
             for each in given
@@ -174,7 +180,7 @@ class _Element:
             {
                 "name": each["name"],
                 "place": each["place"],
-                "source": os.path.join(here, self._place, each["place"]),
+                "source": os.path.join(self._place, each["place"]),
             }
             for each in given
         ]
@@ -183,52 +189,46 @@ class _Element:
     def _run_all(self, tasks):
         workers = self._specification["array"]["workers"]
         # One count for all, which their processes inherit: to move each into one takes longer than its start.
-        count = ProcessCount((self._specification["processes"] + _OWN_PROCESSES) * workers)
+        most = (self._specification["processes"] + _OWN_PROCESSES) * workers
+        count = ProcessCount(None if self._is_alone else most)
         count.add(os.getpid())
         Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
         getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
         self._cancelled.look()
         self._reporter.start(self._tell, self._look)
         try:
-            self._run_each(iter(tasks), workers)
+            self._run_each(tasks)
         finally:
             self._reporter.stop()
+            self._pool.close()
             count.leave(os.getpid())
             count.close()
 
-    def _run_each(self, tasks, workers):
-        while True:
-            while len(self._running) < workers and not self._stopping:
-                task = next(tasks, None)
-                if task is None:
-                    break
-                self._begin(task)
-            if not self._running:
+    def _run_each(self, tasks):
+        for task in tasks:
+            found = earlier_result(self._specification["earlier"], task[0])
+            if found is None and task[0] in self._cancelled:
+                found = cancelled(task, self._number, self._specification["attempt"])
+            if found is not None:
+                self._keep(found)
+                continue
+            self._pool.begin(task, unless=lambda: self._stopping)
+            if self._stopping:
                 break
+            while self._pool.is_full:
+                self._reap()
+        while self._pool.running:
             self._reap()
 
-    def _begin(self, task):
-        found = earlier_result(self._specification["earlier"], task[0])
-        if found is None and task[0] in self._cancelled:
-            found = cancelled(task, self._number, self._specification["attempt"])
-        if found is not None:
-            self._keep(found)
-            return
-        pid = begin(self._specification, task, self._number)
-        if pid is not None:
-            self._running[pid] = task
-
     def _reap(self):
-        """Wait for one process; what the runtimes left of containers comes here as well."""
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:
-            pid, status = next(iter(self._running)), None  # cannot be: better a result than a loop
-        task = self._running.pop(pid, None)
-        if task is not None:
+        """Wait for tasks to end, and write their results down."""
+        for task, text, status in self._pool.ended():
+            if text == "":
+                continue  # somebody else has begun it
             attempt = self._specification["attempt"]
-            result = result_of(task) or broken(task, status, self._number, attempt)
-            if self._told.pop(pid, None) and result["state"] == INTERRUPTED:
+            found = json.loads(text) if text else result_of(task)
+            result = found or broken(task, status, self._number, attempt)
+            if self._told.pop(task[0], None) and result["state"] == INTERRUPTED:
                 result = dict(result, state=CANCELLED, message=None)
             self._keep(result)
 
@@ -236,14 +236,14 @@ class _Element:
         """Have those of the running tasks end that are not wanted any more."""
         self._cancelled.look()
         now = time.monotonic()
-        for pid, task in list(self._running.items()):
-            if task[0] not in self._cancelled:
+        for number in self._pool.running:
+            if number not in self._cancelled:
                 continue
-            asked = self._told.setdefault(pid, now)
-            number = signal.SIGALRM if now - asked >= _KILLED_AFTER else signal.SIGTERM
-            if asked == now or number == signal.SIGALRM:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            asked = self._told.setdefault(number, now)
+            if asked == now:
+                self._pool.tell(number, signal.SIGTERM)
+            elif now - asked >= _KILLED_AFTER:
+                self._pool.tell(number, signal.SIGKILL)
 
     def _keep(self, result):
         """Write a task's result down."""
@@ -262,13 +262,8 @@ class _Element:
         os.fsync(self._results.fileno())
         write_done(self._place, dict(self._done, which=self._failed[-MOST_NAMED:]))
 
-    def _heed_signals(self):
+    def _stop(self, received, _):
         """Slurm says it before it kills: begin nothing more, and let what runs end in order."""
-
-        def stop(number, _):
-            self._stopping = True
-            for pid in self._running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
-        signal.signal(signal.SIGTERM, stop)
+        self._stopping = True
+        for number in self._pool.running:
+            self._pool.tell(number, received)

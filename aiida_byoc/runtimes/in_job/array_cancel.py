@@ -10,16 +10,17 @@ class Cancelled:
     """Their numbers, as the file has them when it is looked at."""
 
     def __init__(self):
+        self._path = os.path.abspath(CANCELLED)
         self._ranges = []
         self._seen = None
 
     def look(self):
         """Read the file if it is another one than before; one that cannot be read is looked at again."""
         try:
-            now = os.stat(CANCELLED)
+            now = os.stat(self._path)
             if (now.st_ino, now.st_mtime) == self._seen:
                 return
-            with open(CANCELLED, encoding="ascii") as file:
+            with open(self._path, encoding="ascii") as file:
                 self._ranges = json.load(file)
             self._seen = now.st_ino, now.st_mtime
         except (OSError, ValueError):

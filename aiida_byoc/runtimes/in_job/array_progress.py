@@ -31,11 +31,12 @@ def write_done(place, done):
 class Reporter:
     """Reports for all elements while it holds the lock; any other element takes over when it ends.
 
-    It works in a signal's handler, not in a thread: the element makes processes.
+    It works in a signal's handler, not in a thread: the element makes processes. So it knows its files from wherever
+    the process is.
     """
 
     def __init__(self, specification, news):
-        self._news = news
+        self._news, self._here = news, os.getcwd()
         self._seconds = max(1.0, specification["progress_seconds"])
         self._all = specification["array"]["total"]
         self._before = specification["array"]["succeeded"]
@@ -78,7 +79,7 @@ class Reporter:
             self._number += 1
 
     def _take_over(self):
-        lock = os.open(_REPORTER, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(os.path.join(self._here, _REPORTER), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -89,13 +90,12 @@ class Reporter:
         self._news.go_on_after(self._number)
         return lock
 
-    @staticmethod
-    def _sum():
-        with open(ARRAY_COUNT, encoding="ascii") as file:
+    def _sum(self):
+        with open(os.path.join(self._here, ARRAY_COUNT), encoding="ascii") as file:
             count = int(file.read())
         done, which = {"succeeded": 0, "failed": 0, "cancelled": 0}, []
         for number in range(count):
-            path = os.path.join(ELEMENTS, str(number), _DONE)
+            path = os.path.join(self._here, ELEMENTS, str(number), _DONE)
             with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
                 found = json.load(file)
                 for name in done:

@@ -1,4 +1,4 @@
-"""One task of an array: one container, in a directory and a process of its own, with a completion record of its own.
+"""One task of an array: one container, in a directory of its own, with a completion record of its own.
 
 byoc_array/tasks/THOUSANDS/NUMBER/
     work/, inputs/, outputs/, in_place/   as in the directory of a job with one container
@@ -9,22 +9,18 @@ byoc_array/tasks/THOUSANDS/NUMBER/
 import json
 import os
 import signal
-import sys
 import time
 
 from . import ARRAY, WORK
 from .container import Container
-from .inputs import place_inputs
-from .limits import leash
-from .orphans import adopt_orphans
-from .outputs import keep_outputs
 from .record import write_record
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
 CANCELLED = "cancelled"
 TASK_RECORD = "record.json"
-_HEARD = (signal.SIGTERM, signal.SIGALRM)
 _MOST_SAID = 300
+_WORD_SECONDS = 0.5
+"""After a program that SIGTERM ended, so long may the same take to reach this process."""
 
 
 def directory_of(number):
@@ -32,28 +28,94 @@ def directory_of(number):
     return os.path.join(ARRAY, "tasks", str(number // 1000), str(number))
 
 
-def begin(specification, task, element):
-    """Start a task in a process of its own; return its pid, or `None` if somebody has begun it already."""
-    place = directory_of(task[0])
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    try:
-        os.mkdir(place)
-    except FileExistsError:
-        return None
-    put_on = leash(signal.SIGTERM)
-    # Until it has handlers of its own, a signal would be the element's business in the task's process.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
-    pid = os.fork()
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return pid
-    try:
-        put_on()
-        _run(specification, task, element, place)
-    except BaseException as error:  # whatever it is, this process must not go on as the element
-        print("byoc: task {}: {!r}".format(task[0], error), file=sys.stderr)
-        os._exit(1)
-    os._exit(0)
+class Runner:
+    """Runs tasks in this process, one after the other; hears what is meant for one of them.
+
+    Signals come by number of the task: one that comes late finds nobody, one that comes early is kept.
+    """
+
+    def __init__(self, specification, element, parent=None):
+        """`parent`: who orders the tasks, counts the processes, and ends what is left if this process is killed."""
+        self._specification, self._element, self._parent = specification, element, parent
+        self._here = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY)
+        self._number = None  # type: int | None
+        self._heard = {}  # type: dict[int, list[int]]
+        self._container = None  # type: Container | None
+
+    def run(self, task):
+        """Run a task; return the text of its record, or `None` if somebody has begun it already."""
+        self._number, place = task[0], directory_of(task[0])
+        # SIGTERM has said so: to nobody, if that was earlier.
+        if self._parent is not None and os.getppid() != self._parent:
+            raise ProcessLookupError("the element has died")
+        try:
+            os.makedirs(place)
+        except FileExistsError:
+            return None
+        os.chdir(place)
+        try:
+            return self._run(task)
+        finally:
+            self._number = self._container = None
+            self._heard.pop(task[0], None)
+            os.fchdir(self._here)
+
+    def hear(self, received, number=None):
+        """Send that task a signal; without a number the one that runs, if any."""
+        number = self._number if number is None else number
+        if number is None:
+            return
+        self._heard.setdefault(number, []).append(received)
+        container = self._container
+        if container is not None and number == self._number:
+            container.signal(received)
+
+    def _wait_for_word(self, number):
+        """Slurm signals the processes of a job one after the other, and may have begun with the program."""
+        until = time.monotonic() + _WORD_SECONDS
+        while number not in self._heard and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _run(self, task):
+        number, task_id, values = task
+        os.mkdir(WORK)
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(file, descriptor)
+            os.close(file)
+        array, own = self._specification["array"], dict(self._specification)
+        own["argv"] = [render(each, values) for each in array["argv"]]
+        own["env"] = dict(own["env"])
+        own["env"].update({name: render(each, values) for name, each in array["env"].items()})
+        own["env"].update({"BYOC_TASK_ID": task_id, "BYOC_TASK_NUMBER": str(number)})
+        started = time.time()
+        wrong = _place(own["inputs"])
+        code, message, kept, used = None, wrong, {}, (0.0, 0.0)
+        if not wrong:
+            self._container = container = Container(
+                own, task=number, watched=self._parent is not None
+            )
+            for received in list(self._heard.get(number, ())):
+                container.signal(received)
+            code, message, _ = container.run()
+            if code == 128 + signal.SIGTERM:
+                self._wait_for_word(number)
+            used = container.used()
+            kept = _keep(own)
+        fault = _fault(kept)
+        state = SUCCEEDED if code == 0 and not fault else FAILED
+        if number in self._heard:
+            state = INTERRUPTED
+        result = _result(task, self._element, started, time.time(), state)
+        result.update(
+            attempt=own["attempt"],
+            exit_code=code,
+            message=_line(message or fault or (_last_words() if state != SUCCEEDED else None)),
+            cpu_seconds=round(used[0], 3),
+            peak_rss_mib=round(used[1], 1),
+            outputs=kept.get("outputs", []),
+        )
+        return write_record(result, TASK_RECORD, durable=False)  # the element syncs many at a time
 
 
 def result_of(task):
@@ -92,60 +154,21 @@ def render(template, values):
     return "".join(part if isinstance(part, str) else values[part] for part in template)
 
 
-def _run(specification, task, element, place):
-    number, task_id, values = task
-    stopped = []
-    containers = []  # type: list[Container]
+def _place(inputs):
+    if not inputs:
+        return None
+    from .inputs import place_inputs
 
-    def stop(received, _):
-        stopped.append(received)
-        for container in containers:
-            container.signal(received)
+    return place_inputs(inputs)
 
-    def kill(_, __):
-        for container in containers:
-            container.signal(signal.SIGKILL)
 
-    signal.signal(signal.SIGALRM, kill)  # a cancelled task's time to end in order is over
-    signal.signal(signal.SIGTERM, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-    adopt_orphans()
-    os.chdir(place)
-    os.mkdir(WORK)
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(file, descriptor)
-        os.close(file)
-    array, own = specification["array"], dict(specification)
-    own["argv"] = [render(each, values) for each in array["argv"]]
-    own["env"] = dict(specification["env"])
-    own["env"].update({name: render(each, values) for name, each in array["env"].items()})
-    own["env"].update({"BYOC_TASK_ID": task_id, "BYOC_TASK_NUMBER": str(number)})
-    started = time.time()
-    wrong = place_inputs(own["inputs"])
-    code, message, kept, used = None, wrong, {}, (0.0, 0.0)
-    if not wrong:
-        container = Container(own, task=number)
-        containers.append(container)
-        for received in list(stopped):
-            container.signal(received)
-        code, message, _ = container.run()
-        used = container.used()
-        kept = keep_outputs(own["outputs"], own["caps"], [each["name"] for each in own["inputs"]])
-    fault = _fault(kept)
-    state = SUCCEEDED if code == 0 and not fault else FAILED
-    if stopped:
-        state = INTERRUPTED
-    result = _result(task, element, started, time.time(), state)
-    result.update(
-        attempt=specification["attempt"],
-        exit_code=code,
-        message=_line(message or fault or (_last_words() if state != SUCCEEDED else None)),
-        cpu_seconds=round(used[0], 3),
-        peak_rss_mib=round(used[1], 1),
-        outputs=kept.get("outputs", []),
-    )
-    write_record(result, TASK_RECORD, durable=False)  # the element sees to that, for many at a time
+def _keep(specification):
+    if not specification["outputs"]:
+        return {}
+    from .outputs import keep_outputs
+
+    inputs = [each["name"] for each in specification["inputs"]]
+    return keep_outputs(specification["outputs"], specification["caps"], inputs)
 
 
 def _result(task, element, started, ended, state):

@@ -4,16 +4,13 @@ import contextlib
 import functools
 import json
 import os
-import resource
-import shutil
 import signal
-import subprocess
-import threading
 import time
+from _thread import RLock
 
-from .ending import Ending, ask, ending, last_words
+from .ending import Ending, ask, call, ending, last_words
 from .environment import environment
-from .limits import ProcessCount, leash, limit_processes
+from .limits import ProcessCount, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import (
     CELL,
@@ -26,26 +23,39 @@ from .placeholders import (
     Placeholders,
     scratch,
 )
-from .places import SHARED_MEMORY_PLACE, OwnPlace, make_private, scratch_place
-from .seccomp import tightened_profile
+from .places import (
+    SHARED_MEMORY_PLACE,
+    OwnPlace,
+    make_private,
+    remove,
+    scratch_place,
+    write_private,
+)
+from .spawn import start
 from .streams import Streams
 
 _IN_RUNTIME = (RUNTIME_DIRECTORY, ENVIRONMENT, CELL, PIDFILE, SECCOMP)
 """Who names one of these needs the runtime's directory."""
-_AFTERWARDS_SECONDS = 60
 _BIRTH_SECONDS = 30
 
 
 class Container:
     """The container of a job: run once, signalled meanwhile."""
 
-    def __init__(self, specification, task=None, descriptors=()):
-        """`task` is its number in a parallel job; `descriptors` are open, and the container's to use."""
+    def __init__(self, specification, task=None, descriptors=(), watched=False):
+        """Nothing is started yet.
+
+        Args:
+            task: its number in a parallel job, or in an array.
+            descriptors: open, and the container's to use.
+            watched: who started this process counts the container's, and kills the runtime if this process dies before
+                the runtime has seen to that itself.
+        """
         self._specification = specification
         self._launch = specification["runtime"]
         self._launch_text = _text_of(specification)
         self._env = environment(specification)
-        self._descriptors = descriptors
+        self._descriptors, self._watched = descriptors, watched
         self._places = [
             OwnPlace(scratch_place(specification.get("scratch")), "scratch"),
             OwnPlace(SHARED_MEMORY in self._launch_text and SHARED_MEMORY_PLACE, "shm"),
@@ -54,11 +64,14 @@ class Container:
         self._words.name(
             local_scratch=self._places[0].path,
             shared_memory=self._places[1].path,
-            env_json=json.dumps(["{}={}".format(*each) for each in self._env.items()]),
-            env_names=",".join(sorted(self._env)),
+            env_json=lambda: json.dumps(["{}={}".format(*each) for each in self._env.items()]),
+            env_names=lambda: ",".join(sorted(self._env)),
         )
-        self._process = None
+        self._runtime = 0  # its pid, while it is ours
         self._child = None
+        self._was_started, self._used = False, []
+        # Of a pid that may be somebody else's by now nothing is signalled; who signals may interrupt who locked.
+        self._ending, self._is_over = RLock(), False
 
     def warm_up(self):
         """Look up what is the same for every container like this one."""
@@ -75,24 +88,28 @@ class Container:
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
         most = self._specification["processes"] * self._tasks_here
-        count = ProcessCount(None if "array" in self._specification else most)
+        count = ProcessCount(None if self._watched else most)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
                 self._prepare()
-                self._process = self._start([status_fd, waiting_fd], streams)
+                self._runtime = self._start([status_fd, waiting_fd], streams)
             finally:
                 os.close(status_fd)
                 os.close(waiting_fd)
-                streams.hand_over()
-            facts = self._listen(told_fd, gate_fd, count)
-            returned = self._process.wait()
+                streams.release()
+            facts = self._listen(told_fd, gate_fd, count, streams)
+            returned = self._wait()
             self._ask(facts, returned)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError) as error:
             return Ending(None, str(error), False)
         finally:
+            os.close(told_fd)
+            os.close(gate_fd)
             self._clean_up()
-            wait_for_orphans()
+            with self._ending:
+                self._is_over = True
+            self._used += wait_for_orphans()
             streams.finish()
             for place in self._places:
                 place.remove()
@@ -102,13 +119,15 @@ class Container:
 
     def used(self):
         """CPU seconds, and the largest process, MiB."""
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        seconds = sum(each.ru_utime + each.ru_stime for each in self._used)
+        return seconds, max((each.ru_maxrss for each in self._used), default=0) / 1024
 
     def signal(self, number):
         """Send a signal to the container's program; one that comes too early is kept for it."""
         if not self._reach(number):
-            threading.Thread(target=self._reach_later, args=(number,), daemon=True).start()
+            from threading import Thread
+
+            Thread(target=self._reach_later, args=(number,), daemon=True).start()
 
     def _lacking(self):
         for name in self._launch["programs"]:
@@ -130,11 +149,12 @@ class Container:
         return {**job, **env, **named}
 
     def _reach(self, number):
-        program = self._program()
-        if program is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(program, number)
-        return program is not None
+        with self._ending:
+            program = None if self._is_over else self._program()
+            if program is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(program, number)
+            return self._is_over or program is not None
 
     def _reach_later(self, number):
         until = time.monotonic() + _BIRTH_SECONDS
@@ -144,7 +164,7 @@ class Container:
     def _program(self):
         """The pid of the program, or of who passes its signals on; `None` before it is known."""
         if self._launch["program"] == "runtime":
-            return self._process and self._process.pid
+            return self._runtime or None
         place = self._words.text(PIDFILE)
         if self._launch["program"] == "grandchild":
             place = "/proc/{0}/task/{0}/children".format(self._child)
@@ -174,46 +194,60 @@ class Container:
             make_private(scratch())
             make_private(self._words.text(SCRATCH))
         for path, text in self._launch["files"].items():
-            _write_private(self._words.text(path), self._words.text(text))
+            write_private(self._words.text(path), self._words.text(text))
         if SECCOMP in self._launch_text:
+            from .seccomp import tightened_profile
+
             profile, path = tightened_profile(), os.path.join(self._words.runtime, "seccomp")
             self._words.name(seccomp=path if profile else None)
-            _write_private(path, profile or "")
+            write_private(path, profile or "")
         form = self._launch["env_line"]
         if form:
             lines = [_line(form, *each) for each in self._env.items()]
-            _write_private(self._words.text(ENVIRONMENT), "".join(lines))
+            write_private(self._words.text(ENVIRONMENT), "".join(lines))
 
     def _start(self, descriptors, streams):
         launch = self._launch
         command = [*self._words.words(launch["command"]), *self._specification["argv"]]
-        orphaned = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
         # Found on the machine's PATH: the environment given below may be the container's.
         command[0] = _place_of(command[0]) or command[0]
-        return subprocess.Popen(
-            command,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=streams.out,
-            stderr=streams.err,
-            pass_fds=(*self._descriptors, *(descriptors if launch["started"] == "status" else ())),
-            preexec_fn=leash(orphaned),  # noqa: PLW1509  (it takes no lock)
-        )
+        passed = (*self._descriptors, *(descriptors if launch["started"] == "status" else ()))
+        ending_it = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
+        held_by = None if self._watched and launch.get("leashed") else ending_it
+        pid = start(command, self._environment(), streams, passed, held_by)
+        self._was_started = True
+        return pid
 
-    def _listen(self, told_fd, gate_fd, count):
+    def _listen(self, told_fd, gate_fd, count, streams):
         """Gather what the runtime tells until it has nothing more to tell; set limits and open the gate in between."""
-        facts = {}
-        with os.fdopen(told_fd, "rb") as told:
-            for line in told:
+        facts, said = {}, [b""]
+
+        def hear(block):
+            *lines, said[0] = (said[0] + block).split(b"\n")
+            for line in lines:
                 with contextlib.suppress(ValueError):
                     facts.update(json.loads(line.decode("utf-8", "replace")))
-                if "child-pid" in facts and self._child is None:
-                    self._child = facts["child-pid"]
-                    count.add(self._child)
-                    limit_processes(self._child, self._specification["processes"])
-                    with contextlib.suppress(OSError):  # nobody waits for it
-                        os.write(gate_fd, b".")
+            if "child-pid" in facts and self._child is None:
+                self._child = facts["child-pid"]
+                count.add(self._child)
+                limit_processes(self._child, self._specification["processes"])
+                with contextlib.suppress(OSError):  # nobody waits for it
+                    os.write(gate_fd, b".")
+
+        if self._launch["started"] == "status":
+            streams.carry(told_fd, hear)
+        else:
+            streams.start()
         return facts
+
+    def _wait(self):
+        """Wait for the runtime's process; return how it ended, as `subprocess` has it."""
+        os.waitid(os.P_PID, self._runtime, os.WEXITED | os.WNOWAIT)
+        with self._ending:
+            runtime, self._runtime = self._runtime, 0
+        _, status, used = os.wait4(runtime, 0)
+        self._used.append(used)
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _ask(self, facts, returned):
         """Have a runtime that wrote the container's pid down tell how it ended, before it forgets."""
@@ -224,20 +258,12 @@ class Container:
 
     def _clean_up(self):
         launch = self._launch
-        for command in launch["afterwards"] if self._process else ():
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.call(
-                    self._words.words(command),
-                    env=self._environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=_AFTERWARDS_SECONDS,
-                )
+        for command in launch["afterwards"] if self._was_started else ():
+            call(self._words.words(command), self._environment())
         if self._needs_runtime:
-            shutil.rmtree(self._words.runtime, ignore_errors=True)
+            remove(self._words.runtime)
         if self._needs_scratch:
-            shutil.rmtree(self._words.text(SCRATCH), ignore_errors=True)
+            remove(self._words.text(SCRATCH))
             with contextlib.suppress(OSError):  # other tasks may have theirs there
                 os.rmdir(scratch())
 
@@ -245,7 +271,9 @@ class Container:
 # Looked up once: the tasks of an array inherit it.
 @functools.lru_cache(maxsize=None)
 def _place_of(program):
-    return shutil.which(program)
+    from shutil import which
+
+    return which(program)
 
 
 @functools.lru_cache(maxsize=None)
@@ -265,9 +293,3 @@ def _line(form, name, value):
     if "\n" in value:
         raise ValueError("the runtime cannot hand over {}: its value has a line break".format(name))
     return form.format(name=name, value=value) + "\n"
-
-
-def _write_private(path, text):
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)

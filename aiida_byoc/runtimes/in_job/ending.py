@@ -1,14 +1,15 @@
 """How a container ended: by what proves it, and where nothing does, by what the runtime said last."""
 
 import collections
+import contextlib
 import re
-import subprocess
 
 Ending = collections.namedtuple("Ending", ["code", "message", "usable"])
 """The program's exit status, or `None` and why it was not started; whether the runtime works here."""
 
 _UNKNOWN = 255
 _LONGEST = 300
+_CALL_SECONDS = 60
 
 
 def ending(launch, program, facts, returned, said):
@@ -42,11 +43,28 @@ def ask(command, env, returned):
     The process that started it may say 0 whatever happened: `podman run` does, rootless, when it gets SIGTERM (measured
     with 4.3.1).
     """
+    import subprocess
+
     try:
         said = subprocess.check_output(command, env=env, stdin=subprocess.DEVNULL)
         return int(said.split()[-1]) & 255
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return status(returned) or _UNKNOWN
+
+
+def call(command, env):
+    """Run a command of the runtime's that nobody hears of."""
+    import subprocess
+
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.call(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_CALL_SECONDS,
+        )
 
 
 def last_words(streams):

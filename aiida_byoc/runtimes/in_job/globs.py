@@ -6,7 +6,10 @@ read twice, and comparing a name takes no longer than both are long, whatever th
 
 import contextlib
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without the import of `typing`, which every start of a job would pay for
+    from typing import Any
 
 _ANY_DEPTH, _ANY_LENGTH = "**", "*"
 

@@ -4,7 +4,6 @@ AiiDA has put some into their places already; for the others a link is made ther
 and cannot change it.
 """
 
-import hashlib
 import os
 import stat
 
@@ -61,6 +60,8 @@ def _wrong_file(path, status, wanted):
     with open(path, "rb") as file:
         if not wanted.get("sha256"):
             return None
+        import hashlib
+
         digest = hashlib.sha256()
         for block in iter(lambda: file.read(_BLOCK), b""):
             digest.update(block)

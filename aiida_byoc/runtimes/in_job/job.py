@@ -17,7 +17,6 @@ from .orphans import adopt_orphans
 from .outputs import keep_outputs
 from .progress import Follower
 from .record import write_record
-from .tasks import Tasks
 
 
 def run_job(specification):
@@ -38,7 +37,7 @@ def run_job(specification):
     progress.start()
     adopt_orphans()
     heard = []
-    running = []  # type: list[Container | Tasks]
+    running = []  # type: list[Container]
 
     def pass_on(number, _):
         heard.append(number)
@@ -118,8 +117,13 @@ def run(specification, image, running, heard):
         specification["env"]["BYOC_RESTART"] = "1"
     with open(BEGUN, "w"):
         begins = time.time()
-    container = Tasks(specification) if specification.get("tasks") else Container(specification)
-    running.append(container)
+    if specification.get("tasks"):
+        from .tasks import Tasks
+
+        running.append(Tasks(specification))
+    else:
+        running.append(Container(specification))
+    container = running[0]
     for number in list(heard):
         container.signal(number)
     return container.run(), carried, begins, None

@@ -1,13 +1,15 @@
 """What the container left, out of its reach and measured: regular files of its own directory, within the limits."""
 
-import hashlib
 import os
 import stat
 import unicodedata
-from typing import Any
 
 from . import IN_PLACE, OUTPUTS, WORK
 from .globs import Pattern
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without the import of `typing`, which every start of a job would pay for
+    from typing import Any
 
 _BLOCK = 1 << 20
 _MOST_NAMED = 64
@@ -177,6 +179,8 @@ def _inodes(root):
 
 def _measured(path):
     """Size and sha256 of a file; (size, None) if it did not hold still."""
+    import hashlib
+
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         before = os.fstat(file.fileno())

@@ -1,10 +1,8 @@
 """What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
 
 import functools
-import glob
 import json
 import os
-import pwd
 import re
 import resource
 import sys
@@ -91,53 +89,51 @@ def scratch():
 
 
 class Placeholders:
-    """What stands for what in one job. A placeholder has a list of values; most have exactly one."""
+    """What stands for what in one job. A placeholder has a list of values; most have exactly one.
+
+    Each is looked up when it is asked for: a runtime asks for few of them.
+    """
 
     def __init__(self, specification, task=None):
-        here, rootfs = os.getcwd(), specification["rootfs"]
-        processes = specification["processes"]
-        devices, own = _gpu_devices(), [] if task is None else [str(task)]
-        self.runtime = os.path.join(here, RUNTIME, *own)
-        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-        ids = {UID: os.geteuid(), GID: os.getegid()}
+        own = [] if task is None else [str(task)]
+        self.runtime = os.path.join(os.getcwd(), RUNTIME, *own)
+        rootfs, processes = specification["rootfs"], specification["processes"]
         self._values = {
-            DIRECTORY: [here],
-            RUNTIME_DIRECTORY: [self.runtime],
-            HOST_UID: [str(os.geteuid())],
-            HOST_GID: [str(os.getegid())],
-            CPUS: [_first_of("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "1")],
-            OCI_CONF: [_beside_slurm_conf("oci.conf")],
-            ENVIRONMENT: [os.path.join(self.runtime, "environment")],
-            CELL: [os.path.join(self.runtime, "cell")],
-            PIDFILE: [os.path.join(self.runtime, "pid")],
-            SCRATCH: [os.path.join(scratch(), *own)],
-            SLURM_JOB: [slurm_job()],
-            HOST: [".".join(([_node()] if own else []) + [slurm_job()])],
-            PATH: [os.environ.get("PATH", os.defpath)],
-            PYTHON: [sys.executable],
-            USER: [_user()],
-            PROCESSES: [str(processes if most < 0 else min(processes, most))],
-            OPEN_FILES: ["{}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))],
-            AS_ROOT: [""] if os.geteuid() == 0 else [],
-            WITH_SUBORDINATES: [""] if _has_subordinates() else [],
-            RESOLVER_FILE: [
-                name
-                for name in _RESOLVER_FILES
-                if os.path.isfile(name) and _is_plain_file(rootfs + name)
-            ],
-            GPU_DEVICE: devices,
-            GPU_MOUNTS: ["".join(", " + json.dumps(_device_mount(name)) for name in devices)],
+            DIRECTORY: lambda: [os.getcwd()],
+            RUNTIME_DIRECTORY: lambda: [self.runtime],
+            UID: lambda: [str(os.geteuid() or _NOBODY)],
+            GID: lambda: [str(os.getegid() or _NOBODY)],
+            HOST_UID: lambda: [str(os.geteuid())],
+            HOST_GID: lambda: [str(os.getegid())],
+            CPUS: lambda: [_first_of("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "1")],
+            OCI_CONF: lambda: [_beside_slurm_conf("oci.conf")],
+            ENVIRONMENT: lambda: [os.path.join(self.runtime, "environment")],
+            CELL: lambda: [os.path.join(self.runtime, "cell")],
+            PIDFILE: lambda: [os.path.join(self.runtime, "pid")],
+            SCRATCH: lambda: [os.path.join(scratch(), *own)],
+            SLURM_JOB: lambda: [slurm_job()],
+            HOST: lambda: [".".join(([_node()] if own else []) + [slurm_job()])],
+            PATH: lambda: [os.environ.get("PATH", os.defpath)],
+            PYTHON: lambda: [sys.executable],
+            USER: lambda: [_user()],
+            PROCESSES: lambda: [str(_at_most(processes))],
+            OPEN_FILES: lambda: ["{}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))],
+            AS_ROOT: lambda: [""] if os.geteuid() == 0 else [],
+            WITH_SUBORDINATES: lambda: [""] if _has_subordinates() else [],
+            RESOLVER_FILE: lambda: _resolver_files(rootfs),
+            GPU_DEVICE: lambda: list(_gpu_devices()),
+            GPU_MOUNTS: lambda: ["".join(", " + _device_mount(name) for name in _gpu_devices())],
         }
-        for name, number in ids.items():
-            self._values[name] = [str(number or _NOBODY)]
 
     def name(self, **known):
-        """Add what is known only now: a value, or none at all."""
+        """Add what is known only now: a value, none at all, or who makes one."""
         for name, value in known.items():
-            self._values["{" + name + "}"] = [] if value is None else [str(value)]
+            self._values["{" + name + "}"] = _maker(value)
 
     def text(self, text):
         """A text with its placeholders replaced."""
+        if "{" not in text:
+            return text
         return _PLACEHOLDER.sub(lambda match: self._one(match.group()), text)
 
     def env(self, env):
@@ -152,17 +148,29 @@ class Placeholders:
                 line.append(self.text(word))
                 continue
             several = [name for name in _PLACEHOLDER.findall(" ".join(word)) if name in _SEVERAL]
-            for value in self._values[several[0]]:
+            for value in self._values[several[0]]():
                 filled = (each.replace(several[0], value) for each in word)
                 line.extend(self.text(each) for each in filled if each)
         return line
 
     def _one(self, name):
-        values = self._values.get(name)
+        values = self._values[name]() if name in self._values else None
         return values[0] if values else name
 
 
 _SEVERAL = {SECCOMP, AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
+
+
+def _maker(value):
+    if callable(value):
+        return lambda: [value()]
+    values = [] if value is None else [str(value)]
+    return lambda: values
+
+
+def _at_most(processes):
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return processes if most < 0 else min(processes, most)
 
 
 def _first_of(*names):
@@ -177,13 +185,21 @@ def _beside_slurm_conf(name):
 # What the machine has, looked up once: the tasks of an array inherit it.
 @functools.lru_cache(maxsize=None)
 def _gpu_devices():
-    found = (name for pattern in GPU_DEVICES for name in sorted(glob.glob(pattern)))
+    from glob import glob
+
+    found = (name for pattern in GPU_DEVICES for name in sorted(glob(pattern)))
     return [name for name in found if not os.path.isdir(name)]
 
 
 def _device_mount(name):
     options = ["bind", "nosuid", "noexec"]
-    return {"destination": name, "type": "none", "source": name, "options": options}
+    return json.dumps({"destination": name, "type": "none", "source": name, "options": options})
+
+
+@functools.lru_cache(maxsize=None)
+def _resolver_files(rootfs):
+    here = (name for name in _RESOLVER_FILES if os.path.isfile(name))
+    return [name for name in here if _is_plain_file(rootfs + name)]
 
 
 def _is_plain_file(path):
@@ -196,6 +212,8 @@ def _node():
 
 @functools.lru_cache(maxsize=None)
 def _user():
+    import pwd
+
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

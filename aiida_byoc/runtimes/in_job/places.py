@@ -9,7 +9,6 @@ PLACE/byoc-CLUSTER-ID/          closed to others; where it is left, the Epilog r
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
 
 from .placeholders import slurm_job
@@ -74,6 +73,20 @@ def make_private(directory):
         raise PermissionError("{} is somebody else's".format(directory))
 
 
+def write_private(path, text):
+    """Write a file that is closed to others."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def remove(directory):
+    """Remove it with all that is in it, as far as that can be done."""
+    from shutil import rmtree
+
+    rmtree(directory, ignore_errors=True)
+
+
 def _alone(lock):
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,4 +103,4 @@ def _force_remove(directory):
             if not os.path.islink(path):
                 with contextlib.suppress(OSError):
                     os.chmod(path, 0o700)
-    shutil.rmtree(directory, ignore_errors=True)
+    remove(directory)

@@ -7,11 +7,12 @@ from . import RECORD
 
 
 def write_record(record, path=RECORD, durable=True):
-    """Write it so that it is either whole or absent; also after a power cut if it is to be `durable`."""
-    temporary = path + ".tmp"
+    """Write it so that it is either whole or absent, if `durable` also after a power cut; return its text."""
+    temporary, text = path + ".tmp", json.dumps(record)
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(record, file)
+        file.write(text)
         if durable:
             file.flush()
             os.fsync(file.fileno())
     os.rename(temporary, path)
+    return text

@@ -48,7 +48,8 @@ class Tasks:
         except OSError as error:
             return Ending(None, str(error), False)
         finally:
-            streams.hand_over()
+            streams.release()
+        streams.start()
         code = status(self._process.wait())
         streams.finish()
         shutil.rmtree(RUNTIME, ignore_errors=True)

@@ -29,7 +29,8 @@ def shape(cpu: int = 2, walltime_seconds: int = 3600) -> ResourceShape:
     ("tasks", "asked", "dealt"),
     [
         (1, {}, Plan(elements=1, at_a_time=10, pack=1, workers=1)),
-        (10, {}, Plan(elements=10, at_a_time=10, pack=1, workers=1)),
+        (10, {}, Plan(elements=5, at_a_time=10, pack=2, workers=2)),  # all of an element's cpus
+        (10, {"pack": 1}, Plan(elements=10, at_a_time=10, pack=1, workers=1)),
         (100, {}, Plan(elements=10, at_a_time=10, pack=10, workers=2)),
         (100, {"pack": 4}, Plan(elements=25, at_a_time=10, pack=4, workers=2)),
         (101, {"pack": 4}, Plan(elements=26, at_a_time=10, pack=4, workers=2)),

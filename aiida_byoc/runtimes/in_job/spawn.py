@@ -1,0 +1,84 @@
+"""Start the runtime's process: what `subprocess` does, without what takes that long to import and to do."""
+
+import functools
+import os
+import signal
+import sys
+
+from .limits import leash
+
+_OURS = (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that we may have handlers for."""
+_PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python has ways of its own with."""
+
+
+def start(command, env, streams, descriptors, held_by=None):
+    """Start it with no input, with that output, and with these descriptors and no others; return its pid.
+
+    Args:
+        held_by: the signal that it gets when this process dies; `None`: it sees to that itself, which saves the copy of
+            this process (1.5 ms) that would have to ask for it.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    _keep_the_others()
+    for each in descriptors:
+        os.set_inheritable(each, True)
+    if held_by is None and hasattr(os, "posix_spawn"):  # Python 3.8
+        return os.posix_spawn(
+            command[0],
+            command,
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, streams.out, 1),
+                (os.POSIX_SPAWN_DUP2, streams.err, 2),
+            ],
+            setsigdef=_PYTHONS,
+        )
+    put_on = leash(signal.SIGKILL if held_by is None else held_by)
+    hearing, telling = os.pipe()
+    # In the copy no handler of ours may run.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            put_on()
+            _arrange(streams, before)
+            os.execve(command[0], command, env)  # noqa: S606
+        except OSError as error:
+            os.write(telling, str(error.errno).encode())
+        except BaseException as error:  # whatever it is, this process must not go on as ours
+            print("byoc: {!r}".format(error), file=sys.stderr)
+        finally:
+            os._exit(127)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.close(telling)
+    with os.fdopen(hearing, "rb") as said:
+        number = int(said.read() or 0)
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(number, os.strerror(number), command[0])
+    return pid
+
+
+def _arrange(streams, mask):
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(streams.out, 1)
+    os.dup2(streams.err, 2)
+    for number in (*_OURS, *_PYTHONS):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@functools.lru_cache(maxsize=None)
+def _keep_the_others():
+    """What we got from whoever started us is not for the container; what we open is not either, unless we say so."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:  # the one that read the directory
+                continue
