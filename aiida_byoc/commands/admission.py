@@ -30,8 +30,19 @@ SLOTS_OPTION = "daemon.worker_process_slots"
 
 _ONE_AT_A_TIME = 0x62796F65
 
+_BEGIN = """
+SELECT pg_try_advisory_xact_lock(%s), set_config('enable_seqscan', 'off', true),
+       set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
+"""
+"""Statistics of a queue are always stale; a planner that believes them reads all that waits, and sorts it."""
+
+_AS_BEFORE = """
+SET LOCAL enable_seqscan TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_sort TO DEFAULT
+"""
+
 # `waiting` hops from tenant to tenant in the index: it costs as many probes as there are tenants, not jobs. What a job
-# reads is asked by an aggregate, which the planner cannot turn into a join with all jobs that ever read another's.
+# waits for is asked by aggregates, which the planner cannot turn into a join with all jobs that wait; and no index has
+# the state as text, so it does not begin the last join with those.
 _NEXT = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
@@ -55,16 +66,16 @@ SELECT job.* FROM candidate CROSS JOIN LATERAL (
     SELECT each.submission_id FROM byoc.job AS each
     WHERE each.tenant_id = candidate.tenant_id AND each.state = 'accepted' AND each.launch_not_before <= now()
       AND (each.deadline IS NULL OR each.deadline > now())
-      AND NOT EXISTS (SELECT FROM byoc.image_pull AS pull WHERE pull.digest = each.placement ->> 'image_digest'
-                      AND pull.repository = each.placement #>> '{pull,repository}')
-      AND NOT EXISTS (SELECT FROM byoc.input_fetch WHERE input_fetch.submission_id = each.submission_id)
+      AND (SELECT count(*) FROM byoc.image_pull AS pull WHERE pull.digest = each.placement ->> 'image_digest'
+           AND pull.repository = each.placement #>> '{pull,repository}') = 0
+      AND (SELECT count(*) FROM byoc.input_fetch WHERE input_fetch.submission_id = each.submission_id) = 0
       AND NOT (each.reads_jobs AND (
           SELECT bool_or(earlier.state <> 'succeeded') FROM byoc.depends
           JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
           WHERE depends.submission_id = each.submission_id))
     ORDER BY each.accepted_at LIMIT 1
 ) AS oldest JOIN byoc.job USING (submission_id)
-WHERE job.state = 'accepted'
+WHERE job.state::text = 'accepted'
 ORDER BY candidate.share, job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 """
 
@@ -114,13 +125,14 @@ def next_job(
             turns, so that many of one kind do not keep the other waiting.
     """
     # A statement of its own: the next one's snapshot must be younger than the lock.
-    lock = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,)).fetchone()
+    lock = connection.execute(_BEGIN, (_ONE_AT_A_TIME,)).fetchone()
     if lock is None or not lock[0]:
         return None
     kinds = [_launchable, _hopeless]
     for find in reversed(kinds) if hopeless_first else kinds:
         job = find(connection, limits, quotas or Quotas())
         if job is not None:
+            connection.execute(_AS_BEFORE)  # its launch goes on in this transaction
             return job
     return None
 
