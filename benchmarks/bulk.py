@@ -19,9 +19,10 @@ from aiida_byoc.events.outbox import Report
 from benchmarks import jobs
 from lab.paths import LabPaths
 
-__all__ = ["copy", "empty", "nodes", "tell_one"]
+__all__ = ["copy", "empty", "nodes", "tell_one", "waiting"]
 
 CHUNK = 50_000
+_MARK = "made by the benchmark"
 MANY = 1000
 """So many new rows change what PostgreSQL should know of the tables."""
 
@@ -46,13 +47,20 @@ SELECT made.submission_id, seq, made.submission_id || '-' || seq,
        occurred_at
 FROM made, byoc.event WHERE event.submission_id = %(model)s
 """
+_WAITING = """
+INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotency_key, fingerprint, command, placement,
+                      trace_id, accepted_at, node_seconds, state, seq)
+SELECT gen_random_uuid(), tenant_id, workspace_id, 'waits-' || n, 'waits-key-of-sixteen-' || n, fingerprint, command,
+       placement, trace_id, accepted_at + n * interval '1 millisecond', node_seconds, 'accepted', 1
+FROM byoc.job, generate_series(1, %(count)s::integer) AS n WHERE submission_id = %(model)s
+"""
 _NODES = """
 INSERT INTO db_dbnode (uuid, node_type, process_type, label, description, ctime, mtime, attributes, extras,
                        repository_metadata, user_id)
-SELECT gen_random_uuid(), 'process.workflow.workchain.WorkChainNode.', 'aiida.workflows:byoc.job', 'bench', '', now(),
+SELECT gen_random_uuid(), 'process.workflow.workchain.WorkChainNode.', 'aiida.workflows:byoc.job', '', %(mark)s, now(),
        now(), '{"process_state": "finished", "exit_status": 0, "sealed": true, "version": {"core": "2.9.4"}}', '{}',
        '{}', (SELECT min(id) FROM db_dbuser)
-FROM generate_series(1, %s::integer)
+FROM generate_series(1, %(count)s::integer)
 """
 
 
@@ -95,12 +103,18 @@ def copy(connection: psycopg.Connection, model: str, name: str, count: int, *, t
         connection.execute("VACUUM (ANALYZE) byoc.job, byoc.event, byoc.stream")
 
 
+def waiting(connection: psycopg.Connection, model: str, count: int) -> None:
+    """Let so many copies of the model job wait for their launch, without their events."""
+    connection.execute(_WAITING, {"model": model, "count": count})
+
+
 def nodes(connection: psycopg.Connection, count: int) -> None:
-    """Put finished work chains into AiiDA's database, as many jobs leave them."""
-    connection.execute(_NODES, (count,))
+    """Put finished work chains into AiiDA's database, as many jobs leave them; `empty` forgets them."""
+    connection.execute(_NODES, {"mark": _MARK, "count": count})
     connection.execute("VACUUM (ANALYZE) db_dbnode")
 
 
 def empty(connection: psycopg.Connection) -> None:
-    """Forget every job, as no operator ever should."""
+    """Forget every job, and the nodes that `nodes` made, as no operator ever should."""
     connection.execute("TRUNCATE byoc.job CASCADE")
+    connection.execute("DELETE FROM db_dbnode WHERE description = %s", (_MARK,))

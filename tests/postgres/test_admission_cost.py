@@ -21,7 +21,8 @@ INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotenc
                       trace_id, accepted_at, node_seconds, state)
 SELECT gen_random_uuid(), %(tenant)s, 'lab', %(prefix)s || number, %(prefix)s || number, 'f',
        '{"workload": {"kind": "container"}}', '{"image_digest": "sha256:d", "pull": {"repository": "r"}}',
-       repeat('a', 32), '2020-01-01'::timestamptz + number * interval '1 millisecond', 60, %(state)s::byoc.execution_state
+       repeat('a', 32), '2020-01-01'::timestamptz + number * interval '1 millisecond', 60,
+       %(state)s::byoc.execution_state
 FROM generate_series(1, %(count)s) AS number
 """
 _PULL = "INSERT INTO byoc.image_pull (digest, repository, max_mib) VALUES ('sha256:d', 'r', 1)"
