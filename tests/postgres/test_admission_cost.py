@@ -123,3 +123,18 @@ def test_the_question_for_the_next_job_costs_the_same_however_many_wait(
         job = next_job(connection, Limits(), hopeless_first=hopeless_first)
     assert job is not None
     assert touched(connection) - before < MOST_PAGES
+
+
+def test_where_nobody_waits_any_longer_next_to_nothing_is_read(
+    connection: psycopg.Connection,
+) -> None:
+    many(connection, WAITING)
+    connection.execute("ANALYZE")
+    connection.execute("UPDATE byoc.job SET state = 'succeeded'")
+    connection.execute("VACUUM byoc.job")
+
+    before = touched(connection)
+    with connection.transaction():
+        assert next_job(connection, Limits()) is None
+
+    assert touched(connection) - before < MOST_PAGES // 5
