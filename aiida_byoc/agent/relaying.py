@@ -23,7 +23,7 @@ _IDLE_SECONDS = 0.25
 _GATHER_SECONDS = 0.1
 """A batch of one event costs nearly as much as a full one, on the cores where commands are accepted meanwhile: while
 jobs come one after the other, their events go together. No event waits longer than the first after a while may."""
-_OTHERS_IDLE_SECONDS = 1.0
+_OTHERS_IDLE_SECONDS = 2.0
 _MOST_SECONDS = 60.0
 _OPERATORS = {401, 403, 404, 405, 409, 415}
 """Answers that no waiting cures: credentials, addresses, an epoch that the product does not know."""
