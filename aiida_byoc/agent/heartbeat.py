@@ -73,7 +73,8 @@ class Pulse:
         """Versions, what the policy offers, what the cluster has, how much work is under way, and what is wrong."""
         with connection.transaction():
             # Statistics of a queue are always stale: what waits is found by its index, not among all that ever did.
-            connection.execute("SET LOCAL enable_seqscan = off")
+            # Tables without an index seem very dear then, which must not have the statement compiled.
+            connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL jit = off")
             counts = connection.cursor(row_factory=dict_row).execute(_COUNTS).fetchone() or {}
         try:
             policy = Policy.load(self._settings.policy_file)

@@ -33,13 +33,16 @@ _ONE_AT_A_TIME = 0x62796F65
 _BEGIN = """
 SELECT pg_try_advisory_xact_lock(%s), set_config('enable_seqscan', 'off', true),
        set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
+       set_config('jit', 'off', true),
        (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
 """
-"""Statistics of a queue are always stale; a planner that believes them reads all that waits, and sorts it. Where nobody
-waits, which is most of the time, nothing else is asked."""
+"""Statistics of a queue are always stale; a planner that believes them reads all that waits, and sorts it. What it
+cannot do without seems very dear then, and is not to be compiled. Where nobody waits, which is most of the time, nothing
+else is asked."""
 
 _AS_BEFORE = """
-SET LOCAL enable_seqscan TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_sort TO DEFAULT
+SET LOCAL enable_seqscan TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_sort TO DEFAULT;
+SET LOCAL jit TO DEFAULT
 """
 
 # `waiting` hops from tenant to tenant in the index: it costs as many probes as there are tenants, not jobs. What a job

@@ -138,3 +138,24 @@ def test_where_nobody_waits_any_longer_next_to_nothing_is_read(
         assert next_job(connection, Limits()) is None
 
     assert touched(connection) - before < MOST_PAGES // 5
+
+
+def test_the_question_is_not_compiled_and_the_launch_goes_on_as_before(
+    connection: psycopg.Connection,
+) -> None:
+    """Its connection is AiiDA's: what the node's own are opened with does not hold there."""
+    many(connection, 10)
+    connection.execute("UPDATE byoc.job SET state = 'running' WHERE job_id LIKE '%-1'")
+    with psycopg.connect(connection.info.dsn, options="-c jit=on") as aiidas:
+        with aiidas.transaction():
+            assert next_job(aiidas, Limits(active_jobs=1)) is None
+            assert settings(aiidas) == ["off"] * 4
+        with aiidas.transaction():
+            assert next_job(aiidas, Limits()) is not None
+            assert settings(aiidas) == ["on"] * 4
+
+
+def settings(connection: psycopg.Connection) -> list[str]:
+    names = ["enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"]
+    query = "SELECT setting FROM pg_settings WHERE name = ANY(%s)"
+    return [setting for (setting,) in connection.execute(query, (names,))]
