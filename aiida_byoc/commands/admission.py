@@ -37,8 +37,8 @@ SELECT pg_try_advisory_xact_lock(%s), set_config('enable_seqscan', 'off', true),
        (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
 """
 """Statistics of a queue are always stale; a planner that believes them reads all that waits, and sorts it. What it
-cannot do without seems very dear then, and is not to be compiled. Where nobody waits, which is most of the time, that is
-all that is asked."""
+cannot do without seems very dear then, and is not to be compiled. Where nobody waits, as most of the time, that is all
+that is asked."""
 
 _AS_BEFORE = """
 SET LOCAL enable_seqscan TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_sort TO DEFAULT;
