@@ -55,6 +55,12 @@ def beside_another_tenant(connection: psycopg.Connection) -> None:
     connection.execute("UPDATE byoc.job SET accepted_at = now() WHERE tenant_id = 'globex'")
 
 
+def since_few_waited(connection: psycopg.Connection) -> None:
+    many(connection, 10)
+    connection.execute("ANALYZE")
+    many(connection, WAITING)
+
+
 def when_none_waited(connection: psycopg.Connection) -> None:
     many(connection, WAITING, state="succeeded")
     connection.execute("ANALYZE")
@@ -101,6 +107,7 @@ def when_all_waited_for_an_image(connection: psycopg.Connection) -> None:
         never_looked_at,
         up_to_date,
         beside_another_tenant,
+        since_few_waited,
         when_none_waited,
         when_all_that_ended_waited,
         while_files_are_fetched,
