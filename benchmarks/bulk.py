@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -65,12 +66,15 @@ FROM generate_series(1, %(count)s::integer)
 
 
 def tell_one(connection: psycopg.Connection, paths: LabPaths, lab: Mapping[str, Any]) -> str:
-    """Put a job into the ledger and tell its whole life; return its submission."""
+    """Put a job into the ledger and tell its whole life; return its submission.
+
+    Its name is a new one: a product that is not begun anew may remember another's.
+    """
     place = Policy.load(paths.root / "policy.toml").place
-    name = "model"
+    name = f"model-{uuid.uuid4().hex[:8]}"
     order = validated(SubmitJobCommand, jobs.command(lab, name), what="command")
     now = datetime.now(UTC)
-    acceptance, _ = ledger.accept(connection, order, "key-of-the-model", place=place, now=now)
+    acceptance, _ = ledger.accept(connection, order, f"key-of-{name}", place=place, now=now)
     slurm = {"job_id": "4711", "name": f"byoc-{acceptance.submission_id}-1", "queue": "main"}
     moment = utc_now_text(now)
     life: list[tuple[ExecutionState, dict[str, Any]]] = [

@@ -96,13 +96,15 @@ def _times(
     repeated = bench.scale(300, 100)
     tenant = lab["tenants"][0]["tenant_id"]
     url = lab["adapter"]["url"]
+    row = connection.execute("SELECT job_id FROM byoc.job WHERE submission_id = %s", (model,))
+    [name] = row.fetchone() or ()
     settings = NodeSettings.load(
         NodeSettings.path(Path(lab["node"]["aiida_path"]) / ".aiida", lab["node"]["profile"])
     )
     pulse = Pulse(settings)
     asking = clients.request(
         "GET",
-        f"{url}/v1/nodes/{lab['node']['node_id']}/jobs/model",
+        f"{url}/v1/nodes/{lab['node']['node_id']}/jobs/{name}",
         lab["tenants"][0]["token"],
     )
     claims(bench, lab, WARM)
@@ -110,7 +112,7 @@ def _times(
         "the ledger's claim": claims(bench, lab, repeated),
         "acceptance through the adapter": _asked(url, submissions(lab, url), 202),
         "a batch of the relay": _relayed(connection, model, repeated // 10),
-        "a status query": _timed(repeated, lambda: view(connection, tenant, "model")),
+        "a status query": _timed(repeated, lambda: view(connection, tenant, name)),
         "a status query through the adapter": _asked(url, lambda: asking, 200),
         "a heartbeat": _timed(repeated, lambda: pulse.heartbeat(connection)),
         "the launcher's question, all of them waiting": _chosen(connection, model, size, repeated),
