@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -9,13 +11,14 @@ from fastapi import Request
 from adapter.assertions import NODE_ALGORITHMS
 from adapter.clients import ClientIdentity, Issuers, OpaqueTokens
 from adapter.registry import LiveKey, Node, Registry
-from adapter.tokens import AccessTokens, bearer, claimed, header, verified
+from adapter.tokens import LEEWAY_SECONDS, AccessTokens, bearer, claimed, header, verified
 from aiida_byoc.contracts.problems import ProblemError
 
 __all__ = ["ClientGuard", "ClientIdentity", "NodeGuard", "NodeIdentity"]
 
 _LONGEST_OF_A_NODE = 600
 """Life of a token that a node signed itself and shows as it is, as agents before access tokens do, in seconds."""
+_MOST_VERIFIED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,21 @@ class NodeIdentity:
     node_id: str
     tenants: frozenset[str]
     key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A node's token that was taken: a node sends the same for minutes, and what may change is looked at each time.
+
+    Attributes:
+        expires_at: seconds since the epoch.
+        is_long: signed by the node itself for longer than an agent does: good for a declared node only.
+    """
+
+    node_id: str
+    key_id: str
+    expires_at: float
+    is_long: bool = False
 
 
 class ClientGuard:
@@ -58,6 +76,7 @@ class NodeGuard:
 
     def __init__(self, registry: Registry, tokens: AccessTokens, audience: str) -> None:
         self._registry, self._tokens, self._audience = registry, tokens, audience
+        self._known: OrderedDict[str, _Verified] = OrderedDict()
 
     async def admit(self, request: Request, node_id: str) -> NodeIdentity:
         """Return the node.
@@ -67,12 +86,17 @@ class NodeGuard:
                 only the product could say.
         """
         token = bearer(request)
-        node, key_id = await (
-            self._by_access_token(token) if self._tokens.is_ours(token) else self._by_itself(token)
-        )
+        known = self._known.get(token)
+        node = await self._taken_still(known) if known is not None else None
+        if known is None or node is None:
+            by = self._by_access_token if self._tokens.is_ours(token) else self._by_itself
+            node, known = await by(token)
+            self._known[token] = known
+            if len(self._known) > _MOST_VERIFIED:
+                self._known.popitem(last=False)
         if node_id != node.node_id:
             raise ProblemError("not-found")
-        return NodeIdentity(node.node_id, node.tenants, key_id)
+        return NodeIdentity(node.node_id, node.tenants, known.key_id)
 
     async def until_refused(self, node: NodeIdentity) -> None:
         """Wait until the node may not speak by its key any more; then raise what `admit` would."""
@@ -82,33 +106,44 @@ class NodeGuard:
             if now is None or not now.has(node.key_id):
                 raise ProblemError("unauthenticated")
 
-    async def _by_access_token(self, token: str) -> tuple[Node, str]:
-        holder = self._tokens.verify(token)
+    async def _taken_still(self, known: _Verified) -> Node | None:
+        """The node, if its token would be taken again: its key is live, and its time is not over."""
+        if int(known.expires_at) <= time.time() - LEEWAY_SECONDS:
+            return None
+        node = await self._registry.find(known.node_id)
+        if node is None or not node.has(known.key_id) or (known.is_long and not node.is_declared):
+            return None
+        return node
+
+    async def _by_access_token(self, token: str) -> tuple[Node, _Verified]:
+        holder, expires_at = self._tokens.verify(token)
         node = await self._registry.find(holder.node_id)
         if node is not None and not node.has(holder.key_id):
             # Another replica may have given the token for a key that was added a moment ago.
             node = await self._registry.find(holder.node_id, anew=True)
         if node is None or not node.has(holder.key_id):
             raise ProblemError("unauthenticated")
-        return node, holder.key_id
+        return node, _Verified(node.node_id, holder.key_id, expires_at)
 
-    async def _by_itself(self, token: str) -> tuple[Node, str]:
+    async def _by_itself(self, token: str) -> tuple[Node, _Verified]:
         name, kid = claimed(token, "iss"), header(token, "kid")
         node = await self._registry.find(name)
         if node is not None and not node.candidates(kid):
             node = await self._registry.find(name, anew=True)
         for key in node.candidates(kid) if node is not None else ():
-            if node is not None and self._signed(token, name, key, node):
-                return node, key.key_id
+            if node is not None and (taken := self._signed(token, name, key, node)) is not None:
+                return node, taken
         raise ProblemError("unauthenticated")
 
-    def _signed(self, token: str, name: str, key: LiveKey, node: Node) -> bool:
+    def _signed(self, token: str, name: str, key: LiveKey, node: Node) -> _Verified | None:
         try:
             claims, _ = verified(
                 token, [key.public], NODE_ALGORITHMS, issuer=name, audience=self._audience
             )
         except ProblemError:
-            return False
+            return None
         # What an operator declared by hand may also sign by hand, for longer.
-        is_short = float(claims["exp"]) - float(claims["iat"]) <= _LONGEST_OF_A_NODE
-        return claims["sub"] == name and (is_short or node.is_declared)
+        is_long = float(claims["exp"]) - float(claims["iat"]) > _LONGEST_OF_A_NODE
+        if claims["sub"] != name or (is_long and not node.is_declared):
+            return None
+        return _Verified(name, key.key_id, float(claims["exp"]), is_long)

@@ -36,7 +36,26 @@ def allow_connections() -> None:
 
 
 class _Http(h11.Connection):
-    """HTTP/1.1 of which everybody on the way sees the same requests (RFC 9112 §6.3, §11.2)."""
+    """HTTP/1.1 of which everybody on the way sees the same requests (RFC 9112 §6.3, §11.2).
+
+    The head of an answer whose length is known goes with its body: apart each costs a system call, and wakes whoever
+    waits for both. One that is made bit by bit goes at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER)
+        self._head: list[bytes] = []
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        data = super().send_with_data_passthrough(event)
+        if isinstance(event, h11.Response) and any(
+            name == b"content-length" for name, _ in event.headers
+        ):
+            self._head = data or []
+            return []
+        if data is not None:
+            data, self._head = [*self._head, *data], []
+        return data
 
     def next_event(self) -> Any:
         event = super().next_event()
@@ -64,7 +83,7 @@ class _Connection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = _Http(h11.SERVER)
+        self.conn = _Http()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

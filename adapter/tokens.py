@@ -145,8 +145,8 @@ class AccessTokens:
         """Whether it claims to be one of these."""
         return claimed(token, "iss") == self._issuer
 
-    def verify(self, token: str) -> Holder:
-        """Whose token it is, else `unauthenticated`."""
+    def verify(self, token: str) -> tuple[Holder, float]:
+        """Whose token it is and when it expires (seconds since the epoch), else `unauthenticated`."""
         claims, _ = verified(
             token,
             [self._public],
@@ -160,4 +160,4 @@ class AccessTokens:
         key_id = cnf.get("jkt") if isinstance(cnf, dict) else None
         if header(token, "typ") != _TYPE or not isinstance(key_id, str):
             raise ProblemError("unauthenticated")
-        return Holder(claims["sub"], key_id)
+        return Holder(claims["sub"], key_id), float(claims["exp"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +20,10 @@ from aiida_byoc.events.outbox import Report
 from benchmarks import jobs
 from lab.paths import LabPaths
 
-__all__ = ["copy", "empty", "nodes", "tell_one"]
+__all__ = ["copy", "empty", "nodes", "tell_one", "waiting"]
 
 CHUNK = 50_000
+_MARK = "made by the benchmark"
 MANY = 1000
 """So many new rows change what PostgreSQL should know of the tables."""
 
@@ -46,23 +48,33 @@ SELECT made.submission_id, seq, made.submission_id || '-' || seq,
        occurred_at
 FROM made, byoc.event WHERE event.submission_id = %(model)s
 """
+_WAITING = """
+INSERT INTO byoc.job (submission_id, tenant_id, workspace_id, job_id, idempotency_key, fingerprint, command, placement,
+                      trace_id, accepted_at, node_seconds, state, seq)
+SELECT gen_random_uuid(), tenant_id, workspace_id, 'waits-' || n, 'waits-key-of-sixteen-' || n, fingerprint, command,
+       placement, trace_id, accepted_at + n * interval '1 millisecond', node_seconds, 'accepted', 1
+FROM byoc.job, generate_series(1, %(count)s::integer) AS n WHERE submission_id = %(model)s
+"""
 _NODES = """
 INSERT INTO db_dbnode (uuid, node_type, process_type, label, description, ctime, mtime, attributes, extras,
                        repository_metadata, user_id)
-SELECT gen_random_uuid(), 'process.workflow.workchain.WorkChainNode.', 'aiida.workflows:byoc.job', 'bench', '', now(),
+SELECT gen_random_uuid(), 'process.workflow.workchain.WorkChainNode.', 'aiida.workflows:byoc.job', '', %(mark)s, now(),
        now(), '{"process_state": "finished", "exit_status": 0, "sealed": true, "version": {"core": "2.9.4"}}', '{}',
        '{}', (SELECT min(id) FROM db_dbuser)
-FROM generate_series(1, %s::integer)
+FROM generate_series(1, %(count)s::integer)
 """
 
 
 def tell_one(connection: psycopg.Connection, paths: LabPaths, lab: Mapping[str, Any]) -> str:
-    """Put a job into the ledger and tell its whole life; return its submission."""
+    """Put a job into the ledger and tell its whole life; return its submission.
+
+    Its name is a new one: a product that is not begun anew may remember another's.
+    """
     place = Policy.load(paths.root / "policy.toml").place
-    name = "model"
+    name = f"model-{uuid.uuid4().hex[:8]}"
     order = validated(SubmitJobCommand, jobs.command(lab, name), what="command")
     now = datetime.now(UTC)
-    acceptance, _ = ledger.accept(connection, order, "key-of-the-model", place=place, now=now)
+    acceptance, _ = ledger.accept(connection, order, f"key-of-{name}", place=place, now=now)
     slurm = {"job_id": "4711", "name": f"byoc-{acceptance.submission_id}-1", "queue": "main"}
     moment = utc_now_text(now)
     life: list[tuple[ExecutionState, dict[str, Any]]] = [
@@ -95,12 +107,18 @@ def copy(connection: psycopg.Connection, model: str, name: str, count: int, *, t
         connection.execute("VACUUM (ANALYZE) byoc.job, byoc.event, byoc.stream")
 
 
+def waiting(connection: psycopg.Connection, model: str, count: int) -> None:
+    """Let so many copies of the model job wait for their launch, without their events."""
+    connection.execute(_WAITING, {"model": model, "count": count})
+
+
 def nodes(connection: psycopg.Connection, count: int) -> None:
-    """Put finished work chains into AiiDA's database, as many jobs leave them."""
-    connection.execute(_NODES, (count,))
+    """Put finished work chains into AiiDA's database, as many jobs leave them; `empty` forgets them."""
+    connection.execute(_NODES, {"mark": _MARK, "count": count})
     connection.execute("VACUUM (ANALYZE) db_dbnode")
 
 
 def empty(connection: psycopg.Connection) -> None:
-    """Forget every job, as no operator ever should."""
+    """Forget every job, and the nodes that `nodes` made, as no operator ever should."""
     connection.execute("TRUNCATE byoc.job CASCADE")
+    connection.execute("DELETE FROM db_dbnode WHERE description = %s", (_MARK,))

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks import bulk
 from benchmarks.keeping import Keeper
 from benchmarks.usage import Accounts, adopt
 from lab import node, process, stack
@@ -50,6 +51,10 @@ class Laboratory:
             except BaseException:
                 self.down()  # whoever asks next begins anew
                 raise
+        if not (self._launcher_runs and self._workers_run):
+            # What rows without work had accepted is nobody's: launched, it would be in the way of the next row.
+            with self.database() as connection:
+                bulk.empty(connection)
         if not self._launcher_runs:
             self._signal_launcher(signal.SIGCONT)
         if not self._workers_run:

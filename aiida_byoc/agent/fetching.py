@@ -23,7 +23,8 @@ __all__ = ["MOST_FAILURES", "fetch_lanes"]
 _LOGGER = logging.getLogger(__name__)
 _LANES = 4
 """A large file of one tenant does not keep all others waiting."""
-_IDLE_SECONDS = 0.5
+_IDLE_SECONDS = 2.0
+"""Of each lane: one of them looks twice a second."""
 _PRUNE_SECONDS = 600.0
 _WANTED_SECONDS = 5.0
 _FIRST_SECONDS = 2.0

@@ -27,17 +27,15 @@ SKEW_SECONDS = 30.0
 _STARTING_SECONDS = 60.0
 """So long an agent that has just begun does not miss the launcher."""
 
+# The event of a job that waits is a subquery of its own: a join reads all events that ever were.
 _COUNTS = """
-SELECT (SELECT count(*) FROM byoc.job WHERE state IN ('accepted', 'launched', 'queued', 'running', 'held')) AS active,
-       (SELECT count(*) FROM byoc.job WHERE state IN ('launched', 'queued', 'running', 'held')) AS launched,
-       (SELECT count(*) FROM byoc.job WHERE state IN ('accepted', 'launched', 'queued')) AS waiting,
-       (SELECT count(*) FROM byoc.job WHERE state = 'running') AS running,
+SELECT active, launched, active - running - held AS waiting, running,
        (SELECT coalesce(sum(latest_seq - acked_seq), 0) FROM byoc.stream
         WHERE acked_seq < latest_seq AND quarantine IS NULL) AS undelivered,
-       (SELECT coalesce(extract(epoch FROM now() - min(event.occurred_at)), 0)
-        FROM byoc.stream JOIN byoc.event ON event.submission_id = stream.submission_id
-            AND event.seq = stream.acked_seq + 1
-        WHERE acked_seq < latest_seq AND quarantine IS NULL) AS oldest,
+       (SELECT coalesce(extract(epoch FROM now() - min((
+            SELECT occurred_at FROM byoc.event
+            WHERE event.submission_id = stream.submission_id AND event.seq = stream.acked_seq + 1))), 0)
+        FROM byoc.stream WHERE acked_seq < latest_seq AND quarantine IS NULL) AS oldest,
        (SELECT count(*) FROM byoc.stream WHERE quarantine IS NOT NULL) AS quarantined,
        byoc.epoch() AS epoch,
        (SELECT coalesce(jsonb_object_agg(kind, count), '{}') FROM byoc.repair) AS repairs,
@@ -46,6 +44,11 @@ SELECT (SELECT count(*) FROM byoc.job WHERE state IN ('accepted', 'launched', 'q
        NOT EXISTS (SELECT FROM pg_stat_activity
            WHERE application_name = 'byoc-launcher' AND datname = current_database()) AS no_launcher,
        EXISTS (SELECT FROM byoc.relay_trouble) AS no_relay
+FROM (SELECT count(*) AS active FROM byoc.job
+      WHERE state IN ('accepted', 'launched', 'queued', 'running', 'held')) AS unfinished,
+     (SELECT count(*) AS launched, count(*) FILTER (WHERE state = 'running') AS running,
+             count(*) FILTER (WHERE state = 'held') AS held
+      FROM byoc.job WHERE state IN ('launched', 'queued', 'running', 'held')) AS under_way
 """
 
 
@@ -68,7 +71,11 @@ class Pulse:
 
     def heartbeat(self, connection: psycopg.Connection) -> Heartbeat:
         """Versions, what the policy offers, what the cluster has, how much work is under way, and what is wrong."""
-        counts = connection.cursor(row_factory=dict_row).execute(_COUNTS).fetchone() or {}
+        with connection.transaction():
+            # Statistics of a queue are always stale: what waits is found by its index, not among all that ever did.
+            # Tables without an index seem very dear then, which must not have the statement compiled.
+            connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL jit = off")
+            counts = connection.cursor(row_factory=dict_row).execute(_COUNTS).fetchone() or {}
         try:
             policy = Policy.load(self._settings.policy_file)
         except PolicyError:

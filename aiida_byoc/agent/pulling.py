@@ -23,7 +23,8 @@ __all__ = ["MOST_FAILURES", "pull_lanes"]
 _LOGGER = logging.getLogger(__name__)
 _LANES = 2
 """A large image of one tenant does not keep all others waiting."""
-_IDLE_SECONDS = 1.0
+_IDLE_SECONDS = 2.0
+"""Of each lane: one of them looks every second."""
 _FIRST_SECONDS = 5.0
 _MOST_SECONDS = 300.0
 MOST_FAILURES = 8

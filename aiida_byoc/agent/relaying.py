@@ -20,7 +20,10 @@ __all__ = ["Destination", "relay_lanes"]
 _LOGGER = logging.getLogger(__name__)
 _LANES = 4
 _IDLE_SECONDS = 0.25
-_OTHERS_IDLE_SECONDS = 1.0
+_GATHER_SECONDS = 0.1
+"""A batch of one event costs nearly as much as a full one, on the cores where commands are accepted meanwhile: while
+jobs come one after the other, their events go together. No event waits longer than the first after a while may."""
+_OTHERS_IDLE_SECONDS = 2.0
 _MOST_SECONDS = 60.0
 _OPERATORS = {401, 403, 404, 405, 409, 415}
 """Answers that no waiting cures: credentials, addresses, an epoch that the product does not know."""
@@ -121,6 +124,7 @@ def _step(
     if not settled:
         return idle
     destination.succeeded(connection)
-    # One lane is enough for a few events at a time: while it delivers some, the next ones gather. With more at work
-    # each finds a few, and a batch of a few costs as much as a full one.
-    return 0 if is_first or settled > FULL else idle
+    if settled > FULL:
+        return 0
+    # One lane is enough for a few events at a time.
+    return _GATHER_SECONDS if is_first else idle

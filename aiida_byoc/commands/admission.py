@@ -30,8 +30,24 @@ SLOTS_OPTION = "daemon.worker_process_slots"
 
 _ONE_AT_A_TIME = 0x62796F65
 
+_BEGIN = """
+SELECT pg_try_advisory_xact_lock(%s), set_config('enable_seqscan', 'off', true),
+       set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
+       set_config('jit', 'off', true),
+       (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
+"""
+"""Statistics of a queue are always stale; a planner that believes them reads all that waits, and sorts it. What it
+cannot do without seems very dear then, and is not to be compiled. Where nobody waits, as most of the time, that is all
+that is asked."""
+
+_AS_BEFORE = """
+SET LOCAL enable_seqscan TO DEFAULT; SET LOCAL enable_bitmapscan TO DEFAULT; SET LOCAL enable_sort TO DEFAULT;
+SET LOCAL jit TO DEFAULT
+"""
+
 # `waiting` hops from tenant to tenant in the index: it costs as many probes as there are tenants, not jobs. What a job
-# reads is asked by an aggregate, which the planner cannot turn into a join with all jobs that ever read another's.
+# waits for is asked by aggregates, which the planner cannot turn into a join with all jobs that wait; in the end each
+# tenant's oldest is looked up by its key, and no index has the state as text.
 _NEXT = """
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM byoc.job WHERE state = 'accepted' ORDER BY tenant_id LIMIT 1)
@@ -50,22 +66,25 @@ WITH RECURSIVE waiting AS (
     WHERE waiting.tenant_id IS NOT NULL
       AND coalesce(active.jobs, 0) < coalesce(own.running, %(running)s, %(active_jobs)s)
       AND (SELECT coalesce(sum(jobs), 0) FROM active) < %(active_jobs)s
+), oldest AS (
+    SELECT array_agg(its.submission_id ORDER BY share, its.accepted_at) AS ids
+    FROM candidate CROSS JOIN LATERAL (
+        SELECT each.submission_id, each.accepted_at FROM byoc.job AS each
+        WHERE each.tenant_id = candidate.tenant_id AND each.state = 'accepted' AND each.launch_not_before <= now()
+          AND (each.deadline IS NULL OR each.deadline > now())
+          AND (SELECT count(*) FROM byoc.image_pull AS pull WHERE pull.digest = each.placement ->> 'image_digest'
+               AND pull.repository = each.placement #>> '{pull,repository}') = 0
+          AND (SELECT count(*) FROM byoc.input_fetch WHERE input_fetch.submission_id = each.submission_id) = 0
+          AND NOT (each.reads_jobs AND (
+              SELECT bool_or(earlier.state <> 'succeeded') FROM byoc.depends
+              JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
+              WHERE depends.submission_id = each.submission_id))
+        ORDER BY each.accepted_at LIMIT 1
+    ) AS its
 )
-SELECT job.* FROM candidate CROSS JOIN LATERAL (
-    SELECT each.submission_id FROM byoc.job AS each
-    WHERE each.tenant_id = candidate.tenant_id AND each.state = 'accepted' AND each.launch_not_before <= now()
-      AND (each.deadline IS NULL OR each.deadline > now())
-      AND NOT EXISTS (SELECT FROM byoc.image_pull AS pull WHERE pull.digest = each.placement ->> 'image_digest'
-                      AND pull.repository = each.placement #>> '{pull,repository}')
-      AND NOT EXISTS (SELECT FROM byoc.input_fetch WHERE input_fetch.submission_id = each.submission_id)
-      AND NOT (each.reads_jobs AND (
-          SELECT bool_or(earlier.state <> 'succeeded') FROM byoc.depends
-          JOIN byoc.job AS earlier ON earlier.submission_id = earlier_id
-          WHERE depends.submission_id = each.submission_id))
-    ORDER BY each.accepted_at LIMIT 1
-) AS oldest JOIN byoc.job USING (submission_id)
-WHERE job.state = 'accepted'
-ORDER BY candidate.share, job.accepted_at LIMIT 1 FOR UPDATE OF job SKIP LOCKED
+SELECT * FROM byoc.job
+WHERE submission_id = ANY((SELECT ids FROM oldest)::uuid[]) AND state::text = 'accepted'
+ORDER BY array_position((SELECT ids FROM oldest), submission_id) LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 
 # The deadline of a job, and the end of one whose output it reads, count though its tenant has no room, or its image is
@@ -114,13 +133,14 @@ def next_job(
             turns, so that many of one kind do not keep the other waiting.
     """
     # A statement of its own: the next one's snapshot must be younger than the lock.
-    lock = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,)).fetchone()
-    if lock is None or not lock[0]:
+    lock = connection.execute(_BEGIN, (_ONE_AT_A_TIME,)).fetchone()
+    if lock is None or not lock[0] or lock[-1] is None:
         return None
     kinds = [_launchable, _hopeless]
     for find in reversed(kinds) if hopeless_first else kinds:
         job = find(connection, limits, quotas or Quotas())
         if job is not None:
+            connection.execute(_AS_BEFORE)  # its launch goes on in this transaction
             return job
     return None
 

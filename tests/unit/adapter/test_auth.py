@@ -48,6 +48,10 @@ class NodeGuard:
     def admit(self, *where) -> auth.NodeIdentity:
         return asyncio.run(self._guard.admit(*where))
 
+    def now_knows(self, registry: Registry) -> None:
+        """What the product says has changed."""
+        self._guard._registry = registry
+
 
 def request(*authorizations: str) -> Request:
     headers = [(b"authorization", value.encode("latin-1")) for value in authorizations]
@@ -135,6 +139,36 @@ def test_a_token_that_was_taken_is_good_until_its_time_is_over(clients, product,
         return False
 
     assert eventually(refused, "the token to expire", seconds=30)
+
+
+def test_a_nodes_token_that_was_taken_is_good_until_its_time_is_over(nodes, node_key, node_claims):
+    soon = {**node_claims, "exp": node_claims["iat"] - LEEWAY_SECONDS + 5}
+    token = bearer(node_key.sign(soon))
+    assert nodes.admit(token, "n1").node_id == "n1"
+    assert refusal(lambda: nodes.admit(token, "n2")).kind.name == "not-found"
+
+    def refused() -> bool:
+        try:
+            nodes.admit(token, "n1")
+        except ProblemError as error:
+            return error.kind.name == "unauthenticated"
+        return False
+
+    assert eventually(refused, "the token to expire", seconds=30)
+
+
+def test_a_nodes_token_that_was_taken_is_good_until_its_key_is_gone(
+    make_settings, node_key, other_node_key, node_claims
+):
+    settings = make_settings()
+    nodes = NodeGuard(settings)
+    token = bearer(node_key.sign(node_claims))
+    assert nodes.admit(token, "n1").node_id == "n1"
+
+    other = {"n1": settings.nodes["n1"].model_copy(update={"jwks": settings.nodes["n2"].jwks})}
+    nodes.now_knows(Registry(other, None, seconds=60))
+
+    assert refusal(lambda: nodes.admit(token, "n1")).kind.name == "unauthenticated"
 
 
 def _unsigned(claims):
