@@ -33,7 +33,7 @@ from aiida_byoc.commands.stopping import Stopper
 from aiida_byoc.commands.task_stopping import TaskStopper
 from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
-from aiida_byoc.events import outbox
+from aiida_byoc.events import checkpoints, outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import Sweep
@@ -57,7 +57,7 @@ class Launcher:
     """What is to be done now; each `step` does one piece of each kind of work and commits it.
 
     Args:
-        runner: AiiDA's; its persister saves the checkpoints.
+        runner: AiiDA's.
         settings: the node's.
         dispatch: hands the pk of a work chain to the workers; raises if it cannot.
         transactional: whether `dispatch` writes in AiiDA's open transaction (`byoc.postgres`); any other broker
@@ -165,7 +165,8 @@ class Launcher:
             **self._inputs[kind],
             **({"given": given} if given else {}),
         )
-        self._runner.persister.save_checkpoint(process)
+        if process.node.checkpoint is None:  # it was saved with the state, unless that failed
+            checkpoints.save(process)
         pk: int = process.pid
         connection.execute(
             "UPDATE byoc.job SET process_uuid = %s, process_pk = %s WHERE submission_id = %s",
