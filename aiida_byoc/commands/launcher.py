@@ -47,6 +47,7 @@ __all__ = ["Launcher"]
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
 _PLAY_SECONDS = 5.0
+_UNDISPATCHED_SECONDS = 5.0
 _POLICY_SECONDS = 5.0
 
 _WORK_CHAINS = {"container": JobWorkChain, "array": JobWorkChain, "workchain": ApprovedWorkChain}
@@ -93,6 +94,7 @@ class Launcher:
         self._hopeless_first = False
         self._next_limits = 0.0
         self._next_play = 0.0
+        self._next_undispatched = 0.0
         self._stopper = Stopper(self._storage)
         self._task_stopper = TaskStopper(self._storage)
         self._sweep = Sweep(self._storage)
@@ -222,6 +224,10 @@ class Launcher:
             )
 
     def _undispatched(self) -> list[int]:
+        # Where work chain and task are one commit, there are some only after a change of the broker.
+        if self._transactional and time.monotonic() < self._next_undispatched:
+            return []
+        self._next_undispatched = time.monotonic() + _UNDISPATCHED_SECONDS
         with transaction(self._storage) as connection:
             rows = connection.execute(
                 "SELECT process_pk FROM byoc.job WHERE state = 'launched' AND dispatched_at IS NULL"
