@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,20 @@ class Laboratory:
             shown = " ".join(command)[:200]
             raise process.LabError(f"{shown} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    @contextmanager
+    def talk(
+        self, *command: str, environment: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A program in the node's environment that answers lines with lines; it ends when nothing more is said."""
+        with subprocess.Popen(
+            command,
+            env={**os.environ, **self._content["node"]["environment"], **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as program:
+            yield program
 
     def database(self, name: str | None = None) -> psycopg.Connection:
         """A connection to the node's database, or another one of its server."""

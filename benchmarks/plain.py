@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class Plain:
 
     def __init__(self, lab: Laboratory) -> None:
         self._lab = lab
+        self._submitter: subprocess.Popen[str] | None = None
         self._content = lab.up()
         home = lab.paths.directory("plain")
         ours = self._content["node"]["environment"]
@@ -51,11 +53,14 @@ class Plain:
 
     @contextmanager
     def at_work(self, interval: float) -> Iterator[None]:
-        """Workers that look at the queue no more often than once in so many seconds; they end with the block."""
+        """Workers that look at the queue no more often than once in so many seconds, and who submits; for the block."""
         self._node("interval", PROFILE, str(interval))
         self._verdi("daemon", "start", str(node.WORKERS))
         try:
-            yield
+            command = (sys.executable, "-m", "benchmarks.plain_node", "submit", PROFILE)
+            with self._lab.talk(*command, environment=self._environment) as self._submitter:
+                self._heard()
+                yield
         finally:
             self._verdi("daemon", "stop")
 
@@ -63,10 +68,21 @@ class Plain:
         """A connection to the profile's database."""
         return self._lab.database(DATABASE)
 
-    def submit(self, count: int, script: str) -> tuple[list[int], float]:
-        """Submit jobs one after the other; their work chains' pks, and the CPU seconds that took."""
-        told = json.loads(self._node("submit", PROFILE, str(count), script).splitlines()[-1])
-        return told["pks"], told["cpu"]
+    def submit(self, count: int, script: str) -> list[int]:
+        """Submit jobs one after the other; their work chains' pks. Must be at work."""
+        assert self._submitter is not None, "not at work"
+        assert self._submitter.stdin is not None
+        print(json.dumps([count, script]), file=self._submitter.stdin, flush=True)
+        pks: list[int] = json.loads(self._heard())
+        return pks
+
+    def _heard(self) -> str:
+        assert self._submitter is not None, "not at work"
+        assert self._submitter.stdout is not None
+        while line := self._submitter.stdout.readline():
+            if line.startswith(("[", "ready")):
+                return line
+        raise process.LabError("the submitting program of the baseline has ended")
 
     @staticmethod
     def ended(connection: psycopg.Connection, pks: list[int]) -> set[int]:

@@ -1,14 +1,13 @@
 """The baseline's side that holds AiiDA, in a process of its own with the baseline's environment.
 
 `code PROFILE IMAGE` makes the ContainerizedCode; `interval PROFILE SECONDS` sets the shortest time between two looks at
-the queue; `submit PROFILE COUNT SCRIPT` submits work chains, and prints their pks and the CPU seconds that took.
+the queue; `submit PROFILE` submits work chains for each line it reads (`[count, script]`), and prints their pks.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 
 import aiida
@@ -50,14 +49,15 @@ def _interval(seconds: str) -> None:
     load_computer(COMPUTER).set_minimum_job_poll_interval(float(seconds))
 
 
-def _submit(count: str, script: str) -> None:
+def _submit() -> None:
     code = load_code(f"{CODE}@{COMPUTER}")
-    began = time.process_time()
-    pks = []
-    for _ in range(int(count)):
-        chain = submit(PlainChain, job={"code": code, "script": Str(script)})
-        pks.append(chain.pk)
-    print(json.dumps({"pks": pks, "cpu": time.process_time() - began}))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count, script = json.loads(line)
+        pks = [
+            submit(PlainChain, job={"code": code, "script": Str(script)}).pk for _ in range(count)
+        ]
+        print(json.dumps(pks), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from aiida_byoc.commands.task_stopping import TaskStopper
 from aiida_byoc.commands.undelivered import Undelivered
 from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
-from aiida_byoc.events import outbox
+from aiida_byoc.events import checkpoints, outbox
 from aiida_byoc.events.hooks import transaction
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.events.reconcile import Sweep
@@ -48,6 +48,7 @@ __all__ = ["Launcher"]
 _LOGGER = logging.getLogger(__name__)
 _MAX_LAUNCH_FAILURES = 5
 _PLAY_SECONDS = 5.0
+_UNDISPATCHED_SECONDS = 5.0
 _POLICY_SECONDS = 5.0
 
 _WORK_CHAINS = {"container": JobWorkChain, "array": JobWorkChain, "workchain": ApprovedWorkChain}
@@ -58,7 +59,7 @@ class Launcher:
     """What is to be done now; each `step` does one piece of each kind of work and commits it.
 
     Args:
-        runner: AiiDA's; its persister saves the checkpoints.
+        runner: AiiDA's.
         settings: the node's.
         dispatch: hands the pk of a work chain to the workers; raises if it cannot.
         transactional: whether `dispatch` writes in AiiDA's open transaction (`byoc.postgres`); any other broker
@@ -94,6 +95,7 @@ class Launcher:
         self._hopeless_first = False
         self._next_limits = 0.0
         self._next_play = 0.0
+        self._next_undispatched = 0.0
         self._stopper = Stopper(self._storage)
         self._task_stopper = TaskStopper(self._storage)
         self._sweep = Sweep(self._storage)
@@ -168,7 +170,8 @@ class Launcher:
             **self._inputs[kind],
             **({"given": given} if given else {}),
         )
-        self._runner.persister.save_checkpoint(process)
+        if process.node.checkpoint is None:  # it was saved with the state, unless that failed
+            checkpoints.save(process)
         pk: int = process.pid
         connection.execute(
             "UPDATE byoc.job SET process_uuid = %s, process_pk = %s WHERE submission_id = %s",
@@ -224,6 +227,10 @@ class Launcher:
             )
 
     def _undispatched(self) -> list[int]:
+        # Where work chain and task are one commit, there are some only after a change of the broker.
+        if self._transactional and time.monotonic() < self._next_undispatched:
+            return []
+        self._next_undispatched = time.monotonic() + _UNDISPATCHED_SECONDS
         with transaction(self._storage) as connection:
             rows = connection.execute(
                 "SELECT process_pk FROM byoc.job WHERE state = 'launched' AND dispatched_at IS NULL"

@@ -19,10 +19,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from aiida.common.links import LinkType
+from aiida.orm import WorkflowNode
+from aiida.orm.entities import EntityTypes
+from aiida.orm.utils.links import LinkTriple
+from plumpy.exceptions import PersistenceError
 
 from aiida_byoc.arrays.cancelled import Ranges, cancelled_tasks
 from aiida_byoc.contracts.lifecycle import ExecutionState
-from aiida_byoc.events import outbox, standing
+from aiida_byoc.events import checkpoints, outbox, standing
 from aiida_byoc.events.outbox import Report
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ else:
     _Process = object
 
 __all__ = ["EmitsExecutionEvents", "transaction"]
+
+_OUTPUT_LINKS = (LinkType.CREATE, LinkType.RETURN)
 
 
 @contextlib.contextmanager
@@ -94,13 +101,59 @@ class EmitsExecutionEvents(_Process):
             if job is None or job.state != ExecutionState.HELD or job.hold is None:
                 outbox.append(connection, self.submission_id, report)
 
+    def _save_checkpoint(self) -> None:
+        if self._enable_persistence and not self.has_terminated():
+            try:
+                checkpoints.save(self)
+            except PersistenceError:  # AiiDA goes on as well: the next one may succeed
+                self.logger.exception("a worker that dies now loses the latest step")
+
+    def encode_input_args(self, inputs: dict[str, Any]) -> str:
+        return checkpoints.dump(inputs)
+
+    def decode_input_args(self, encoded: str) -> dict[str, Any]:
+        inputs: dict[str, Any] = checkpoints.load(encoded)
+        return inputs
+
     def update_outputs(self) -> None:
-        # AiiDA asks the database for the links it has already made at every transition, and `on_entered` below asks
-        # once more; labels that were linked by this very object need no asking.
-        labels = frozenset(self._flat_outputs())
-        if labels != self._linked_outputs:
-            super().update_outputs()
-            self._linked_outputs = labels
+        """Link what is new among the outputs, in one commit.
+
+        AiiDA asks at every transition for the links it has made, and of each new one whether it is the second of its
+        label or closes a circle. This object knows its labels once it has asked for them, and what a calculation
+        creates is new, so it is in no circle.
+        """
+        outputs = self._flat_outputs()
+        returns = isinstance(self.node, WorkflowNode)
+        known = self._linked_outputs or frozenset()
+        new = {label: output for label, output in outputs.items() if label not in known}
+        if new and (self._linked_outputs is None or any(each.is_stored for each in new.values())):
+            # There may be some of an earlier worker's; AiiDA itself links what it has fetched.
+            links = self.node.base.links.get_outgoing(link_type=_OUTPUT_LINKS, only_uuid=True)
+            known = frozenset(links.all_link_labels())
+            self._linked_outputs = known
+            new = {label: output for label, output in new.items() if label not in known}
+        if not new or self.metadata.store_provenance is False:
+            return
+        if any(output.is_stored != returns for output in new.values()):
+            super().update_outputs()  # stores what it may, and says what it may not
+        elif returns:
+            rows = [
+                {
+                    "input_id": self.node.pk,
+                    "output_id": output.pk,
+                    "label": label,
+                    "type": LinkType.RETURN.value,
+                }
+                for label, output in new.items()
+            ]
+            self.node.backend.bulk_insert(EntityTypes.LINK, rows)
+        else:
+            with transaction(self.node.backend):
+                for label, output in new.items():
+                    triple = LinkTriple(self.node, LinkType.CREATE, label)
+                    output.base.links.incoming_cache.append(triple)
+                    output.store()
+        self._linked_outputs = frozenset(outputs)
 
     def on_entered(self, from_state: State | None) -> None:
         storage = self.node.backend

@@ -152,6 +152,8 @@ class JobWorkChain(AcceptedWork, BaseRestartWorkChain):
 
     def _tried(self) -> list[CalcJobNode]:
         """The attempts so far, in their order."""
+        if not self.ctx.iteration:
+            return []
         called = self.node.base.links.get_outgoing(link_type=LinkType.CALL_CALC).all()
         by_label = {link.link_label: link.node for link in called}
         return [by_label[attempt_label(number)] for number in range(1, self.ctx.iteration + 1)]

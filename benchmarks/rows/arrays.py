@@ -118,7 +118,7 @@ def _plain(bench: Bench, count: int) -> float:
     bench.lab.without_work()
     with plain.at_work(0.5), plain.database() as connection:
         began = time.monotonic()
-        pks, _ = plain.submit(count, jobs.SCRIPT)
+        pks = plain.submit(count, jobs.SCRIPT)
         process.wait_until(
             lambda: len(plain.ended(connection, pks)) == count,
             END_SECONDS,

@@ -111,7 +111,7 @@ def _plain(bench: Bench, count: int) -> list[float]:
         for _ in range(count):
             # The clock of the kernel, which container and machine share.
             stamp = "read up idle < /proc/uptime; echo $up > result"
-            pks, _ = plain.submit(1, f"sleep {chance.uniform(*LENGTHS):.2f}; {stamp}")
+            pks = plain.submit(1, f"sleep {chance.uniform(*LENGTHS):.2f}; {stamp}")
             process.wait_until(
                 lambda pks=pks: plain.ended(connection, pks),  # type: ignore[misc]
                 END_SECONDS,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiida.orm import QueryBuilder, WorkChainNode
 
+from aiida_byoc.events import checkpoints
 from aiida_byoc.workflows.accepted import node_uuid
 
 
@@ -75,7 +76,7 @@ def test_a_full_disk_fails_no_job(node: Any, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(node.runner.persister, "save_checkpoint", full)
+    monkeypatch.setattr(checkpoints, "save", full)
     node.launcher.step()
     monkeypatch.undo()
 
