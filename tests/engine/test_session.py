@@ -66,7 +66,12 @@ def callbacks(*steps: Callable[[], T]) -> list[T]:
             await asyncio.sleep(0)
         return found
 
-    return asyncio.run(run())
+    # Not `asyncio.run`: it leaves the thread without an event loop, and AiiDA's runner has to find its own.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(run())
+    finally:
+        loop.close()
 
 
 def theirs(node: Dict) -> Any:
