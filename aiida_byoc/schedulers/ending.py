@@ -77,6 +77,8 @@ _DRAINED = re.compile(r"^drained (?:Duplicate jobid|Prolog error) \[\S*@(\S+)\]$
 _SETTING = re.compile(r"^set (\w+) (.*)$", re.MULTILINE)
 _PROLOGS = ("Prolog", "PrologSlurmctld", "PrologFlags")
 _AT_ONCE = timedelta(seconds=10)
+_LAUNCH = timedelta(seconds=1)
+"""A node refuses a job within a moment, which may begin in one second and end in the next: Slurm shows no fractions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,13 +167,14 @@ def _refused(text: str, shown: Mapping[str, str], cancelled_by: str | None) -> b
     settings = dict(_SETTING.findall(text))
     if cancelled_by is not None and f"({cancelled_by})" not in settings.get("SlurmdUser", ""):
         return False
-    began, ended = shown.get("StartTime"), shown.get("EndTime", "")
+    began, ended = shown.get("StartTime", ""), shown.get("EndTime", "")
     drained = _DRAINED.search(text)
     if drained is not None and _apart(drained[1], ended) <= _AT_ONCE:
         return True
     if "ArrayTaskId" in shown:
         return False
-    return began == ended and all(settings.get(name) == "(null)" for name in _PROLOGS)
+    at_once = _apart(began, ended) <= _LAUNCH
+    return at_once and all(settings.get(name) == "(null)" for name in _PROLOGS)
 
 
 def _apart(one: str, other: str) -> timedelta:

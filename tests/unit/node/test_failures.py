@@ -173,6 +173,7 @@ DUPLICATE = f"drained Duplicate jobid [root@{AT}]\n"
         (True, {"drained": DUPLICATE, "accounted": "CANCELLED by 0|0:0|n1\n"}),
         (True, {"drained": DUPLICATE, "code": "0:15"}),
         (True, {"prolog": "(null)"}),
+        (True, {"prolog": "(null)", "began": "2026-11-26T17:44:59"}),
         (True, {"prolog": "(null)", "drained": "drained a new fan [root@Unknown]\n"}),
         (True, {"drained": DUPLICATE, "array": " ArrayJobId=1 ArrayTaskId=2"}),
         (False, {"prolog": "(null)", "array": " ArrayJobId=1 ArrayTaskId=2"}),
