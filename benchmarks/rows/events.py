@@ -1,8 +1,8 @@
 """Events: a backlog from the outbox to the product, against the product alone with the same batches.
 
-The lab's product slows down as it fills (`benchmarks.taking`), so it begins anew each time. Alone it is measured before
-and after, and what was quicker counts: whatever else the machine does must not flatter us. The long backlog goes to one
-that takes no time: what the relay and the adapter can do at most, and whether their memory stays.
+The lab's product slows down as it fills (`benchmarks.taking`), so it begins anew each time. It is given the backlog
+alone and by us in turns, and of both the quickest counts: alone it differs by a fifth from time to time. The long
+backlog goes to one that takes no time: what the relay and the adapter can do at most, and whether their memory stays.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from lab.chaos.parts import Parts
 
 __all__ = ["measure"]
 
+TURNS = 3
 AT_ONCE = 4
 """Batches of one node that the adapter lets be at the product at a time: as many as the relay has lanes."""
 BACKLOG_SECONDS = 900.0
@@ -83,12 +84,12 @@ def measure(bench: Bench) -> list[Measure]:
         model = bulk.tell_one(connection, bench.lab.paths, lab)
         bodies = _bodies(connection, model)
         connection.execute("UPDATE byoc.stream SET acked_seq = latest_seq")
-        _begin_anew(parts)
-        alone = [asyncio.run(_alone(bench.lab.paths.root, lab, bodies, short))]
-        _begin_anew(parts)
-        ours = _delivered(bench, connection, model, short // len(bodies))
-        _begin_anew(parts)
-        alone += [asyncio.run(_alone(bench.lab.paths.root, lab, bodies, short))]
+        alone, ours = [], []
+        for _ in range(TURNS):
+            _begin_anew(parts)
+            alone.append(asyncio.run(_alone(bench.lab.paths.root, lab, bodies, short)))
+            _begin_anew(parts)
+            ours.append(_delivered(bench, connection, model, short // len(bodies)))
         parts.kill("convex")
         _take_over(bench, lab)
         at_most_alone = asyncio.run(_alone(bench.lab.paths.root, lab, bodies, long // 5))
@@ -96,13 +97,15 @@ def measure(bench: Bench) -> list[Measure]:
         process.stop(bench.lab.paths, "taking")
         parts.start("convex")
         bench.lab.start_agent()
-    bench.keep.raw("events", "seen", {"product": asdict(ours), "no time": asdict(free)})
+    bench.keep.raw(
+        "events", "seen", {"product": [asdict(each) for each in ours], "no time": asdict(free)}
+    )
     bench.keep.raw("events", "alone", {"product": alone, "no time": at_most_alone})
     batches = f"batches of {MAX_EVENT_BATCH}, {AT_ONCE} at a time"
     return [
         Measure(
             what=f"events delivered, backlog of {short:,}",
-            value=per_second(ours.events, ours.seconds),
+            value=max(per_second(each.events, each.seconds) for each in ours),
             unit="/s",
             baseline=max(alone),
             against=f"the lab's Convex alone, {batches}",

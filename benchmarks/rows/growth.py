@@ -111,7 +111,7 @@ def _times(
     return {
         "the ledger's claim": claims(bench, lab, repeated),
         "acceptance through the adapter": _asked(url, submissions(lab, url), 202),
-        "a batch of the relay": _relayed(connection, model, repeated // 10),
+        "a batch of the relay": _relayed(connection, model, max(50, repeated // 10)),
         "a status query": _timed(repeated, lambda: view(connection, tenant, name)),
         "a status query through the adapter": _asked(url, lambda: asking, 200),
         "a heartbeat": _timed(repeated, lambda: pulse.heartbeat(connection)),
