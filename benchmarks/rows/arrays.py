@@ -101,10 +101,12 @@ def _raw(bench: Bench, tasks: int) -> float:
     with tempfile.TemporaryDirectory(dir=bench.lab.paths.root) as directory:
         Path(directory).chmod(0o777)
         began = time.monotonic()
-        bench.lab.run(
-            *("sbatch", f"--array=0-{tasks - 1}", f"--job-name={name}", "--mem=128"),
-            *(f"--chdir={directory}", "--output=/dev/null", f"--wrap={shlex.join(words)}"),
-        )
+        for first in range(0, tasks, LARGE):  # Slurm takes no larger array by default
+            last = min(LARGE, tasks - first) - 1
+            bench.lab.run(
+                *("sbatch", f"--array=0-{last}", f"--job-name={name}", "--mem=128"),
+                *(f"--chdir={directory}", "--output=/dev/null", f"--wrap={shlex.join(words)}"),
+            )
         asked = ["squeue", "--noheader", f"--name={name}", "--states=pending,running,completing"]
         process.wait_until(
             lambda: not bench.lab.run(*asked), END_SECONDS, f"{tasks} raw tasks to end"
