@@ -40,9 +40,8 @@ class Worker:
                 for each in (self, *others):
                     each.close()
                 _work(Runner(specification, element, parent), orders, control, reports)
-            except (
-                BaseException
-            ) as error:  # whatever it is, this process must not go on as the element
+            except BaseException as error:
+                # Whatever it is, this process must not go on as the element.
                 print("byoc: {!r}".format(error), file=sys.stderr)
                 os._exit(1)
             os._exit(0)
