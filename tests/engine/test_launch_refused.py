@@ -142,11 +142,8 @@ def prolog(
     configure(before)
 
 
-def test_a_job_whose_node_fails_in_its_prolog_is_submitted_again(
-    node: Any, prolog: Callable[[str], None], let_other_in: Callable[[], None]
-) -> None:
-    prolog(f"[ $SLURMD_NODENAME != {FIRST} ]")
-    job = Underway(node, node.accept("sh", "-c", RUN_LOG))
+def finish_elsewhere(job: Underway, let_other_in: Callable[[], None]) -> Any:
+    """Once the first node has refused it, let the other one in; return the work chain, which has succeeded there."""
     job.until(lambda: "Prolog error" in standing(FIRST), "the prolog to fail")
     let_other_in()
     chain = job.finish()
@@ -154,6 +151,15 @@ def test_a_job_whose_node_fails_in_its_prolog_is_submitted_again(
     assert chain.is_finished_ok, chain.exit_message
     assert (job.last["state"], job.last["attempt"]) == ("succeeded", 2)
     assert job.last["recovery"]["code"] == "launch_refused"
+    return chain
+
+
+def test_a_job_whose_node_fails_in_its_prolog_is_submitted_again(
+    node: Any, prolog: Callable[[str], None], let_other_in: Callable[[], None]
+) -> None:
+    prolog(f"[ $SLURMD_NODENAME != {FIRST} ]")
+    job = Underway(node, node.accept("sh", "-c", RUN_LOG))
+    finish_elsewhere(job, let_other_in)
     assert job.runs == 1
 
 
@@ -167,13 +173,8 @@ def test_elements_that_their_node_refuses_are_submitted_again(
     prolog(f"[ $SLURMD_NODENAME != {FIRST} ]")
     rows = [[str(number)] for number in range(4)]
     job = Underway(node, node.accept(**array(RUN_LOG, rows, cpu=1, pack=1)))
-    job.until(lambda: "Prolog error" in standing(FIRST), "the prolog to fail")
-    let_other_in()
-    chain = job.finish()
+    chain = finish_elsewhere(job, let_other_in)
 
-    assert chain.is_finished_ok, chain.exit_message
-    assert (job.last["state"], job.last["attempt"]) == ("succeeded", 2)
-    assert job.last["recovery"]["code"] == "launch_refused"
     first, second = attempts(chain)
     ended = {row["number"]: row["attempt"] for row in table(second, tmp_path)}
     assert sorted(ended) == [0, 1, 2, 3]
