@@ -12,6 +12,7 @@ import "./style/colours.css";
 import "./style/base.css";
 import "./style/parts.css";
 import "./style/jobs.css";
+import "./style/job.css";
 import "./style/forms.css";
 
 function Root({ config }: { config: Config }) {
