@@ -19,6 +19,7 @@ from aiida_byoc.contracts.conformance.musts import Broken, Musts, NotTested, hol
 from aiida_byoc.contracts.conformance.node import REQUESTS
 from aiida_byoc.contracts.conformance.node_commands import COMMANDS as NODE_COMMANDS
 from aiida_byoc.contracts.conformance.node_events import EVENTS as NODE_EVENTS
+from aiida_byoc.contracts.conformance.node_events import came_next
 from aiida_byoc.contracts.conformance.receiver import RECEIVER
 from tests.contracts.messages import DOCUMENTS, ROOT
 
@@ -166,3 +167,19 @@ def test_an_adapter_that_is_not_there_is_no_adapter(tmp_path):
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "Connection refused" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("batches", "of_them"),
+    [
+        (["other 1", "mine 1, mine 2, mine 3"], 1),  # another job's half was taken
+        (["new 1", "mine 1"], 1),
+        (["new 1", "other 1, mine 1, mine 2"], 3),  # the same again
+    ],
+)
+def test_what_came_next_of_a_refused_batch(batches, of_them):
+    def batch(told):
+        pairs = [each.split() for each in told.split(", ")]
+        return [{"data": {"submission_id": job, "seq": int(seq)}} for job, seq in pairs]
+
+    assert came_next(batch("other 1, mine 1, mine 2"), map(batch, batches)) == of_them

@@ -237,7 +237,7 @@ def test_two_never_take_the_last_place(
         ) -> tuple[str, str]:
             tenant = ("acme", "globex")[number % 2]
             together.wait()
-            for job in range(places):
+            for job in range(places + 1):  # one thread alone may take all the places
                 try:
                     accept(connections[number], f"j-{number}-{job}", bound, tenant_id=tenant)
                 except ProblemError as problem:

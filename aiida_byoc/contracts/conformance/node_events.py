@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from aiida_byoc.contracts.events import ExecutionEvent
 from aiida_byoc.contracts.lifecycle import SUCCESSORS, ExecutionState
 from aiida_byoc.contracts.validation import validated
 
-__all__ = ["EVENTS"]
+__all__ = ["EVENTS", "came_next"]
 
 EVENTS: Musts[NodeScene] = Musts()
 must = EVENTS.must
@@ -167,15 +168,25 @@ def halved(scene: NodeScene) -> str:
         whole.append(batch)
         return problem("payload-too-large")
 
-    job_id, _ = _told_together(scene, refuse)
+    _told_together(scene, refuse)
     batches = list(scene.adapter.batches)
     at = next(place for place, batch in enumerate(batches) if batch is whole[0])
-    following = next(
-        batch for batch in batches[at + 1 :] if any(each["subject"] == job_id for each in batch)
-    )
-    sizes = f"{len(whole[0])} events were refused, and {len(following)} came next"
-    hold(len(following) < len(whole[0]), sizes)
+    following = came_next(whole[0], batches[at + 1 :])
+    sizes = f"{len(whole[0])} events were refused, and {following} of them came next"
+    hold(following < len(whole[0]), sizes)
     return sizes
+
+
+def came_next(refused: list[Event], batches: Iterable[list[Event]]) -> int:
+    """How many events of a refused batch the first of the batches holds that has any of them.
+
+    The smaller beginning may be another job's, and its success lets this job's come whole, with newer ones.
+    """
+
+    def of(batch: list[Event]) -> set[tuple[str, int]]:
+        return {(event["data"]["submission_id"], event["data"]["seq"]) for event in batch}
+
+    return next(len(shared) for batch in batches if (shared := of(batch) & of(refused)))
 
 
 def _ended_job(scene: NodeScene) -> tuple[dict[str, Any], dict[str, Any]]:
