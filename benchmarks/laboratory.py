@@ -17,7 +17,7 @@ import psycopg
 
 from benchmarks import bulk
 from benchmarks.keeping import Keeper
-from benchmarks.usage import Accounts, adopt
+from benchmarks.usage import ADOPTED, Accounts
 from lab import node, process, stack
 from lab.paths import LabPaths
 
@@ -43,7 +43,7 @@ class Laboratory:
     def up(self) -> Mapping[str, Any]:
         """What `lab.json` holds; everything runs."""
         if self._paths is None:
-            adopt()
+            ADOPTED.adopt()
             self._place = tempfile.TemporaryDirectory(prefix="byoc-bench-")
             Path(self._place.name).chmod(0o755)
             self._paths = LabPaths(Path(self._place.name) / "lab")

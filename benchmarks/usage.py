@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.paths import LabPaths
 from lab.proctable import belonging
 
-__all__ = ["Accounts", "Part", "adopt", "part_of"]
+__all__ = ["ADOPTED", "Accounts", "Part", "part_of"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SUBREAPER = 36
+_COLLECT_SECONDS = 0.2
 _STEP = "slurmstepd"
 
 Key = tuple[int, int]
@@ -44,6 +47,8 @@ _PARTS = (
 )
 COMMANDS = "commands of workers (sbatch, squeue, …)"
 CONTAINERS = "job: in-job program, runtime, container"
+_LEFT = {_STEP: "Slurm's steps", "bwrap": CONTAINERS}
+"""Whose parents end first, by the name of the program: bubblewrap's process in the container is let go of, too."""
 
 
 @dataclass
@@ -63,9 +68,50 @@ class Part:
     processes: int = 0
 
 
-def adopt() -> None:
-    """Let this process be the parent of its descendants whose own parent has ended."""
-    ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
+class Adopted:
+    """Step daemons and containers that were adopted, and what those used that have ended.
+
+    They are collected while others work: for each step that starts or ends Slurm looks through all of /proc, as our
+    Epilog does, so a thousand that are left there slow down all that follow.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[str, float] = {}
+        self._guard = threading.Lock()
+
+    def adopt(self) -> None:
+        """Let this process be the parent of its descendants whose own parent has ended, and collect them."""
+        ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
+        threading.Thread(target=self._collect_on, daemon=True).start()
+
+    def used(self) -> dict[str, float]:
+        """CPU seconds of those that have ended so far, and of what they had started, by part."""
+        with self._guard:
+            self._collect()
+            return dict(self._used)
+
+    def _collect_on(self) -> None:
+        while True:
+            time.sleep(_COLLECT_SECONDS)
+            with self._guard:
+                self._collect()
+
+    def _collect(self) -> None:
+        for pid in _children():
+            try:
+                command = Path(f"/proc/{pid}/comm").read_text().strip()
+                fields = _stat(pid)
+                if fields[0] != "Z" or command not in _LEFT:
+                    continue
+                own, theirs = _times(fields)
+                os.waitpid(pid, os.WNOHANG)
+            except OSError:
+                continue
+            for name, cpu in ((_LEFT[command], own), (CONTAINERS, theirs)):
+                self._used[name] = self._used.get(name, 0.0) + cpu
+
+
+ADOPTED = Adopted()
 
 
 def part_of(command: str) -> str:
@@ -79,18 +125,19 @@ class Accounts:
 
     paths: LabPaths
     _before: dict[Key, tuple[float, float]] = field(default_factory=dict)
-    _gone: dict[str, float] = field(default_factory=dict)
+    _adopted_before: dict[str, float] = field(default_factory=dict)
 
     def restart(self) -> None:
         """Count from now."""
-        self._collect_steps()
-        self._gone = {}
+        self._adopted_before = ADOPTED.used()
         self._before = {key: (own, theirs) for key, _, own, theirs, _ in self._living()}
 
     def parts(self) -> dict[str, Part]:
         """What each part used since, and holds now."""
-        self._collect_steps()
-        found: dict[str, Part] = {name: Part(cpu=cpu) for name, cpu in self._gone.items()}
+        found = {
+            name: Part(cpu=cpu - self._adopted_before.get(name, 0.0))
+            for name, cpu in ADOPTED.used().items()
+        }
         for key, name, own, theirs, rss in self._living():
             own_before, theirs_before = self._before.get(key, (0.0, 0.0))
             part = found.setdefault(name, Part())
@@ -118,20 +165,14 @@ class Accounts:
                 found.append(((pid, int(fields[19])), name, own, theirs, rss))
         return found
 
-    def _collect_steps(self) -> None:
-        """Note what ended step daemons used, and let them go."""
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = _stat(int(stat.parent.name))
-                ended = fields[0] == "Z" and int(fields[1]) == os.getpid()
-                if not ended or _STEP not in stat.read_text():
-                    continue
-                own, theirs = _times(fields)
-                os.waitpid(int(stat.parent.name), os.WNOHANG)
-            except OSError:
-                continue
-            for name, used in ((part_of(_STEP), own), (CONTAINERS, theirs)):
-                self._gone[name] = self._gone.get(name, 0.0) + used
+
+def _children() -> list[int]:
+    """Of this process; what it adopts is one thread's child."""
+    found: list[int] = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, file.read_text().split())
+    return found
 
 
 def _children_of(name: str) -> str:
