@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from benchmarks import clients
-from benchmarks.taking import answer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,14 +46,3 @@ def test_each_client_sends_one_request_after_the_other(server, body, right):
     assert set(server.seen) == {("/jobs", '"key-1"', body)}
     assert len(server.seen) == len(answers.seconds) + answers.others
     assert (answers.others == 0, answers.rate > 0) == (right, right)
-
-
-def test_the_product_that_takes_no_time_applies_every_update():
-    call = {"args": {"updates": [{"projection_id": "a:1"}, {"projection_id": "a:2"}]}}
-
-    outcomes = answer(call)["value"]["outcomes"]
-
-    assert [(each["projection_id"], each["outcome"]) for each in outcomes] == [
-        ("a:1", "applied"),
-        ("a:2", "applied"),
-    ]
