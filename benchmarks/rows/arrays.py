@@ -35,7 +35,7 @@ def measure(bench: Bench) -> list[Measure]:
     bench.lab.up()
     _ours(bench, WARM, pack=None)
     took: dict[int, dict[str, float]] = {}
-    sizes = [100, 500] if bench.quick else [1, 100, LARGE, 5 * LARGE]
+    sizes = [100, 500] if bench.quick else [1, 100, LARGE, 10 * LARGE]
     for tasks in sizes:
         took[tasks] = {"raw": _raw(bench, tasks), "packed": _ours(bench, tasks, pack=None)}
         if tasks <= LARGE:
