@@ -22,6 +22,7 @@ from aiida_shell.calculations.shell import ShellJob
 from plumpy import ProcessState
 
 from aiida_byoc import crashpoints
+from aiida_byoc.arrays.staging import write_tasks
 from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
@@ -163,29 +164,29 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         program = folder.get_subfolder(in_job.PROGRAM, create=True)
         for module in Path(in_job.__file__).parent.glob("*.py"):
             program.insert_path(str(module), module.name)
-        # The program is of the standard library: neither the site's packages nor the user's belong to it.
-        info.codes_info[0].cmdline_params = ["-E", "-s", "-S", "-m", in_job.PROGRAM]
+        info.codes_info[0].cmdline_params = [*in_job.START]
         info.append_text = None  # `byoc.slurm` ends the script with the program itself
         info.retrieve_list = [in_job.RECORD, self.FILENAME_STDOUT, self.FILENAME_STDERR]
         info.retrieve_temporary_list = [in_job.OUTPUTS]
         if "array" in container:
-            self._prepare_array(folder, info, container["array"]["elements"])
+            self._prepare_array(folder, info, container["array"])
         return info
 
-    def _prepare_array(self, folder: Folder, info: CalcInfo, elements: int) -> None:
+    def _prepare_array(self, folder: Folder, info: CalcInfo, array: dict[str, Any]) -> None:
         """Stage the tasks; fetch what each element wrote of them. There are no streams in common."""
         directory = folder.get_subfolder(in_job.ARRAY, create=True)
         with (
             tempfile.TemporaryDirectory() as place,
-            directory.open(Path(in_job.ARRAY_TASKS).name, "w", encoding="utf-8") as file,
+            directory.open(Path(in_job.ARRAY_TASKS).name, "wb") as tasks,
+            directory.open(Path(in_job.ARRAY_STARTS).name, "wb") as starts,
         ):
             path = Path(place, FILENAME)
             path.write_bytes(self.inputs["tasks"].get_content(mode="rb"))
             with opened(path) as table:
-                file.writelines(json.dumps(task) + "\n" for task in table.to_run())
+                write_tasks(table.to_run(), array["pack"], tasks, starts)
         with directory.open(Path(in_job.ARRAY_COUNT).name, "w", encoding="ascii") as file:
-            file.write(f"{elements}\n")
-        info.provenance_exclude_list.append(in_job.ARRAY_TASKS)
+            file.write(f"{array['elements']}\n")
+        info.provenance_exclude_list += [in_job.ARRAY_TASKS, in_job.ARRAY_STARTS]
         info.codes_info[0].stdout_name = info.codes_info[0].stderr_name = None
         info.retrieve_list = []
         info.retrieve_temporary_list = [

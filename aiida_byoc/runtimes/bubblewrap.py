@@ -9,6 +9,7 @@ from aiida_byoc.runtimes.in_job.placeholders import (
     GID,
     GPU_DEVICE,
     HOST,
+    KEY_FD,
     LOCAL_SCRATCH,
     RESOLVER_FILE,
     SHARED_MEMORY,
@@ -27,7 +28,8 @@ def launch(container: Container) -> Launch:
 
     bubblewrap sets no-new-privileges itself. Its `/proc` leaves `/proc/sys` writable for who is root outside (measured:
     766 settings of the machine), hence the read-only mounts over it. `--disable-userns` keeps the container from
-    becoming root in a user namespace of its own. `--block-fd` holds it back until its limits are set, and
+    becoming root in a user namespace of its own. `--block-fd` holds it back until its limits are set; that pipe's
+    other end is its own too (`--sync-fd`), for if the in-job program dies first, nothing may end the wait.
     `--json-status-fd` tells "the program exited with 1" from "there was no such program".
     """
     size = str(container.tmp_bytes)
@@ -61,7 +63,7 @@ def launch(container: Container) -> Launch:
             *("--bind", WORK, "/work", "--chdir", "/work"),
             *(w for place, name in container.inputs for w in ("--ro-bind", place, f"/work/{name}")),
             *("--cap-drop", "ALL", "--new-session", "--die-with-parent"),
-            *("--json-status-fd", STATUS_FD, "--block-fd", GATE_FD),
+            *("--json-status-fd", STATUS_FD, "--block-fd", GATE_FD, "--sync-fd", KEY_FD),
             "--",
         ],
         started="status",

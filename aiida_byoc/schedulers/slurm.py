@@ -21,7 +21,7 @@ from aiida.schedulers.plugins.slurm import SlurmScheduler
 from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
-from aiida_byoc.runtimes.in_job import FENCE, OWNER, PROGRAM
+from aiida_byoc.runtimes.in_job import FENCE, OWNER, START
 from aiida_byoc.schedulers.ending import ending, ending_command
 from aiida_byoc.schedulers.ends import Record
 from aiida_byoc.schedulers.failures import explain
@@ -197,7 +197,7 @@ class ByocSlurmScheduler(SlurmScheduler):
         # Slurm signals the batch script's own process (`--signal=B:`, `scancel --batch`), so our program takes its
         # place. The script ends with it, whatever a computer or a code wants to append.
         line: str = super()._get_run_line(codes_info, codes_run_mode)
-        ours = [code.cmdline_params[-2:] for code in codes_info] == [["-m", PROGRAM]]
+        ours = [code.cmdline_params[-len(START) :] for code in codes_info] == [[*START]]
         return f"exec {line}" if ours else line
 
     def _get_submit_command(self, submit_script: str) -> str:

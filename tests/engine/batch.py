@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiida_byoc import runtimes
-from aiida_byoc.runtimes import Container
+from aiida_byoc.runtimes import Container, in_job
 from aiida_byoc.runtimes.images import ImageStore
 from lab import image
 from lab.paths import LabPaths
@@ -29,7 +30,7 @@ RUNTIMES = ("bubblewrap", "charliecloud", "podman")
 USERS = ("me", "other") if os.geteuid() == 0 else ("me",)
 PYTHON = "/usr/bin/python3"
 MEMORY_MIB = 128
-SCRIPT = f"#!/bin/bash\nexec {PYTHON} -B -m byoc_in_job\n"
+SCRIPT = f"#!/bin/bash\nexec {shlex.join([PYTHON, '-B', *in_job.START])}\n"
 
 
 @dataclass(frozen=True)

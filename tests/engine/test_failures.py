@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ class Case:
     program: str = LONG
     once_running: Callable[[Cluster, str, str], object] | None = None
     options: tuple[str, ...] = ()
-    script: str = f"exec {sys.executable} -B -m {in_job.PROGRAM}"
+    script: str = f"exec {shlex.join([sys.executable, '-B', *in_job.START])}"
     code: str | None
     states: tuple[str, ...]
 

@@ -164,7 +164,10 @@ def test_i24_the_script_is_one_command_to_bash(template: str) -> None:
     subprocess.run(["bash", "-n"], input=template, text=True, check=True)
     lines = [line for line in template.splitlines() if line and not line.startswith("#")]
     assert lines == [
-        "exec '/usr/bin/python3' '-E' '-s' '-S' '-m' 'byoc_in_job'  > 'stdout' 2> 'stderr'"
+        (
+            "exec '/usr/bin/python3' '-E' '-s' '-S' '-c' "
+            "'from byoc_in_job.__main__ import main; main()'  > 'stdout' 2> 'stderr'"
+        )
     ]
 
 
@@ -287,7 +290,7 @@ def test_the_batch_script_becomes_the_program(node: Any) -> None:
     program = (batch / "cmdline").read_text().split("\0")[:-1]
     job.stop()
 
-    assert program == ["/usr/bin/python3", "-E", "-s", "-S", "-m", "byoc_in_job"]
+    assert program == ["/usr/bin/python3", *in_job.START]
 
 
 def below(parent: str, slurm_job: str) -> list[Path]:

@@ -1,7 +1,7 @@
 """Run one container inside a Slurm job and leave a completion record. Standard library only, Python 3.6 or newer.
 
 This package is copied into every job's directory and executed there, outside the container, by
-`python3 -E -s -S -m byoc_in_job`:
+`python3 -E -s -S -c 'from byoc_in_job.__main__ import main; main()'`:
 
     byoc_job.json        what to run (read)
     byoc_fence/          made first; a second copy of the job finds it and leaves without a trace;
@@ -26,6 +26,8 @@ this compute node, 75 (EX_TEMPFAIL) when the fence was already taken.
 
 PROGRAM = "byoc_in_job"
 """What this package is called in a job's directory."""
+START = ("-E", "-s", "-S", "-c", "from {}.__main__ import main; main()".format(PROGRAM))
+"""What Python is told: neither the site's packages nor the user's belong to it, and `-m` would take 6 ms more."""
 
 SPECIFICATION = "byoc_job.json"
 RECORD = "byoc_record.json"
@@ -45,6 +47,9 @@ OUTPUTS = "outputs"
 IN_PLACE = "in_place"
 ARRAY_TASKS = ARRAY + "/tasks.jsonl"
 """What an array is to run: a line for each task, `[number, id, [values]]`."""
+ARRAY_STARTS = ARRAY + "/starts"
+"""Where in it each element begins to read: bytes, as a line of `START_WIDTH`."""
+START_WIDTH = 16
 ARRAY_COUNT = ARRAY + "/count"
 """How many elements the Slurm array has."""
 CANCELLED = ARRAY + "/cancelled"
@@ -52,6 +57,10 @@ CANCELLED = ARRAY + "/cancelled"
 ELEMENTS = ARRAY + "/elements"
 RESULTS = "results.jsonl"
 """In the directory of an element: what became of it and of its tasks, a line each, only ever appended to."""
+DONE = "done"
+"""In the directory of an element: how many of its tasks have ended so far, and how."""
+MOST_NAMED = 10
+"""So many of the tasks that failed of late are named."""
 ENDED = "ended"
 """In the directory of an element: made when all its results are written."""
 NOT_STARTED = 125

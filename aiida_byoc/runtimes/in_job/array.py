@@ -1,7 +1,8 @@
 """One element of an array: a Slurm job that runs its share of the tasks, as many at a time as it has processors.
 
     byoc_fence/                   made by the first element; its file `owner` holds the array's Slurm id
-    byoc_array/tasks.jsonl        all tasks, in order; element N has lines N * pack and the next ones (read)
+    byoc_array/tasks.jsonl        all tasks, in order, a line each (read)
+    byoc_array/starts             where in it the lines of each element begin (read)
     byoc_array/cancelled          tasks that are not wanted any more; may come at any time (read)
     byoc_array/elements/N/        made first: the element's own fence
         results.jsonl             its beginning, each task's result, its end; only ever appended to
@@ -15,29 +16,28 @@
 A task that has a directory but no record was begun and not ended: nobody else takes it up in this attempt.
 """
 
-import contextlib
 import gc
-import itertools
-import json
 import os
-import signal
 import sys
 import time
 
 from . import (
     ARRAY_COUNT,
+    ARRAY_STARTS,
     ARRAY_TASKS,
+    DONE,
     ELEMENTS,
     ENDED,
     FENCE,
     FENCED,
+    MOST_NAMED,
     NOT_STARTED,
     OWNER,
     RESULTS,
+    START_WIDTH,
 )
+from .array_alone import Alone
 from .array_cancel import Cancelled
-from .array_pool import Alone, Pool
-from .array_progress import MOST_NAMED, Reporter, write_done
 from .array_task import (
     CANCELLED,
     INTERRUPTED,
@@ -48,6 +48,7 @@ from .array_task import (
 )
 from .container import Container
 from .image import digest_of, objection
+from .light import dumps, loads, signal, suppress
 from .limits import ProcessCount, no_core_dumps
 from .news import News
 from .orphans import adopt_orphans
@@ -56,6 +57,7 @@ _OWN_PROCESSES = 16
 """More than there are of ours and of a runtime's beside a task's own."""
 _KILLED_AFTER = 30
 """Seconds that a cancelled task has to end in order, as a job has by Slurm's KillWait."""
+_LOOK_SECONDS = 1.0
 _PATIENCE = 30
 """Seconds that the array's owner may take to write its id into the fence."""
 
@@ -89,14 +91,14 @@ def _owns_the_array():
     """Take the fence for this array; whether it is this array's."""
     own = os.environ.get("SLURM_ARRAY_JOB_ID", "")
     path = os.path.join(FENCE, OWNER)
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(FENCE)
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             file.write(own + "\n")
         os.rename(path + ".tmp", path)
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             owner = file.read()
             if owner.endswith("\n"):
                 return owner.strip() == own
@@ -105,7 +107,7 @@ def _owns_the_array():
 
 
 def _all_ended():
-    with open(ARRAY_COUNT, encoding="ascii") as file:
+    with open(ARRAY_COUNT, encoding="utf-8") as file:
         count = int(file.read())
     # From the last on: that one is missing most often.
     elements = (os.path.join(ELEMENTS, str(number), ENDED) for number in reversed(range(count)))
@@ -119,13 +121,14 @@ class _Element:
         self._results = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until the program ends)
         self._done = {"succeeded": 0, "failed": 0, CANCELLED: 0}
         self._failed = []  # type: list[str]
-        self._reporter = Reporter(specification, news)
+        self._news, self._here = news, os.getcwd()
+        self._reporter = None
         self._cancelled = Cancelled()
         self._told = {}  # type: dict[int, float]
         self._stopping = False
 
     def run(self):
-        specification, array = self._specification, self._specification["array"]
+        specification = self._specification
         image = digest_of(specification["rootfs"])
         wrong = objection(image, specification["image_digest"]) or self._place_inputs()
         self._append(
@@ -139,16 +142,13 @@ class _Element:
                 "message": wrong,
             }
         )
-        first = self._number * array["pack"]
-        with open(ARRAY_TASKS, encoding="utf-8") as file:
-            lines = list(itertools.islice(file, first, first + array["pack"]))
+        lines = self._read_lines()
         # A process of its own for a single task would be no help: when it dies, nothing is left to do.
         self._is_alone = len(lines) == 1
-        kind = Alone if self._is_alone else Pool
-        self._pool = kind(specification, self._number, array["workers"])
+        self._pool = self._make_pool()
         signal.signal(signal.SIGTERM, self._stop)
         if not wrong:
-            self._run_all(map(json.loads, lines))
+            self._run_all(map(loads, lines))
         self._append({"ended_at": time.time(), "stopped": self._stopping})
         self._tell()
         with open(os.path.join(self._place, ENDED), "w"):
@@ -156,6 +156,25 @@ class _Element:
         if wrong:
             return NOT_STARTED
         return 0 if self._done["succeeded"] + self._done[CANCELLED] == len(lines) else 1
+
+    def _read_lines(self):
+        """The lines of the element's tasks."""
+        with open(ARRAY_STARTS, "rb") as starts, open(ARRAY_TASKS, "rb") as tasks:
+            starts.seek(self._number * START_WIDTH)
+            start = starts.read(START_WIDTH)
+            if not start:
+                return []
+            tasks.seek(int(start))
+            lines = (tasks.readline() for _ in range(self._specification["array"]["pack"]))
+            return [line.decode() for line in lines if line]
+
+    def _make_pool(self):
+        specification, number = self._specification, self._number
+        if self._is_alone:
+            return Alone(specification, number)
+        from .array_pool import Pool
+
+        return Pool(specification, number, specification["array"]["workers"])
 
     def _place_inputs(self):
         """Have the inputs checked once for all tasks of the element; each task mounts them from here then."""
@@ -192,14 +211,18 @@ class _Element:
         most = (self._specification["processes"] + _OWN_PROCESSES) * workers
         count = ProcessCount(None if self._is_alone else most)
         count.add(os.getpid())
-        Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
-        getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
+        if not self._is_alone:
+            Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
+            getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
         self._cancelled.look()
-        self._reporter.start(self._tell, self._look)
+        signal.signal(signal.SIGALRM, self._tick)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
         try:
             self._run_each(tasks)
         finally:
-            self._reporter.stop()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if self._reporter is not None:
+                self._reporter.close()
             self._pool.close()
             count.leave(os.getpid())
             count.close()
@@ -226,11 +249,22 @@ class _Element:
             if text == "":
                 continue  # somebody else has begun it
             attempt = self._specification["attempt"]
-            found = json.loads(text) if text else result_of(task)
+            found = loads(text) if text else result_of(task)
             result = found or broken(task, status, self._number, attempt)
             if self._told.pop(task[0], None) and result["state"] == INTERRUPTED:
                 result = dict(result, state=CANCELLED, message=None)
             self._keep(result)
+
+    def _tick(self, *_):
+        """Each second, in a signal's handler and not in a thread: the element makes processes."""
+        self._look()
+        if self._reporter is None:  # most elements of one task end before
+            from .array_progress import Reporter
+
+            self._reporter = Reporter(self._specification, self._news, self._here)
+        if self._reporter.is_due():
+            self._tell()
+            self._reporter.report()
 
     def _look(self):
         """Have those of the running tasks end that are not wanted any more."""
@@ -254,13 +288,17 @@ class _Element:
         self._append(result)
 
     def _append(self, line):
-        self._results.write(json.dumps(line) + "\n")
+        self._results.write(dumps(line) + "\n")
         self._results.flush()
 
     def _tell(self):
         # Nobody hears of results that a power cut could take back.
         os.fsync(self._results.fileno())
-        write_done(self._place, dict(self._done, which=self._failed[-MOST_NAMED:]))
+        path = os.path.join(self._place, DONE)
+        with suppress(OSError):  # what cannot be noted is nobody's failure
+            with open(path + ".tmp", "w", encoding="utf-8") as file:
+                file.write(dumps(dict(self._done, which=self._failed[-MOST_NAMED:])))
+            os.rename(path + ".tmp", path)
 
     def _stop(self, received, _):
         """Slurm says it before it kills: begin nothing more, and let what runs end in order."""

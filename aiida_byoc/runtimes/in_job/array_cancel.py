@@ -1,9 +1,9 @@
 """Tasks of an array that are not wanted any more: a file beside them, which the node replaces while the array runs."""
 
-import json
 import os
 
 from . import CANCELLED
+from .light import loads
 
 
 class Cancelled:
@@ -20,8 +20,8 @@ class Cancelled:
             now = os.stat(self._path)
             if (now.st_ino, now.st_mtime) == self._seen:
                 return
-            with open(self._path, encoding="ascii") as file:
-                self._ranges = json.load(file)
+            with open(self._path, encoding="utf-8") as file:
+                self._ranges = loads(file.read())
             self._seen = now.st_ino, now.st_mtime
         except (OSError, ValueError):
             return

@@ -1,13 +1,10 @@
-"""Who runs an element's tasks: a few processes that live on, or for a single task the element's own."""
+"""Who runs the tasks of an element that has several: a few processes that live on."""
 
-import contextlib
 import os
 import select
-import signal
-import sys
 
-from .array_task import Runner
 from .array_worker import Worker
+from .light import signal, suppress
 
 
 class Pool:
@@ -86,46 +83,11 @@ class Pool:
         living = {each.pid for each in self._workers.values()}
         for pid in _children() - living:
             if self._specification["runtime"].get("leashed"):
-                with contextlib.suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
+            with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         return status
-
-
-class Alone:
-    """Runs the only task of an element in the element's process, where its end is waited for."""
-
-    def __init__(self, specification, element, _):
-        self._runner = Runner(specification, element)
-        self._task = None
-
-    @property
-    def running(self):
-        return [] if self._task is None else [self._task[0]]
-
-    is_full = False
-
-    def begin(self, task, unless):
-        self._task = task
-        if unless():
-            self._task = None
-
-    def tell(self, number, received):
-        self._runner.hear(received, number)
-
-    def ended(self):
-        task, text, status = self._task, None, None
-        try:
-            text = self._runner.run(task) or ""
-        except Exception as error:  # as if it had broken off a process of its own
-            print("byoc: {!r}".format(error), file=sys.stderr)
-            status = 1 << 8
-        self._task = None
-        return [(task, text, status)]
-
-    def close(self):
-        pass
 
 
 def _children():

@@ -3,70 +3,47 @@
 The report is a progress report as a program may make it (progress.py): `step` of `steps` tasks are done.
 """
 
-import contextlib
 import fcntl
-import json
 import os
-import signal
 import time
 
-from . import ARRAY, ARRAY_COUNT, ELEMENTS
+from . import ARRAY, ARRAY_COUNT, DONE, ELEMENTS, MOST_NAMED
+from .light import loads, suppress
 
-_DONE = "done"
 _REPORTER = ARRAY + "/reporter"
-_LOOK_SECONDS = 1.0
-MOST_NAMED = 10
-"""So many of the tasks that failed of late are named."""
-
-
-def write_done(place, done):
-    """Note an element's numbers; what cannot be written is nobody's failure."""
-    path = os.path.join(place, _DONE)
-    with contextlib.suppress(OSError):
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(done, file)
-        os.rename(path + ".tmp", path)
 
 
 class Reporter:
     """Reports for all elements while it holds the lock; any other element takes over when it ends.
 
-    It works in a signal's handler, not in a thread: the element makes processes. So it knows its files from wherever
-    the process is.
+    It knows its files from wherever the process is.
     """
 
-    def __init__(self, specification, news):
-        self._news, self._here = news, os.getcwd()
+    def __init__(self, specification, news, here):
+        """`here` is the directory of the attempt."""
+        self._news, self._here = news, here
         self._seconds = max(1.0, specification["progress_seconds"])
         self._all = specification["array"]["total"]
         self._before = specification["array"]["succeeded"]
         self._cancelled = specification["array"].get("cancelled", 0)
         self._lock = None
         self._number = 0
-        self._told = None
+        self._told, self._due = None, 0.0
 
-    def start(self, tell, look):
-        """From now on, `look` each second; have the element's numbers noted, and perhaps reported, at intervals."""
-        due = [0.0]
+    def is_due(self):
+        """Whether the element's numbers are to be noted, and perhaps reported, now."""
+        if time.monotonic() < self._due:
+            return False
+        self._due = time.monotonic() + self._seconds - 0.5
+        return True
 
-        def tick(*_):
-            look()
-            if time.monotonic() >= due[0]:
-                due[0] = time.monotonic() + self._seconds - 0.5
-                tell()
-                self._report()
-
-        signal.signal(signal.SIGALRM, tick)
-        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
-
-    def stop(self):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    def close(self):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _report(self):
-        with contextlib.suppress(OSError, ValueError):
+    def report(self):
+        with suppress(OSError, ValueError):
             lock = self._take_over() if self._lock is None else self._lock
             if lock is None:
                 return
@@ -91,13 +68,13 @@ class Reporter:
         return lock
 
     def _sum(self):
-        with open(os.path.join(self._here, ARRAY_COUNT), encoding="ascii") as file:
+        with open(os.path.join(self._here, ARRAY_COUNT), encoding="utf-8") as file:
             count = int(file.read())
         done, which = {"succeeded": 0, "failed": 0, "cancelled": 0}, []
         for number in range(count):
-            path = os.path.join(self._here, ELEMENTS, str(number), _DONE)
-            with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            path = os.path.join(self._here, ELEMENTS, str(number), DONE)
+            with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+                found = loads(file.read())
                 for name in done:
                     done[name] += found[name]
                 which.extend(found.get("which", []))

@@ -6,13 +6,12 @@ byoc_array/tasks/THOUSANDS/NUMBER/
     record.json                           written last, by atomic rename
 """
 
-import json
 import os
-import signal
 import time
 
 from . import ARRAY, WORK
 from .container import Container
+from .light import loads, signal
 from .record import write_record
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
@@ -215,6 +214,6 @@ def _line(text):
 def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return loads(file.read())
     except (OSError, ValueError):
         return None

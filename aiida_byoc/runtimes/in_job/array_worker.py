@@ -7,13 +7,11 @@
 SIGTERM is Slurm's, or the kernel's when the element has died: it is for whatever runs.
 """
 
-import contextlib
-import json
 import os
-import signal
 import sys
 
 from .array_task import Runner
+from .light import dumps, loads, signal, suppress
 from .limits import leash
 from .orphans import adopt_orphans
 
@@ -51,14 +49,14 @@ class Worker:
 
     def order(self):
         """Have it run its task; a worker that has died meanwhile says so by the end of its reports."""
-        block = json.dumps(self.task).encode() + b"\n"
-        with contextlib.suppress(BrokenPipeError):
+        block = dumps(self.task).encode() + b"\n"
+        with suppress(BrokenPipeError):
             while block:
                 block = block[os.write(self._orders, block) :]
 
     def tell(self, number, received):
         """Send a task of its a signal."""
-        with contextlib.suppress(BrokenPipeError, ProcessLookupError):
+        with suppress(BrokenPipeError, ProcessLookupError):
             os.write(self._control, b"%d %d\n" % (number, received))
             os.kill(self.pid, signal.SIGALRM)
 
@@ -87,7 +85,7 @@ def _work(runner, orders, control, reports):
     os.set_blocking(control, False)
 
     def listen(*_):
-        with contextlib.suppress(BlockingIOError):
+        with suppress(BlockingIOError):
             for line in os.read(control, _MOST).splitlines():
                 number, received = line.split()
                 runner.hear(int(received), int(number))
@@ -98,6 +96,6 @@ def _work(runner, orders, control, reports):
     adopt_orphans()
     with os.fdopen(orders, "rb") as lines:
         for line in lines:
-            block = (runner.run(json.loads(line.decode())) or "").encode() + b"\n"
+            block = (runner.run(loads(line.decode())) or "").encode() + b"\n"
             while block:
                 block = block[os.write(reports, block) :]

@@ -1,20 +1,18 @@
 """Run the container: once, with its limits; pass signals on to it; leave nothing of it."""
 
-import contextlib
-import functools
-import json
 import os
-import signal
 import time
 from _thread import RLock
 
-from .ending import Ending, ask, call, ending, last_words
+from .ending import ask, call, ending, last_words
 from .environment import environment
+from .light import dumps, loads, once, signal, suppress, which
 from .limits import ProcessCount, limit_processes
 from .orphans import wait_for_orphans
 from .placeholders import (
     CELL,
     ENVIRONMENT,
+    KEY_FD,
     PIDFILE,
     RUNTIME_DIRECTORY,
     SCRATCH,
@@ -22,14 +20,6 @@ from .placeholders import (
     SHARED_MEMORY,
     Placeholders,
     scratch,
-)
-from .places import (
-    SHARED_MEMORY_PLACE,
-    OwnPlace,
-    make_private,
-    remove,
-    scratch_place,
-    write_private,
 )
 from .spawn import start
 from .streams import Streams
@@ -56,15 +46,11 @@ class Container:
         self._launch_text = _text_of(specification)
         self._env = environment(specification)
         self._descriptors, self._watched = descriptors, watched
-        self._places = [
-            OwnPlace(scratch_place(specification.get("scratch")), "scratch"),
-            OwnPlace(SHARED_MEMORY in self._launch_text and SHARED_MEMORY_PLACE, "shm"),
-        ]
+        self._places = self._own_places()
         self._words = Placeholders(specification, task)
         self._words.name(
-            local_scratch=self._places[0].path,
-            shared_memory=self._places[1].path,
-            env_json=lambda: json.dumps(["{}={}".format(*each) for each in self._env.items()]),
+            **{name: place.path for name, place in self._places.items()},
+            env_json=lambda: dumps(["{}={}".format(*each) for each in self._env.items()]),
             env_names=lambda: ",".join(sorted(self._env)),
         )
         self._runtime = 0  # its pid, while it is ours
@@ -83,17 +69,18 @@ class Container:
         """Run it to its end."""
         lacking = self._lacking()
         if lacking:
-            return Ending(None, lacking, False)
+            return None, lacking, False
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
-        self._words.name(status_fd=status_fd, gate_fd=waiting_fd)
+        self._words.name(status_fd=status_fd, gate_fd=waiting_fd, key_fd=gate_fd)
         most = self._specification["processes"] * self._tasks_here
         count = ProcessCount(None if self._watched else most)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
                 self._prepare()
-                self._runtime = self._start([status_fd, waiting_fd], streams)
+                ours = [status_fd, waiting_fd, *([gate_fd] if KEY_FD in self._launch_text else ())]
+                self._runtime = self._start(ours, streams)
             finally:
                 os.close(status_fd)
                 os.close(waiting_fd)
@@ -102,7 +89,7 @@ class Container:
             returned = self._wait()
             self._ask(facts, returned)
         except (OSError, ValueError) as error:
-            return Ending(None, str(error), False)
+            return None, str(error), False
         finally:
             os.close(told_fd)
             os.close(gate_fd)
@@ -111,7 +98,7 @@ class Container:
                 self._is_over = True
             self._used += wait_for_orphans()
             streams.finish()
-            for place in self._places:
+            for place in self._places.values():
                 place.remove()
             count.close()
         said = last_words(streams)
@@ -128,6 +115,21 @@ class Container:
             from threading import Thread
 
             Thread(target=self._reach_later, args=(number,), daemon=True).start()
+
+    def _own_places(self):
+        """Those that it has on this node, by what they are called in words; most have none."""
+        asked, shares_memory = (
+            self._specification.get("scratch"),
+            SHARED_MEMORY in self._launch_text,
+        )
+        if not asked and not shares_memory:
+            return {}
+        from .places import SHARED_MEMORY_PLACE, OwnPlace, scratch_place
+
+        return {
+            "local_scratch": OwnPlace(scratch_place(asked), "scratch"),
+            "shared_memory": OwnPlace(shares_memory and SHARED_MEMORY_PLACE, "shm"),
+        }
 
     def _lacking(self):
         for name in self._launch["programs"]:
@@ -152,7 +154,7 @@ class Container:
         with self._ending:
             program = None if self._is_over else self._program()
             if program is not None:
-                with contextlib.suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):
                     os.kill(program, number)
             return self._is_over or program is not None
 
@@ -168,7 +170,7 @@ class Container:
         place = self._words.text(PIDFILE)
         if self._launch["program"] == "grandchild":
             place = "/proc/{0}/task/{0}/children".format(self._child)
-        with contextlib.suppress(OSError, IndexError), open(place, encoding="ascii") as file:
+        with suppress(OSError, IndexError), open(place, encoding="utf-8") as file:
             return int(file.read().split()[0])
         return None
 
@@ -188,8 +190,12 @@ class Container:
     def _prepare(self):
         if self._needs_runtime:
             os.makedirs(self._words.runtime, mode=0o700, exist_ok=True)
-        for place in self._places:
+        for place in self._places.values():
             place.make()
+        if not (self._needs_runtime or self._needs_scratch):
+            return
+        from .places import make_private, write_private
+
         if self._needs_scratch:
             make_private(scratch())
             make_private(self._words.text(SCRATCH))
@@ -212,8 +218,9 @@ class Container:
         # Found on the machine's PATH: the environment given below may be the container's.
         command[0] = _place_of(command[0]) or command[0]
         passed = (*self._descriptors, *(descriptors if launch["started"] == "status" else ()))
-        ending_it = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
-        held_by = None if self._watched and launch.get("leashed") else ending_it
+        held_by = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
+        if launch.get("leashed"):
+            held_by = None
         pid = start(command, self._environment(), streams, passed, held_by)
         self._was_started = True
         return pid
@@ -225,13 +232,13 @@ class Container:
         def hear(block):
             *lines, said[0] = (said[0] + block).split(b"\n")
             for line in lines:
-                with contextlib.suppress(ValueError):
-                    facts.update(json.loads(line.decode("utf-8", "replace")))
+                with suppress(ValueError):
+                    facts.update(loads(line.decode("utf-8", "replace")))
             if "child-pid" in facts and self._child is None:
                 self._child = facts["child-pid"]
                 count.add(self._child)
                 limit_processes(self._child, self._specification["processes"])
-                with contextlib.suppress(OSError):  # nobody waits for it
+                with suppress(OSError):  # nobody waits for it
                     os.write(gate_fd, b".")
 
         if self._launch["started"] == "status":
@@ -260,23 +267,23 @@ class Container:
         launch = self._launch
         for command in launch["afterwards"] if self._was_started else ():
             call(self._words.words(command), self._environment())
+        if not (self._needs_runtime or self._needs_scratch):
+            return
+        from .places import remove
+
         if self._needs_runtime:
             remove(self._words.runtime)
         if self._needs_scratch:
             remove(self._words.text(SCRATCH))
-            with contextlib.suppress(OSError):  # other tasks may have theirs there
+            with suppress(OSError):  # other tasks may have theirs there
                 os.rmdir(scratch())
 
 
 # Looked up once: the tasks of an array inherit it.
-@functools.lru_cache(maxsize=None)
-def _place_of(program):
-    from shutil import which
-
-    return which(program)
+_place_of = once(which)
 
 
-@functools.lru_cache(maxsize=None)
+@once
 def _inherited(prefixes):
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
@@ -285,7 +292,7 @@ def _text_of(specification):
     """How the runtime is started, as text to look for placeholders in."""
     text = specification.get("runtime_text")
     if text is None:
-        text = specification["runtime_text"] = json.dumps(specification["runtime"])
+        text = specification["runtime_text"] = dumps(specification["runtime"])
     return text
 
 

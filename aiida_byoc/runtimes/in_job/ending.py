@@ -1,11 +1,6 @@
 """How a container ended: by what proves it, and where nothing does, by what the runtime said last."""
 
-import collections
-import contextlib
-import re
-
-Ending = collections.namedtuple("Ending", ["code", "message", "usable"])
-"""The program's exit status, or `None` and why it was not started; whether the runtime works here."""
+from .light import suppress
 
 _UNKNOWN = 255
 _LONGEST = 300
@@ -13,23 +8,27 @@ _CALL_SECONDS = 60
 
 
 def ending(launch, program, facts, returned, said):
-    """Say how it ended.
+    """Return the program's exit status, or `None` and why it was not started; and whether the runtime works here.
 
     `facts` were told on the status descriptor, or when asked; `returned` is how the runtime's process ended, as
     `subprocess` has it; `said` are the last lines of the container's stderr.
     """
     code, started = status(returned), returned < 0
     last = said.rpartition("\n")[2] or "the runtime did not say why"
-    could_not, unusable = (_line(launch[name], said) for name in ("not_started", "unusable"))
     if launch["started"] == "status":
         code, started = facts.get("exit-code", code), started or "exit-code" in facts
     elif launch["started"] == "pidfile":
         code, started = facts.get("asked", code), started or "asked" in facts
+    elif code != 0:
+        last = _line(launch["unusable"], said)
+        started = last is None
     else:
-        started, last = code == 0 or unusable is None, unusable
-    if code != 0 and "exit-code" not in facts and could_not:
-        return Ending(None, "{}: {}".format(program[:100], could_not), True)
-    return Ending(code, None, True) if started else Ending(None, last, False)
+        started = True
+    if code != 0 and "exit-code" not in facts:
+        could_not = _line(launch["not_started"], said)
+        if could_not:
+            return None, "{}: {}".format(program[:100], could_not), True
+    return (code, None, True) if started else (None, last, False)
 
 
 def status(returned):
@@ -56,7 +55,7 @@ def call(command, env):
     """Run a command of the runtime's that nobody hears of."""
     import subprocess
 
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.call(
             command,
             env=env,
@@ -76,5 +75,9 @@ def last_words(streams):
 
 def _line(pattern, text):
     """The first line that matches."""
-    found = [line for line in text.split("\n") if pattern and re.search(pattern, line)]
+    if not pattern or not text:
+        return None
+    import re
+
+    found = [line for line in text.split("\n") if re.search(pattern, line)]
     return found[0] if found else None

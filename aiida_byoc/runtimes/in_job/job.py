@@ -8,7 +8,6 @@ import time
 from . import BEGUN, FENCE, FENCED, NOT_STARTED, OWNER, UNUSABLE, WORK
 from .carry import carry_over
 from .container import Container
-from .ending import Ending
 from .image import digest_of, objection
 from .inputs import place_inputs
 from .limits import no_core_dumps
@@ -104,15 +103,15 @@ def run(specification, image, running, heard):
     begins = time.time()
     wrong = objection(image, specification["image_digest"])
     if wrong:
-        return Ending(None, wrong, True), None, begins, None
+        return (None, wrong, True), None, begins, None
     try:
         carried = carry_over(specification.get("earlier", ()))
     except OSError as error:
         wrong = "the files of the earlier attempt cannot be taken up: {}".format(error.strerror)
-        return Ending(None, wrong, True), None, begins, None
+        return (None, wrong, True), None, begins, None
     unavailable = place_inputs(specification["inputs"])
     if unavailable:
-        return Ending(None, unavailable, True), carried, begins, unavailable
+        return (None, unavailable, True), carried, begins, unavailable
     if carried is not None:
         specification["env"]["BYOC_RESTART"] = "1"
     with open(BEGUN, "w"):

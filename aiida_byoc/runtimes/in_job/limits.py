@@ -1,29 +1,20 @@
 """How many processes a container may have, and what becomes of it when the program of the job dies."""
 
-import contextlib
-import ctypes
-import functools
 import os
 import resource
-import signal
 
+from .light import prctl, signal, suppress
 from .placeholders import slurm_job
 
 _SET_PDEATHSIG = 1
 
 
-@functools.lru_cache(maxsize=None)
-def libc():
-    """The C library; to look it up takes longer than most calls of it."""
-    return ctypes.CDLL(None)
-
-
 def leash(number):
     """Return what a child calls before it becomes the runtime, to get that signal when this process dies (prctl(2))."""
-    prctl, parent = libc().prctl, os.getpid()
+    control, parent = prctl(), os.getpid()
 
     def put_on():
-        prctl(_SET_PDEATHSIG, number, 0, 0, 0)
+        control(_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it has died already
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -40,7 +31,7 @@ def limit_processes(pid, most):
     What counts are those in the namespace alone (Linux 5.14 or newer; before that, all of the user's on the machine).
     Root is not bound: `ProcessCount` binds it.
     """
-    with contextlib.suppress(ValueError, OSError):  # lower already, or gone already
+    with suppress(ValueError, OSError):  # lower already, or gone already
         resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
 
 
@@ -64,23 +55,23 @@ class ProcessCount:
     def add(self, pid):
         """Count this process, and what it starts from now on."""
         if self._path:
-            with contextlib.suppress(OSError):  # gone already
+            with suppress(OSError):  # gone already
                 self._write("cgroup.procs", pid)
 
     def leave(self, pid):
         """Count this process no more."""
         if self._path:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._write(os.path.join(os.pardir, "cgroup.procs"), pid)
 
     def close(self):
         """Remove the cgroup; while processes are left in it, that is for the Epilog."""
         if self._path:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.rmdir(self._path)
 
     def _write(self, name, value):
-        with open(os.path.join(self._path, name), "w", encoding="ascii") as file:
+        with open(os.path.join(self._path, name), "w", encoding="utf-8") as file:
             file.write("{}\n".format(value))
 
 

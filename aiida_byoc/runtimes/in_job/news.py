@@ -8,9 +8,9 @@
 A hint is no evidence: it only makes the node look earlier. So whatever goes wrong here is nobody's failure.
 """
 
-import contextlib
-import json
 import os
+
+from .light import dumps, suppress
 
 
 class News:
@@ -21,12 +21,12 @@ class News:
         self._place = os.path.join(directory, job_name)
         self._said = None
         self._reports = 0
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
     def say(self, word):
         entry = "{}.{}".format(self._place, word)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.close(os.open(entry, os.O_WRONLY | os.O_CREAT, 0o600))
             if self._said not in (None, entry):
                 os.unlink(self._said)
@@ -38,9 +38,9 @@ class News:
 
     def report(self, progress):
         entry = "{}.progress-{}".format(self._place, self._reports + 1)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             with open(self._place + ".draft", "w", encoding="utf-8") as file:
-                file.write(json.dumps(dict(progress, job_name=self._job_name)) + "\n")
+                file.write(dumps(dict(progress, job_name=self._job_name)) + "\n")
             os.rename(self._place + ".draft", entry)
             if self._reports:
                 os.unlink("{}.progress-{}".format(self._place, self._reports))

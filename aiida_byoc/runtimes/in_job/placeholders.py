@@ -1,18 +1,18 @@
 """What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
 
-import functools
-import json
 import os
-import re
 import resource
 import sys
 
 from . import RUNTIME
+from .light import dumps, once
 
 STATUS_FD = "{status_fd}"
 """The descriptor on which the runtime tells what really ran."""
 GATE_FD = "{gate_fd}"
 """The descriptor on which the runtime waits until the container's limits are set."""
+KEY_FD = "{key_fd}"
+"""The gate's other end: who has it waits for ever, should this process die before it opens the gate."""
 DIRECTORY = "{directory}"
 """The job's directory."""
 RUNTIME_DIRECTORY = "{runtime}"
@@ -73,7 +73,6 @@ SCRATCH_PARENT = "/var/tmp"
 """Not /tmp, which Slurm may make private to the job (job_container/tmpfs), where its Epilog finds nothing any more."""
 
 _NOBODY = 65534
-_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 _RESOLVER_FILES = ("/etc/resolv.conf", "/etc/hosts")
 GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/renderD*")
 
@@ -132,9 +131,14 @@ class Placeholders:
 
     def text(self, text):
         """A text with its placeholders replaced."""
-        if "{" not in text:
-            return text
-        return _PLACEHOLDER.sub(lambda match: self._one(match.group()), text)
+        first, *others = text.split("{")
+        parts = [first]
+        for each in others:
+            name, closed, rest = each.partition("}")
+            make = self._values.get("{" + name + closed)
+            values = make and make()
+            parts += [values[0], rest] if values else ["{", each]
+        return "".join(parts)
 
     def env(self, env):
         """An environment with its placeholders replaced."""
@@ -147,15 +151,11 @@ class Placeholders:
             if isinstance(word, str):
                 line.append(self.text(word))
                 continue
-            several = [name for name in _PLACEHOLDER.findall(" ".join(word)) if name in _SEVERAL]
-            for value in self._values[several[0]]():
-                filled = (each.replace(several[0], value) for each in word)
+            several = next(name for name in _SEVERAL if any(name in each for each in word))
+            for value in self._values[several]():
+                filled = (each.replace(several, value) for each in word)
                 line.extend(self.text(each) for each in filled if each)
         return line
-
-    def _one(self, name):
-        values = self._values[name]() if name in self._values else None
-        return values[0] if values else name
 
 
 _SEVERAL = {SECCOMP, AS_ROOT, WITH_SUBORDINATES, RESOLVER_FILE, GPU_DEVICE}
@@ -183,7 +183,7 @@ def _beside_slurm_conf(name):
 
 
 # What the machine has, looked up once: the tasks of an array inherit it.
-@functools.lru_cache(maxsize=None)
+@once
 def _gpu_devices():
     from glob import glob
 
@@ -193,10 +193,10 @@ def _gpu_devices():
 
 def _device_mount(name):
     options = ["bind", "nosuid", "noexec"]
-    return json.dumps({"destination": name, "type": "none", "source": name, "options": options})
+    return dumps({"destination": name, "type": "none", "source": name, "options": options})
 
 
-@functools.lru_cache(maxsize=None)
+@once
 def _resolver_files(rootfs):
     here = (name for name in _RESOLVER_FILES if os.path.isfile(name))
     return [name for name in here if _is_plain_file(rootfs + name)]
@@ -210,7 +210,7 @@ def _node():
     return os.environ.get("SLURMD_NODENAME", "node")
 
 
-@functools.lru_cache(maxsize=None)
+@once
 def _user():
     import pwd
 
@@ -220,7 +220,7 @@ def _user():
         return str(os.geteuid())
 
 
-@functools.lru_cache(maxsize=None)
+@once
 def _has_subordinates():
     if os.geteuid() == 0:
         return False

@@ -6,11 +6,11 @@ PLACE/byoc-CLUSTER-ID/          closed to others; where it is left, the Epilog r
                       shm/      its `/dev/shm`
 """
 
-import contextlib
 import fcntl
 import os
 import stat
 
+from .light import suppress
 from .placeholders import slurm_job
 
 SHARED_MEMORY_PLACE = "/dev/shm"
@@ -56,7 +56,7 @@ class OwnPlace:
         ):  # the first: what is there was left by a run that the job had before it was requeued
             _force_remove(self.path)
         fcntl.flock(lock, fcntl.LOCK_SH)
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), os.stat(name)):
                 os.makedirs(self.path, exist_ok=True)
                 return lock
@@ -66,7 +66,7 @@ class OwnPlace:
 
 def make_private(directory):
     """Make a directory that is closed to others, or take it as it is, if it is ours."""
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
@@ -101,6 +101,6 @@ def _force_remove(directory):
         for name in names:
             path = os.path.join(place, name)
             if not os.path.islink(path):
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     os.chmod(path, 0o700)
     remove(directory)

@@ -1,14 +1,14 @@
 """The completion record."""
 
-import json
 import os
 
 from . import RECORD
+from .light import dumps
 
 
 def write_record(record, path=RECORD, durable=True):
     """Write it so that it is either whole or absent, if `durable` also after a power cut; return its text."""
-    temporary, text = path + ".tmp", json.dumps(record)
+    temporary, text = path + ".tmp", dumps(record)
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         if durable:

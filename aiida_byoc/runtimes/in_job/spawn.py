@@ -1,10 +1,9 @@
 """Start the runtime's process: what `subprocess` does, without what takes that long to import and to do."""
 
-import functools
 import os
-import signal
 import sys
 
+from .light import once, signal
 from .limits import leash
 
 _OURS = (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -36,7 +35,7 @@ def start(command, env, streams, descriptors, held_by=None):
                 (os.POSIX_SPAWN_DUP2, streams.out, 1),
                 (os.POSIX_SPAWN_DUP2, streams.err, 2),
             ],
-            setsigdef=_PYTHONS,
+            setsigdef=(*_OURS, *_PYTHONS),
         )
     put_on = leash(signal.SIGKILL if held_by is None else held_by)
     hearing, telling = os.pipe()
@@ -73,7 +72,7 @@ def _arrange(streams, mask):
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-@functools.lru_cache(maxsize=None)
+@once
 def _keep_the_others():
     """What we got from whoever started us is not for the container; what we open is not either, unless we say so."""
     for name in os.listdir("/proc/self/fd"):

@@ -4,11 +4,12 @@ A container writes into pipes, so that a log of any size costs neither disk nor 
 what follows only the end is kept, and written when the container is gone. Bytes are bytes: nothing is decoded.
 """
 
-import contextlib
 import fcntl
 import os
 import select
 import time
+
+from .light import suppress
 
 LAST_BYTES = 64 * 1024
 """How much of the end is kept of a stream that went beyond its limit."""
@@ -101,7 +102,7 @@ class _Pump:
         block = os.read(self.source, self._block)
         if len(block) == _BLOCK:
             self._block = _LARGE_BLOCK
-            with contextlib.suppress(OSError):  # for speed alone
+            with suppress(OSError):  # for speed alone
                 fcntl.fcntl(self.source, _SET_PIPE_SIZE, _LARGE_BLOCK)
         if block:
             self._take(block)
@@ -128,7 +129,7 @@ class _Pump:
                 return
         # Somebody holds the other end still: what is in the pipe now is all that counts.
         os.set_blocking(self.source, False)
-        with contextlib.suppress(BlockingIOError):
+        with suppress(BlockingIOError):
             self._take(os.read(self.source, _LARGE_BLOCK))
 
     def _take(self, block):
@@ -144,6 +145,6 @@ class _Pump:
 
     def _write(self, block):
         # A full disk must not stop the container: what cannot be written is lost, and is read all the same.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             while block:
                 block = block[os.write(self._target, block) :]

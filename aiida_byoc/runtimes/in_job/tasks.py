@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from . import PROGRAM, RUNTIME, TASKS
-from .ending import Ending, last_words, status
+from .ending import last_words, status
 from .limits import leash
 from .streams import Streams
 
@@ -35,7 +35,7 @@ class Tasks:
         """Run them to the end of all; one that fails ends the others."""
         srun = shutil.which("srun")
         if srun is None:
-            return Ending(None, "srun is not on the compute node's PATH", False)
+            return None, "srun is not on the compute node's PATH", False
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Tasks:
                 preexec_fn=leash(signal.SIGTERM),  # noqa: PLW1509  (it takes no lock)
             )
         except OSError as error:
-            return Ending(None, str(error), False)
+            return None, str(error), False
         finally:
             streams.release()
         streams.start()
@@ -99,11 +99,11 @@ def _ending(results, code, streams):
     """
     if not results:
         said = last_words(streams).rpartition("\n")[2] or "srun did not say why"
-        return Ending(None, "the tasks were not started: " + said, False)
+        return None, "the tasks were not started: " + said, False
     ended = [result for result in results if "code" in result and not result["stopped"]]
     own = [result for result in ended if result["code"] != 128 + signal.SIGTERM]
     for result in own:
         if result["code"] is None:
             where = "task {number} on {node}: {message}".format(**result)
-            return Ending(None, where, result["usable"])
-    return Ending(max((result["code"] for result in own), default=0) or code, None, True)
+            return None, where, result["usable"]
+    return max((result["code"] for result in own), default=0) or code, None, True

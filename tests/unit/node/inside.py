@@ -121,7 +121,7 @@ class Job:
                 for name in ("stdout", "stderr")
             )
             return subprocess.Popen(
-                [*self.as_user, self.python, "-B", "-m", in_job.PROGRAM],
+                [*self.as_user, self.python, "-B", *in_job.START],
                 cwd=self.directory,
                 env={**os.environ, **SLURM, **env},
                 stdin=words,

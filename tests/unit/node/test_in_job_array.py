@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aiida_byoc.arrays.staging import write_tasks
 from aiida_byoc.runtimes import Launch, in_job
 from aiida_byoc.runtimes.in_job.array_task import directory_of, render
 from tests.eventually import eventually
@@ -49,12 +50,12 @@ def array(
     )
     (job.directory / in_job.ARRAY).mkdir(exist_ok=True)
     (job.directory / in_job.ARRAY_COUNT).write_text(f"{elements}\n")
-    (job.directory / in_job.ARRAY_TASKS).write_text(
-        "".join(
-            json.dumps([number, f"t{number}", list(values)]) + "\n"
-            for number, values in enumerate(tasks)
-        )
-    )
+    with (
+        (job.directory / in_job.ARRAY_TASKS).open("wb") as lines,
+        (job.directory / in_job.ARRAY_STARTS).open("wb") as starts,
+    ):
+        all_tasks = ([number, f"t{number}", list(values)] for number, values in enumerate(tasks))
+        write_tasks(all_tasks, pack, lines, starts)
 
 
 def element(job: Job, number: int = 0, array_id: str = "40") -> int:

@@ -130,9 +130,9 @@ STARTED, NOT_STARTED, UNUSABLE = (255, True), (None, True), (None, False)
 def test_what_a_runtime_says_tells_whose_fault_it_is(name: str, said: str, meaning: Any) -> None:
     last = f"before\n{said}\nsrun: error: n1: task 0: Exited with exit code 1"
 
-    end = ending(launch(name).to_json(), "nope", {}, 255, last)
+    code, _, usable = ending(launch(name).to_json(), "nope", {}, 255, last)
 
-    assert (end.code, end.usable) == meaning
+    assert (code, usable) == meaning
 
 
 @pytest.mark.skipif(shutil.which("runc") is None, reason="no runc on PATH")

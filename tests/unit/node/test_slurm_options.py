@@ -16,7 +16,7 @@ from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from aiida_byoc.runtimes.in_job import PROGRAM
+from aiida_byoc.runtimes.in_job import START
 from aiida_byoc.schedulers.options import job_directives
 from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler
 from aiida_byoc.schedulers.witnesses import look_command
@@ -42,7 +42,7 @@ OPTIONS = [
     "--signal=B:TERM@60",
 ]
 HEADER = "\n".join(f"#SBATCH {option}" for option in OPTIONS)
-RUN = f"exec /usr/bin/python3 -m {PROGRAM} > stdout 2> stderr"
+RUN = f"exec {shlex.join(['/usr/bin/python3', *START])} > stdout 2> stderr"
 
 SHELL = list("$`'\"\\;&|<>(){}[]*?!#~=%,:@/-+. \n\r\t\x00\x1b\u2028é")
 hostile = st.text(
@@ -88,7 +88,7 @@ def template(**changes: Any) -> JobTemplate:
 
 def code(**changes: Any) -> JobTemplateCodeInfo:
     info = JobTemplateCodeInfo()
-    info.cmdline_params = ["/usr/bin/python3", "-m", PROGRAM]
+    info.cmdline_params = ["/usr/bin/python3", *START]
     info.use_double_quotes, info.wrap_cmdline_params, info.join_files = [False, False], False, False
     info.prepend_cmdline_params = []
     info.stdout_name, info.stderr_name = "stdout", "stderr"
@@ -129,7 +129,10 @@ def test_the_script_asks_for_what_was_meant_and_becomes_the_program() -> None:
     assert [line for line in text.splitlines() if line] == [
         "#!/bin/bash",
         *HEADER.splitlines(),
-        "exec '/usr/bin/python3' '-m' 'byoc_in_job'  > 'stdout' 2> 'stderr'",
+        (
+            "exec '/usr/bin/python3' '-E' '-s' '-S' '-c' "
+            "'from byoc_in_job.__main__ import main; main()'  > 'stdout' 2> 'stderr'"
+        ),
     ]
 
 
