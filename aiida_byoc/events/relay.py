@@ -68,10 +68,12 @@ def deliver(connection: psycopg.Connection, sink: EventSink, *, lane: str = "rel
         decisions = [(each, _decision(connection, each, answer)) for each in sent]
         _complain(sent, answer)
         with connection.transaction():
-            stream.settle(connection, lane, decisions)
+            noted = stream.settle(connection, lane, decisions)
         # Apart: PostgreSQL checks the foreign key of a row that one transaction changes twice, and would wait for the
         # job's lock, whose holder waits for this row.
-        stream.release(connection, lane, claims)
+        left = claims if noted < len(sent) else [each for each in claims if not each.events]
+        if left:
+            stream.release(connection, lane, left)
     except BaseException:
         with contextlib.suppress(psycopg.Error):
             stream.release(connection, lane, claims)

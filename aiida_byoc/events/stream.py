@@ -44,11 +44,10 @@ _BY_INDEX = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
 
 _READ = """
 SELECT place, seq, body FROM (
-    SELECT place, seq, body, octet_length(body::text) AS bytes,
-           sum(octet_length(body::text)) OVER (ORDER BY place, seq) AS so_far
+    SELECT place, seq, body, bytes, sum(bytes) OVER (ORDER BY place, seq) AS so_far
     FROM unnest(%(jobs)s::uuid[], %(acked)s::integer[]) WITH ORDINALITY AS claim (submission_id, acked_seq, place)
     CROSS JOIN LATERAL (
-        SELECT seq, body FROM byoc.deliverable
+        SELECT seq, body, octet_length(body::text) AS bytes FROM byoc.deliverable
         WHERE deliverable.submission_id = claim.submission_id AND seq > claim.acked_seq
         ORDER BY seq LIMIT %(per_job)s
     ) AS event
@@ -65,7 +64,7 @@ WHERE submission_id = %(job)s AND claimed_by = %(lane)s AND acked_seq = %(acked)
 """What was dropped, or is no longer kept, is not waited for."""
 
 _SETTLE = """
-UPDATE byoc.stream SET acked_seq = %(to)s, quarantine = %(quarantine)s,
+UPDATE byoc.stream SET acked_seq = %(to)s, claimed_by = NULL, claimed_until = NULL, quarantine = %(quarantine)s,
     quarantined_at = CASE WHEN %(quarantine)s::jsonb IS NULL THEN NULL ELSE now() END,
     failures = CASE WHEN %(stuck)s THEN failures + 1 ELSE 0 END,
     not_before = now() + CASE WHEN %(stuck)s THEN random() * least(60, 2 ^ least(failures, 6)) ELSE 0 END
@@ -143,8 +142,8 @@ def keeps(connection: psycopg.Connection, job: str, seq: int) -> bool:
 
 def settle(
     connection: psycopg.Connection, lane: str, decisions: Sequence[tuple[Claim, Decision]]
-) -> None:
-    """Note what was decided."""
+) -> int:
+    """Note what was decided, and let go of the jobs; return of how many it was noted."""
     rows = []
     for each, decision in sorted(decisions, key=lambda pair: pair[0].job):  # no two lanes deadlock
         refused = decision.quarantine
@@ -157,11 +156,13 @@ def settle(
             "quarantine": Jsonb(refused.model_dump(mode="json")) if refused else None,
         }
         rows.append(values)
-    connection.cursor().executemany(_SETTLE, rows)
+    cursor = connection.cursor()
+    cursor.executemany(_SETTLE, rows)
+    return cursor.rowcount
 
 
 def release(connection: psycopg.Connection, lane: str, claims: Sequence[Claim]) -> None:
-    """Let go of the jobs; whoever comes next may take them."""
+    """Let go of jobs of which nothing was noted; whoever comes next may take them."""
     for each in claims:
         if not each.events:
             values = {"lane": lane, "job": each.job, "acked": each.acked, "latest": each.latest}
