@@ -22,7 +22,7 @@ _LONGEST = 300
 _PROGRAM = f"""
 import json
 from {in_job.PROGRAM}.container import Container
-from {in_job.PROGRAM}.orphans import adopt_orphans
+from {in_job.PROGRAM}.spawn import adopt_orphans
 adopt_orphans()
 with open("{in_job.SPECIFICATION}") as file:
     print(json.dumps(Container(json.load(file)).run()))

@@ -75,8 +75,7 @@ class Launch:
             child of the one told as `child-pid` on `{status_fd}`; `pidfile`: the one in `{pidfile}`; `runtime`: the
             runtime's own. The latter two pass them on.
         orphaned: the signal that the runtime gets when the in-job program dies: one that ends its container.
-        leashed: it asks the kernel by itself to be killed when who started it dies, and starts no program if that
-            happens earlier.
+        leashed: it asks the kernel by itself to be killed when who started it dies.
         afterwards: commands to run once it is over, however it ended.
     """
 

@@ -1,10 +1,9 @@
 """Run what the specification says: a job of its own, or an element of an array."""
 
-import os
 import sys
 
 from . import SPECIFICATION
-from .light import loads
+from .light import loads, os
 
 
 def main():

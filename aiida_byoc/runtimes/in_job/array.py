@@ -16,8 +16,6 @@
 A task that has a directory but no record was begun and not ended: nobody else takes it up in this attempt.
 """
 
-import gc
-import os
 import sys
 import time
 
@@ -36,11 +34,11 @@ from . import (
     RESULTS,
     START_WIDTH,
 )
-from .array_alone import Alone
 from .array_cancel import Cancelled
 from .array_task import (
     CANCELLED,
     INTERRUPTED,
+    Alone,
     broken,
     cancelled,
     earlier_result,
@@ -48,10 +46,10 @@ from .array_task import (
 )
 from .container import Container
 from .image import digest_of, objection
-from .light import dumps, loads, signal, suppress
+from .light import dumps, loads, os, signal, suppress
 from .limits import ProcessCount, no_core_dumps
 from .news import News
-from .orphans import adopt_orphans
+from .spawn import adopt_orphans
 
 _OWN_PROCESSES = 16
 """More than there are of ours and of a runtime's beside a task's own."""
@@ -69,7 +67,8 @@ def run_element(specification):
         print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
         return FENCED
     os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
-    place = os.path.abspath(os.path.join(ELEMENTS, str(number)))
+    here = os.getcwd()
+    place = os.path.join(here, ELEMENTS, str(number))
     os.makedirs(ELEMENTS, exist_ok=True)
     try:
         os.mkdir(place)
@@ -78,7 +77,7 @@ def run_element(specification):
         return FENCED
     no_core_dumps()
     adopt_orphans()
-    news = News(os.path.abspath(specification["news"]), specification["job_name"])
+    news = News(os.path.join(here, specification["news"]), specification["job_name"])
     news.say("started")
     element = _Element(specification, number, place, news)
     code = element.run()
@@ -213,6 +212,8 @@ class _Element:
         count.add(os.getpid())
         if not self._is_alone:
             Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
+            import gc
+
             getattr(gc, "freeze", int)()  # from Python 3.7 on: pages stay in common
         self._cancelled.look()
         signal.signal(signal.SIGALRM, self._tick)

@@ -1,16 +1,14 @@
 """Tasks of an array that are not wanted any more: a file beside them, which the node replaces while the array runs."""
 
-import os
-
 from . import CANCELLED
-from .light import loads
+from .light import loads, os
 
 
 class Cancelled:
     """Their numbers, as the file has them when it is looked at."""
 
     def __init__(self):
-        self._path = os.path.abspath(CANCELLED)
+        self._path = os.path.join(os.getcwd(), CANCELLED)
         self._ranges = []
         self._seen = None
 

@@ -12,8 +12,7 @@ import sys
 
 from .array_task import Runner
 from .light import dumps, loads, signal, suppress
-from .limits import leash
-from .orphans import adopt_orphans
+from .spawn import adopt_orphans, leash
 
 _HEARD = (signal.SIGTERM, signal.SIGALRM)
 _MOST = 1 << 16

@@ -1,14 +1,12 @@
 """Run the container: once, with its limits; pass signals on to it; leave nothing of it."""
 
-import os
 import time
 from _thread import RLock
 
 from .ending import ask, call, ending, last_words
 from .environment import environment
-from .light import dumps, loads, once, signal, suppress, which
+from .light import dumps, loads, once, os, signal, suppress, which
 from .limits import ProcessCount, limit_processes
-from .orphans import wait_for_orphans
 from .placeholders import (
     CELL,
     ENVIRONMENT,
@@ -21,7 +19,7 @@ from .placeholders import (
     Placeholders,
     scratch,
 )
-from .spawn import start
+from .spawn import start, wait_for_orphans
 from .streams import Streams
 
 _IN_RUNTIME = (RUNTIME_DIRECTORY, ENVIRONMENT, CELL, PIDFILE, SECCOMP)
@@ -219,7 +217,7 @@ class Container:
         command[0] = _place_of(command[0]) or command[0]
         passed = (*self._descriptors, *(descriptors if launch["started"] == "status" else ()))
         held_by = signal.SIGKILL if launch["orphaned"] == "KILL" else signal.SIGTERM
-        if launch.get("leashed"):
+        if launch.get("leashed") and (self._watched or KEY_FD in self._launch_text):
             held_by = None
         pid = start(command, self._environment(), streams, passed, held_by)
         self._was_started = True

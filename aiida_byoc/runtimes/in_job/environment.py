@@ -1,6 +1,6 @@
 """The container's environment: what the command and its image say, and the few things that only the job knows."""
 
-import os
+from .light import os
 
 SCRATCH_INSIDE = "/scratch"
 """Where the container finds its scratch space."""

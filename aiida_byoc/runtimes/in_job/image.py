@@ -1,6 +1,6 @@
 """Which image it is that runs here: what lies in the image store says so, not who sent the job."""
 
-import os
+from .light import os
 
 try:  # without the rest of hashlib, which loads OpenSSL (6 ms of each element's start)
     from _sha256 import sha256  # type: ignore[import-not-found]

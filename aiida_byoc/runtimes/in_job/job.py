@@ -12,10 +12,10 @@ from .image import digest_of, objection
 from .inputs import place_inputs
 from .limits import no_core_dumps
 from .news import News
-from .orphans import adopt_orphans
 from .outputs import keep_outputs
 from .progress import Follower
 from .record import write_record
+from .spawn import adopt_orphans
 
 
 def run_job(specification):

@@ -5,14 +5,88 @@ element (CPython 3.11). Beneath three of them lies a module of CPython's own, wr
 that is missing, or is another than we know, the library's own takes its place.
 """
 
-import os
+import posix
+import sys
 
-__all__ = ["dumps", "loads", "once", "prctl", "signal", "suppress", "which"]
+__all__ = ["dumps", "loads", "once", "os", "prctl", "signal", "suppress", "which"]
 
 try:
     import _signal as signal  # type: ignore[import-not-found]  # the same functions; its numbers have no names
 except ImportError:
     import signal
+
+
+class _Path:
+    """`os.path`: a few of its functions; the others it is asked for itself."""
+
+    def __getattr__(self, name):
+        import os.path
+
+        return getattr(os.path, name)
+
+    @staticmethod
+    def join(path, *others):
+        for each in others:
+            between = "" if not path or path.endswith("/") else "/"
+            path = each if each.startswith("/") else path + between + each
+        return path
+
+    @staticmethod
+    def dirname(path):
+        head = path[: path.rfind("/") + 1]
+        return head.rstrip("/") or head
+
+    @staticmethod
+    def exists(path):
+        try:
+            posix.stat(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    @staticmethod
+    def isdir(path):
+        try:
+            return posix.stat(path).st_mode & 0o170000 == 0o040000
+        except (OSError, ValueError):
+            return False
+
+
+class _Os:
+    """`os`: what it takes from `posix`, and what is beside that here; for all else it is asked itself.
+
+    Its import takes as long as that of all modules of ours, for its environment is one of the abstract collections.
+    """
+
+    curdir, pardir, pathsep, defpath, devnull = ".", "..", ":", "/bin:/usr/bin", "/dev/null"
+    path = _Path()
+
+    def __init__(self):
+        self.__dict__.update(vars(posix))
+        coding = sys.getfilesystemencoding(), "surrogateescape"
+        given = posix.environ.items()
+        self.environ = {name.decode(*coding): value.decode(*coding) for name, value in given}
+
+    def __getattr__(self, name):
+        import os
+
+        return getattr(os, name)
+
+    def makedirs(self, path, mode=0o777, exist_ok=False):
+        try:
+            posix.mkdir(path, mode)
+        except OSError as error:
+            if not (exist_ok and isinstance(error, FileExistsError) and self.path.isdir(path)):
+                import os
+
+                os.makedirs(path, mode, exist_ok)
+
+
+def _os():
+    return sys.modules.get("os") or _Os()  # whoever has it, has paid for it
+
+
+os = _os()
 
 
 class _Ways:

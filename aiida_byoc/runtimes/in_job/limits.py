@@ -1,24 +1,9 @@
 """How many processes a container may have, and what becomes of it when the program of the job dies."""
 
-import os
 import resource
 
-from .light import prctl, signal, suppress
+from .light import os, suppress
 from .placeholders import slurm_job
-
-_SET_PDEATHSIG = 1
-
-
-def leash(number):
-    """Return what a child calls before it becomes the runtime, to get that signal when this process dies (prctl(2))."""
-    control, parent = prctl(), os.getpid()
-
-    def put_on():
-        control(_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != parent:  # it has died already
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return put_on
 
 
 def no_core_dumps():

@@ -8,9 +8,7 @@
 A hint is no evidence: it only makes the node look earlier. So whatever goes wrong here is nobody's failure.
 """
 
-import os
-
-from .light import dumps, suppress
+from .light import dumps, os, suppress
 
 
 class News:

@@ -1,11 +1,10 @@
 """What is known only on the compute node, by the name under which a runtime's words, files and environment ask."""
 
-import os
 import resource
 import sys
 
 from . import RUNTIME
-from .light import dumps, once
+from .light import dumps, once, os
 
 STATUS_FD = "{status_fd}"
 """The descriptor on which the runtime tells what really ran."""

@@ -1,9 +1,7 @@
 """The completion record."""
 
-import os
-
 from . import RECORD
-from .light import dumps
+from .light import dumps, os
 
 
 def write_record(record, path=RECORD, durable=True):

@@ -1,13 +1,13 @@
-"""Start the runtime's process: what `subprocess` does, without what takes that long to import and to do."""
+"""Start the runtime's process, and adopt those that it leaves: what `subprocess` does not, or takes that long for."""
 
-import os
 import sys
 
-from .light import once, signal
-from .limits import leash
+from .light import once, os, prctl, signal, suppress
 
 _OURS = (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that we may have handlers for."""
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+"""prctl(2)"""
 _PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that Python has ways of its own with."""
 
@@ -46,7 +46,7 @@ def start(command, env, streams, descriptors, held_by=None):
         try:
             put_on()
             _arrange(streams, before)
-            os.execve(command[0], command, env)  # noqa: S606
+            os.execve(command[0], command, env)
         except OSError as error:
             os.write(telling, str(error.errno).encode())
         except BaseException as error:  # whatever it is, this process must not go on as ours
@@ -81,3 +81,34 @@ def _keep_the_others():
                 os.set_inheritable(int(name), False)
             except OSError:  # the one that read the directory
                 continue
+
+
+def leash(number):
+    """Return what a child calls before it becomes the runtime, to get that signal when this process dies (prctl(2))."""
+    control, parent = prctl(), os.getpid()
+
+    def put_on():
+        control(_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # it has died already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return put_on
+
+
+def adopt_orphans():
+    """Become the parent of what the runtime leaves behind (prctl(2)).
+
+    bubblewrap does not wait for its container's first process: without this, its resource usage is lost, and it could
+    still write while the outputs are measured.
+    """
+    with suppress(ImportError, OSError, AttributeError):  # without that of the C library
+        prctl()(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_for_orphans():
+    """Wait for all of them; return what each has used, as getrusage(2) has it."""
+    used = []
+    with suppress(ChildProcessError):
+        while True:
+            used.append(os.wait3(0)[2])
+    return used

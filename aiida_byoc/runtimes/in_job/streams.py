@@ -4,12 +4,10 @@ A container writes into pipes, so that a log of any size costs neither disk nor 
 what follows only the end is kept, and written when the container is gone. Bytes are bytes: nothing is decoded.
 """
 
-import fcntl
-import os
 import select
 import time
 
-from .light import suppress
+from .light import os, suppress
 
 LAST_BYTES = 64 * 1024
 """How much of the end is kept of a stream that went beyond its limit."""
@@ -102,8 +100,10 @@ class _Pump:
         block = os.read(self.source, self._block)
         if len(block) == _BLOCK:
             self._block = _LARGE_BLOCK
+            from fcntl import fcntl
+
             with suppress(OSError):  # for speed alone
-                fcntl.fcntl(self.source, _SET_PIPE_SIZE, _LARGE_BLOCK)
+                fcntl(self.source, _SET_PIPE_SIZE, _LARGE_BLOCK)
         if block:
             self._take(block)
         return block

@@ -14,7 +14,7 @@ import time
 from . import NOT_STARTED, SPECIFICATION, TASKS, UNUSABLE
 from .container import Container
 from .limits import no_core_dumps
-from .orphans import adopt_orphans
+from .spawn import adopt_orphans
 from .tasks import SIGNALS
 
 _PMI_FD = 3

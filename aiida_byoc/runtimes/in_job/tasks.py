@@ -15,7 +15,7 @@ import sys
 
 from . import PROGRAM, RUNTIME, TASKS
 from .ending import last_words, status
-from .limits import leash
+from .spawn import leash
 from .streams import Streams
 
 SIGNALS = os.path.join(TASKS, "signals")

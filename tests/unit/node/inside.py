@@ -34,10 +34,15 @@ PATIENCE = 60
 
 @dataclass
 class Job:
-    """A job's directory, and the program in it."""
+    """A job's directory, and the program in it.
+
+    Attributes:
+        words: what Python is told, to start it.
+    """
 
     directory: Path
     python: str = sys.executable
+    words: Sequence[str] = in_job.START
     as_user: Sequence[str] = ()
 
     def _put(self, name: str, content: str) -> None:
@@ -121,7 +126,7 @@ class Job:
                 for name in ("stdout", "stderr")
             )
             return subprocess.Popen(
-                [*self.as_user, self.python, "-B", *in_job.START],
+                [*self.as_user, self.python, "-B", *self.words],
                 cwd=self.directory,
                 env={**os.environ, **SLURM, **env},
                 stdin=words,

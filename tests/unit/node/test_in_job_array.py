@@ -31,6 +31,7 @@ def array(
 ) -> None:
     """Prepare an array whose tasks run the script; the values of a task are its `$1`, `$2`, …"""
     count = max(len(values) for values in tasks)
+    place = "." if "rootfs" in options else in_job.WORK  # a container is there already
     job.prepare(
         SH,
         job={
@@ -40,7 +41,7 @@ def array(
                 "total": len(tasks),
                 "succeeded": 0,
                 "argv": [
-                    *([each] for each in [*SH, f"cd work && {{ {script}\n}}", "sh"]),
+                    *([each] for each in [*SH, f"cd {place} && {{ {script}\n}}", "sh"]),
                     *([n] for n in range(count)),
                 ],
                 "env": {"FIRST": ["<", 0, ">"]},

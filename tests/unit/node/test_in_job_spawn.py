@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from aiida_byoc.runtimes import Launch
+from aiida_byoc.runtimes import Container, Launch, bubblewrap
+from aiida_byoc.runtimes.in_job.placeholders import Placeholders
 from tests.unit.node.inside import Job
+from tests.unit.node.test_in_job import contained, needs_bubblewrap
 from tests.unit.node.test_in_job_array import array, element, results
 
 WITH_DESCRIPTOR = ["bash", "-c", 'exec 7< /etc/passwd; exec "$@"', "bash"]
@@ -31,6 +36,13 @@ def job(tmp_path: Path) -> Job:
 
 def test_a_program_gets_no_descriptor_of_those_before(job: Job) -> None:
     assert job.sh(LOOK) == 0
+
+    assert job.said().split() == ["0", "1", "2"]
+
+
+@needs_bubblewrap
+def test_nor_does_a_container(job: Job, rootfs: Path) -> None:
+    assert job.run("sh", "-c", LOOK, **contained(rootfs)) == 0
 
     assert job.said().split() == ["0", "1", "2"]
 
@@ -74,3 +86,32 @@ def test_what_cannot_be_started_says_why(
     assert element(job) == 1
 
     assert reason in results(job)["t0"]["message"]
+
+
+@needs_bubblewrap
+def test_a_container_whose_gate_nobody_can_open_any_more_waits(
+    rootfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the program of the job is killed before it has set the container's limits."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    (told, status), (waiting, gate) = os.pipe(), os.pipe()
+    words = Placeholders({"rootfs": str(rootfs), "processes": 64})
+    words.name(status_fd=status, gate_fd=waiting, key_fd=gate)
+    launch = bubblewrap.launch(Container(rootfs=str(rootfs), memory_mib=64))
+    command = [*words.words(launch.command), "/bin/sh", "-c", "test -e /work/allowed"]
+    given = [each for each in (status, waiting, gate) if str(each) in command]
+    container = subprocess.Popen(command, pass_fds=given)
+    os.close(status)
+    os.close(gate)
+    said = b""
+    while b"\n" not in said:
+        said += os.read(told, 4096)
+
+    assert b"child-pid" in said
+    assert select.select([told], [], [], 0.5)[0] == []  # no end, and nothing of one
+    (tmp_path / "work" / "allowed").touch()
+    Path(f"/proc/self/fd/{waiting}").write_bytes(b".")  # the pipe, opened once more
+    assert container.wait(30) == 0
+    os.close(told)
+    os.close(waiting)
