@@ -177,31 +177,12 @@ class _Element:
 
     def _place_inputs(self):
         """Have the inputs checked once for all tasks of the element; each task mounts them from here then."""
-        given, here = self._specification["inputs"], os.getcwd()
+        given = self._specification["inputs"]
         if not given:
             return None
-        from .inputs import place_inputs
+        from .inputs import place_for_others
 
-        theirs = [
-            each if each.get("source") else dict(each, source=os.path.join(here, each["place"]))
-            for each in given
-        ]
-        os.chdir(self._place)
-        try:
-            os.mkdir("work")
-            wrong = place_inputs(theirs)
-        except OSError as error:
-            wrong = "the inputs cannot be placed: {}".format(error.strerror)
-        finally:
-            os.chdir(here)
-        self._specification["inputs"] = [
-            {
-                "name": each["name"],
-                "place": each["place"],
-                "source": os.path.join(self._place, each["place"]),
-            }
-            for each in given
-        ]
+        self._specification["inputs"], wrong = place_for_others(given, self._place)
         return wrong
 
     def _run_all(self, tasks):
@@ -209,7 +190,7 @@ class _Element:
         # One count for all, which their processes inherit: to move each into one takes longer than its start.
         most = (self._specification["processes"] + _OWN_PROCESSES) * workers
         count = ProcessCount(None if self._is_alone else most)
-        count.add(os.getpid())
+        count.enter()
         if not self._is_alone:
             Container(self._specification).warm_up()  # what it has to look up once, tasks inherit
             import gc
@@ -225,7 +206,7 @@ class _Element:
             if self._reporter is not None:
                 self._reporter.close()
             self._pool.close()
-            count.leave(os.getpid())
+            count.leave()
             count.close()
 
     def _run_each(self, tasks):

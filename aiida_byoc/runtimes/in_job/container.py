@@ -71,19 +71,23 @@ class Container:
         told_fd, status_fd = os.pipe()
         waiting_fd, gate_fd = os.pipe()
         self._words.name(status_fd=status_fd, gate_fd=waiting_fd, key_fd=gate_fd)
-        most = self._specification["processes"] * self._tasks_here
-        count = ProcessCount(None if self._watched else most)
+        # Only where there is a gate; and with one process of the runtime's own beside each container's.
+        is_ours = self._launch["started"] == "status" and not self._watched
+        most = (self._specification["processes"] + 1) * self._tasks_here
+        count = ProcessCount(most if is_ours else None)
         streams = Streams(self._specification["caps"]["max_log_bytes"])
         try:
             try:
                 self._prepare()
+                count.enter()
                 ours = [status_fd, waiting_fd, *([gate_fd] if KEY_FD in self._launch_text else ())]
                 self._runtime = self._start(ours, streams)
             finally:
+                count.leave()
                 os.close(status_fd)
                 os.close(waiting_fd)
                 streams.release()
-            facts = self._listen(told_fd, gate_fd, count, streams)
+            facts = self._listen(told_fd, gate_fd, streams)
             returned = self._wait()
             self._ask(facts, returned)
         except (OSError, ValueError) as error:
@@ -122,12 +126,9 @@ class Container:
         )
         if not asked and not shares_memory:
             return {}
-        from .places import SHARED_MEMORY_PLACE, OwnPlace, scratch_place
+        from .places import own_places
 
-        return {
-            "local_scratch": OwnPlace(scratch_place(asked), "scratch"),
-            "shared_memory": OwnPlace(shares_memory and SHARED_MEMORY_PLACE, "shm"),
-        }
+        return own_places(asked, shares_memory)
 
     def _lacking(self):
         for name in self._launch["programs"]:
@@ -223,7 +224,7 @@ class Container:
         self._was_started = True
         return pid
 
-    def _listen(self, told_fd, gate_fd, count, streams):
+    def _listen(self, told_fd, gate_fd, streams):
         """Gather what the runtime tells until it has nothing more to tell; set limits and open the gate in between."""
         facts, said = {}, [b""]
 
@@ -234,7 +235,6 @@ class Container:
                     facts.update(loads(line.decode("utf-8", "replace")))
             if "child-pid" in facts and self._child is None:
                 self._child = facts["child-pid"]
-                count.add(self._child)
                 limit_processes(self._child, self._specification["processes"])
                 with suppress(OSError):  # nobody waits for it
                     os.write(gate_fd, b".")

@@ -29,6 +29,32 @@ def place_inputs(inputs):
     return None
 
 
+def place_for_others(inputs, place):
+    """Have every input placed below a directory; return them as who takes them from there has them, and the reason."""
+    here = os.getcwd()
+    theirs = [
+        each if each.get("source") else dict(each, source=os.path.join(here, each["place"]))
+        for each in inputs
+    ]
+    os.chdir(place)
+    try:
+        os.mkdir(WORK)
+        reason = place_inputs(theirs)
+    except OSError as error:
+        reason = "the inputs cannot be placed: {}".format(error.strerror)
+    finally:
+        os.chdir(here)
+    placed = [
+        {
+            "name": each["name"],
+            "place": each["place"],
+            "source": os.path.join(place, each["place"]),
+        }
+        for each in inputs
+    ]
+    return placed, reason
+
+
 def _place(wanted):
     source = wanted.get("source")
     path = os.path.realpath(source or wanted["place"])

@@ -24,30 +24,34 @@ class ProcessCount:
     """A cgroup (version 1) that counts the processes of a container which runs as root; nothing for any other user.
 
     Version 2 has one hierarchy, which is Slurm's: to leave its cgroup would be to leave the memory limit.
+
+    Whoever starts the container enters meanwhile, which its processes inherit. A thread that moves itself by `tasks`
+    does so at once; to move another process takes the kernel up to 20 ms, in which no process of the machine can fork.
     """
 
     def __init__(self, most):
         """`most` is `None` where somebody else counts already."""
-        hierarchy = _hierarchy() if os.geteuid() == 0 and most is not None else ""
+        hierarchy, root = _hierarchy() if os.geteuid() == 0 and most is not None else ("", "")
         self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
         if self._path:
             try:
                 os.makedirs(self._path, exist_ok=True)
-                self._write("pids.max", most)
+                self._write(os.path.join(self._path, "pids.max"), most)
+                self._home = hierarchy + _own(root)
             except OSError:  # not ours to change: a container, perhaps
                 self._path = ""
 
-    def add(self, pid):
-        """Count this process, and what it starts from now on."""
-        if self._path:
-            with suppress(OSError):  # gone already
-                self._write("cgroup.procs", pid)
-
-    def leave(self, pid):
-        """Count this process no more."""
+    def enter(self):
+        """Count this thread, and what it starts from now on."""
         if self._path:
             with suppress(OSError):
-                self._write(os.path.join(os.pardir, "cgroup.procs"), pid)
+                self._write(os.path.join(self._path, "tasks"), 0)
+
+    def leave(self):
+        """Count this thread no more."""
+        if self._path:
+            with suppress(OSError):
+                self._write(os.path.join(self._home, "tasks"), 0)
 
     def close(self):
         """Remove the cgroup; while processes are left in it, that is for the Epilog."""
@@ -55,17 +59,27 @@ class ProcessCount:
             with suppress(OSError):
                 os.rmdir(self._path)
 
-    def _write(self, name, value):
-        with open(os.path.join(self._path, name), "w", encoding="utf-8") as file:
+    def _write(self, path, value):
+        with open(path, "w", encoding="utf-8") as file:
             file.write("{}\n".format(value))
 
 
 def _hierarchy():
-    """Where the cgroups of the controller `pids` are; empty without one of version 1."""
+    """Where the cgroups of the controller `pids` are, and which of them that is; empty without one of version 1."""
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
         for line in mounts:
             fields, _, rest = line.partition(" - ")
             kind, _, options = rest.split(None, 2)
             if kind == "cgroup" and "pids" in options.strip().split(","):
-                return fields.split()[4]
+                return fields.split()[4], fields.split()[3].rstrip("/")
+    return "", ""
+
+
+def _own(root):
+    """The cgroup of this process, below the one that is mounted."""
+    with open("/proc/self/cgroup", encoding="utf-8") as groups:
+        for line in groups:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if "pids" in controllers.split(",") and path.startswith(root):
+                return path[len(root) :]
     return ""

@@ -64,6 +64,14 @@ class OwnPlace:
         return None
 
 
+def own_places(asked, shares_memory):
+    """What a container has of them, by what they are called in its runtime's words."""
+    return {
+        "local_scratch": OwnPlace(scratch_place(asked), "scratch"),
+        "shared_memory": OwnPlace(shares_memory and SHARED_MEMORY_PLACE, "shm"),
+    }
+
+
 def make_private(directory):
     """Make a directory that is closed to others, or take it as it is, if it is ours."""
     with suppress(FileExistsError):
