@@ -150,8 +150,7 @@ class _Element:
             self._run_all(map(loads, lines))
         self._append({"ended_at": time.time(), "stopped": self._stopping})
         self._tell()
-        with open(os.path.join(self._place, ENDED), "w"):
-            pass
+        os.close(os.open(os.path.join(self._place, ENDED), os.O_WRONLY | os.O_CREAT, 0o666))
         if wrong:
             return NOT_STARTED
         return 0 if self._done["succeeded"] + self._done[CANCELLED] == len(lines) else 1

@@ -1,7 +1,7 @@
 """Parts of the standard library as far as they are needed here, by what they themselves stand on.
 
-`json`, `signal`, `contextlib`, `functools`, `shutil`, `ctypes` and what they import take half of the time of an array's
-element (CPython 3.11). Beneath three of them lies a module of CPython's own, written in C, which does the work. Where
+`json`, `os`, `signal`, `contextlib`, `functools`, `shutil`, `ctypes` and what they import took half of the time of an
+array's element (CPython 3.11). Where a module of CPython's own does the work, written in C, it is asked itself; where
 that is missing, or is another than we know, the library's own takes its place.
 """
 

@@ -60,8 +60,11 @@ class ProcessCount:
                 os.rmdir(self._path)
 
     def _write(self, path, value):
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("{}\n".format(value))
+        file = os.open(path, os.O_WRONLY)
+        try:
+            os.write(file, b"%d\n" % value)
+        finally:
+            os.close(file)
 
 
 def _hierarchy():
