@@ -67,6 +67,9 @@ _LIMITS = {
 """What `sbatch` says when it is a matter of time, matched without case, and the limit's name in Slurm, if it says none:
 `MaxSubmitJobs` of an association or QOS (sacctmgr(1)), and slurm.conf's `MaxJobCount`."""
 
+_SHELL, _SMALL_SHELL = "#!/bin/bash", "#!/bin/sh"
+"""What AiiDA's scripts are for; what does for one command, and starts in half of the time where it is dash."""
+
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
 
@@ -177,7 +180,9 @@ class ByocSlurmScheduler(SlurmScheduler):
         try:
             script: str = super().get_submit_script(job_tmpl)
         except NotAskedError as error:
-            return f"#!/bin/bash\n#SBATCH {error}\n"
+            return f"{_SHELL}\n#SBATCH {error}\n"
+        if _is_ours(job_tmpl.codes_info) and not job_tmpl.prepend_text:
+            script = re.sub(f"^{_SHELL}\n", f"{_SMALL_SHELL}\n", script)
         return script
 
     def _get_submit_script_header(self, job_tmpl: JobTemplate) -> str:
@@ -197,8 +202,7 @@ class ByocSlurmScheduler(SlurmScheduler):
         # Slurm signals the batch script's own process (`--signal=B:`, `scancel --batch`), so our program takes its
         # place. The script ends with it, whatever a computer or a code wants to append.
         line: str = super()._get_run_line(codes_info, codes_run_mode)
-        ours = [code.cmdline_params[-len(START) :] for code in codes_info] == [[*START]]
-        return f"exec {line}" if ours else line
+        return f"exec {line}" if _is_ours(codes_info) else line
 
     def _get_submit_command(self, submit_script: str) -> str:
         return _SUBMIT.format(
@@ -266,6 +270,10 @@ class ByocSlurmScheduler(SlurmScheduler):
         seen = ending(str((detailed_job_info or {}).get("stdout", "")))
         end = explain(seen, Record.UNREAD, stderr=stderr or "")
         return ExitCode(end.status, end.told(seen)) if end else None
+
+
+def _is_ours(codes: list[JobTemplateCodeInfo]) -> bool:
+    return [code.cmdline_params[-len(START) :] for code in codes] == [[*START]]
 
 
 def _one_for_each_array(jobs: list[JobInfo]) -> list[JobInfo]:

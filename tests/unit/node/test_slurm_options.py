@@ -127,13 +127,25 @@ def test_the_script_asks_for_what_was_meant_and_becomes_the_program() -> None:
 
     assert shlex.split(text, comments=True) == shlex.split(RUN)
     assert [line for line in text.splitlines() if line] == [
-        "#!/bin/bash",
+        "#!/bin/sh",
         *HEADER.splitlines(),
         (
             "exec '/usr/bin/python3' '-E' '-s' '-S' '-c' "
             "'from byoc_in_job.__main__ import main; main()'  > 'stdout' 2> 'stderr'"
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shell"),
+    [
+        ({"prepend_text": "shopt -s extglob"}, "#!/bin/bash"),
+        ({"shebang": "#!/bin/bash -l"}, "#!/bin/bash -l"),
+        ({"codes_info": [code(cmdline_params=["true"])]}, "#!/bin/bash"),
+    ],
+)
+def test_another_script_has_the_shell_it_is_for(changes: dict[str, Any], shell: str) -> None:
+    assert script(template(**changes)).splitlines()[0] == shell
 
 
 def test_the_header_is_what_sbatch_is_asked_for() -> None:
