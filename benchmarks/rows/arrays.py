@@ -22,6 +22,8 @@ from lab import process
 __all__ = ["measure"]
 
 END_SECONDS = 900.0
+ASK_SECONDS = 0.5
+"""Between two questions for the queue, each of which takes CPU that the elements wait for."""
 WARM = 4
 TASK_SECONDS = 0.02
 """What the command says of a task where it is to be packed."""
@@ -108,9 +110,12 @@ def _raw(bench: Bench, tasks: int) -> float:
                 *(f"--chdir={directory}", "--output=/dev/null", f"--wrap={shlex.join(words)}"),
             )
         asked = ["squeue", "--noheader", f"--name={name}", "--states=pending,running,completing"]
-        process.wait_until(
-            lambda: not bench.lab.run(*asked), END_SECONDS, f"{tasks} raw tasks to end"
-        )
+
+        def ended() -> bool:
+            time.sleep(ASK_SECONDS)
+            return not bench.lab.run(*asked)
+
+        process.wait_until(ended, END_SECONDS, f"{tasks} raw tasks to end")
         return time.monotonic() - began
 
 
