@@ -8,9 +8,8 @@ from .light import loads, os
 
 def main():
     """Run it, and end this process with its status; to take the interpreter apart takes 3 ms."""
-    del sys.path[
-        0
-    ]  # where this program lies, or whatever the current directory is: nothing more is looked for there
+    # Where this program lies, or whatever the current directory is: nothing more is looked for there.
+    del sys.path[0]
     status = _run()
     sys.stdout.flush()
     sys.stderr.flush()
