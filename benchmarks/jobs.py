@@ -10,6 +10,7 @@ import httpx
 import psycopg
 
 from lab import process
+from lab.proctable import POLL_SECONDS
 
 __all__ = ["SCRIPT", "command", "send", "submit", "wait_until_told"]
 
@@ -65,8 +66,14 @@ def send(lab: Mapping[str, Any], commands: Sequence[Mapping[str, Any]]) -> list[
     return [each["job_id"] for each in commands]
 
 
-def wait_until_told(connection: psycopg.Connection, names: Sequence[str], seconds: float) -> None:
-    """Wait until the product has the end of every job.
+def wait_until_told(
+    connection: psycopg.Connection,
+    names: Sequence[str],
+    seconds: float,
+    *,
+    every: float = POLL_SECONDS,
+) -> None:
+    """Wait until the product has the end of every job; look for it so often, in seconds.
 
     Raises:
         LabError: that took too long, or a job did not succeed.
@@ -77,6 +84,6 @@ def wait_until_told(connection: psycopg.Connection, names: Sequence[str], second
         return row is not None and row[0] == 0
 
     what = f"{len(names)} jobs to end, and the product to know it"
-    process.wait_until(told, seconds, what)
+    process.wait_until(told, seconds, what, every=every)
     if others := connection.execute(_STATES, (list(names),)).fetchall():
         raise process.LabError(f"jobs that did not succeed: {others}")

@@ -112,6 +112,7 @@ def wait_until(
     *,
     logs: Iterable[Path] = (),
     needs: Iterable[Daemon] = (),
+    every: float = POLL_SECONDS,
 ) -> T:
     """Poll until the condition returns something true, and return that.
 
@@ -120,6 +121,7 @@ def wait_until(
         what: as in "waited 5 s in vain for <what>".
         logs: their ends go into the error.
         needs: daemons without which it is no use to wait.
+        every: seconds between two looks.
 
     Raises:
         LabError: the deadline passed, or a needed daemon ended.
@@ -134,7 +136,7 @@ def wait_until(
             raise LabError(f"waited for {what}, but {', '.join(ended)} ended{tails(logs)}")
         if time.monotonic() > until:
             raise LabError(f"waited {deadline:g} s in vain for {what}{tails(logs)}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)
 
 
 def stop(

@@ -18,12 +18,13 @@ from benchmarks.figures import Measure, Target, at_least, per_second
 from benchmarks.laboratory import Bench
 from benchmarks.plain import Plain, image
 from lab import process
+from lab.proctable import POLL_SECONDS
 
 __all__ = ["measure"]
 
 END_SECONDS = 900.0
-ASK_SECONDS = 0.5
-"""Between two questions for the queue, each of which takes CPU that the elements wait for."""
+MOST_BETWEEN_SECONDS = 0.5
+"""Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
 WARM = 4
 TASK_SECONDS = 0.02
 """What the command says of a task where it is to be packed."""
@@ -88,8 +89,13 @@ def _ours(bench: Bench, tasks: int, *, pack: int | None) -> float:
     with bench.lab.database() as connection:
         began = time.monotonic()
         names = jobs.send(bench.lab.up(), [command])
-        jobs.wait_until_told(connection, names, END_SECONDS)
+        jobs.wait_until_told(connection, names, END_SECONDS, every=_between(tasks))
         return time.monotonic() - began
+
+
+def _between(tasks: int) -> float:
+    """Seconds between two looks for the end of so many tasks: a hundredth or so of what they take."""
+    return max(POLL_SECONDS, min(MOST_BETWEEN_SECONDS, tasks / 1000))
 
 
 def _raw(bench: Bench, tasks: int) -> float:
@@ -110,12 +116,12 @@ def _raw(bench: Bench, tasks: int) -> float:
                 *(f"--chdir={directory}", "--output=/dev/null", f"--wrap={shlex.join(words)}"),
             )
         asked = ["squeue", "--noheader", f"--name={name}", "--states=pending,running,completing"]
-
-        def ended() -> bool:
-            time.sleep(ASK_SECONDS)
-            return not bench.lab.run(*asked)
-
-        process.wait_until(ended, END_SECONDS, f"{tasks} raw tasks to end")
+        process.wait_until(
+            lambda: not bench.lab.run(*asked),
+            END_SECONDS,
+            f"{tasks} raw tasks to end",
+            every=_between(tasks),
+        )
         return time.monotonic() - began
 
 
