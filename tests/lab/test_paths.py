@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.paths import LONGEST_RUN_DIRECTORY, LabPaths
+from lab.paths import LONGEST_RUN_DIRECTORY, PORTS, LabPaths
 
 
 def test_a_later_process_finds_the_same_ports(paths: LabPaths) -> None:
@@ -23,7 +23,7 @@ def test_labs_side_by_side_get_different_ports(
     paths: LabPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A port is taken from the moment it is allotted, before anything listens."""
-    monkeypatch.setattr("lab.paths.PORTS", range(31900, 31912))
+    monkeypatch.setattr("lab.paths.PORTS", range(PORTS.stop, PORTS.stop + 12))  # no other lab's
     other = LabPaths(tmp_path / "other")
 
     assert set(paths.ports("a", 3)).isdisjoint(other.ports("a", 3))

@@ -161,6 +161,8 @@ def quarantined_alone(scene: NodeScene) -> str:
         if others > 1 and time.monotonic() - seen > _LOOK_ON_SECONDS:
             break
     came = len(scene.adapter.told_of(command["job_id"]))
+    # Where it comes again, its rule would speak for the jobs that come with it.
+    del scene.adapter.rules[command["job_id"]]
     hold(came == 1, f"the job's events came {came} times")
     return f"stopped, and {others} other jobs went on"
 

@@ -94,7 +94,8 @@ class PlayedAdapter:
     def _events(self, batch: list[Event]) -> Reply:
         self.batches.append(batch)
         for job_id in dict.fromkeys(event["subject"] for event in batch):
-            reply = self.rules[job_id](batch) if job_id in self.rules else None
+            rule = self.rules.get(job_id)
+            reply = rule(batch) if rule else None
             if reply is not None:
                 return reply
         return self.acknowledge(batch)
