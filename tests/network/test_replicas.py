@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -60,24 +61,29 @@ def test_a_replica_that_dies_is_replaced_by_the_other(
     product: Product, paths: LabPaths, wire: Networks, killed: str
 ) -> None:
     """Its sender repeats with the same key; the job that ran is told through whoever is left."""
-    running, command, key = product.command("sleep", "3"), product.command("true"), uuid.uuid4()
-    assert product.submit(running).status_code == 202
+    running, command = product.command("sleep", "3"), product.command("true")
+    _repeat(product, running)  # where the replica before has just come back, they may be apart
 
     os.kill(process.recorded(paths)[killed].pid, signal.SIGKILL)
     try:
-        statuses: list[int] = []
-
-        def accepted() -> bool:
-            statuses.append(product.submit(command, str(key)).status_code)
-            return statuses[-1] == 202
-
-        process.wait_until(accepted, 90, "the node and its client to meet again")
-        assert all(status >= 500 for status in statuses[:-1])
+        _repeat(product, command)
         assert product.wait(running)["state"] == "succeeded"
         assert product.wait(command)["state"] == "succeeded"
     finally:
         with wire.within(wire.product):
             adapter.spawn(paths, killed)
+
+
+def _repeat(product: Product, command: dict[str, Any]) -> None:
+    """Submit with one key until it is accepted."""
+    key, statuses = str(uuid.uuid4()), []
+
+    def accepted() -> bool:
+        statuses.append(product.submit(command, key).status_code)
+        return statuses[-1] == 202
+
+    process.wait_until(accepted, 90, "the node and its client to meet")
+    assert all(status >= 500 for status in statuses[:-1])
 
 
 def _accepted(paths: LabPaths, name: str) -> int:
