@@ -112,6 +112,9 @@ class _Watch:
             except _INTERRUPTS:
                 raise
             except Exception as error:
+                if cancellable.done():
+                    # Of an answer that comes in the same turn of the event loop AiiDA makes an error.
+                    raise cancellable.exception() or error from None
                 reason = (
                     f"the cluster cannot be asked about the job: {error or type(error).__name__}"
                 )
