@@ -47,7 +47,7 @@ _PARTS = (
 )
 COMMANDS = "commands of workers (sbatch, squeue, …)"
 CONTAINERS = "job: in-job program, runtime, container"
-_LEFT = {_STEP: "Slurm's steps", "bwrap": CONTAINERS}
+_LEFT = {_STEP: dict(_PARTS)[_STEP], "bwrap": CONTAINERS}
 """Whose parents end first, by the name of the program: bubblewrap's process in the container is let go of, too."""
 
 
