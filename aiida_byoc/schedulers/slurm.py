@@ -22,6 +22,7 @@ from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
 from aiida_byoc.runtimes.in_job import FENCE, OWNER, START
+from aiida_byoc.schedulers.elements import folded, one_for_each_array
 from aiida_byoc.schedulers.ending import ending, ending_command
 from aiida_byoc.schedulers.ends import Record
 from aiida_byoc.schedulers.failures import explain
@@ -72,21 +73,6 @@ _SHELL, _SMALL_SHELL = "#!/bin/bash", "#!/bin/sh"
 
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
-
-_WAITING = frozenset({JobState.QUEUED, JobState.QUEUED_HELD})
-_SPEAKS = {
-    state: place
-    for place, state in enumerate(
-        (
-            JobState.RUNNING,
-            JobState.SUSPENDED,
-            JobState.UNDETERMINED,
-            JobState.QUEUED,
-            JobState.QUEUED_HELD,
-        )
-    )
-}
-"""Which element of an array speaks for it: the first in this order; one that has ended comes last."""
 
 _SUBMIT = """\
 LC_ALL=C
@@ -244,13 +230,13 @@ class ByocSlurmScheduler(SlurmScheduler):
         # `squeue -j ID` fails for an unknown id when only one is asked for: that job is gone, the poll is fine.
         if retval != 0 and "Invalid job id specified" in stderr:
             return []
-        jobs: list[JobInfo] = super()._parse_joblist_output(retval, stdout, stderr)
+        jobs: list[JobInfo] = super()._parse_joblist_output(retval, folded(stdout), stderr)
         for job in jobs:
             # By the name that Slurm says: somebody else's job under our id is not what was asked for.
             job.job_id = identity(job.job_id.partition("_")[0], job.title or "")
             if job.raw_data and job.raw_data[1] in _ALSO_ENDED:
                 job.job_state = JobState.DONE
-        return _one_for_each_array(jobs)
+        return one_for_each_array(jobs)
 
     def _get_kill_command(self, jobid: str) -> str:
         job, _, name = jobid.partition("/")
@@ -274,21 +260,6 @@ class ByocSlurmScheduler(SlurmScheduler):
 
 def _is_ours(codes: list[JobTemplateCodeInfo]) -> bool:
     return [code.cmdline_params[-len(START) :] for code in codes] == [[*START]]
-
-
-def _one_for_each_array(jobs: list[JobInfo]) -> list[JobInfo]:
-    """The jobs, and of an array's elements one that speaks for all: it runs as soon as one of them does, or did."""
-    found: dict[str, JobInfo] = {}
-    for job in jobs:
-        other = found.setdefault(job.job_id, job)
-        states = {job.job_state, other.job_state}
-        if other is job or len(states) == 1:
-            continue
-        speaks = min(job, other, key=lambda each: _SPEAKS.get(each.job_state, len(_SPEAKS)))
-        if states == {JobState.DONE, speaks.job_state} and speaks.job_state in _WAITING:
-            speaks.job_state = JobState.RUNNING
-        found[job.job_id] = speaks
-    return list(found.values())
 
 
 def _limit_in(stderr: str) -> str | None:

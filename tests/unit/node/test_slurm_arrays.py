@@ -9,6 +9,7 @@ import pytest
 from aiida.schedulers.datastructures import JobState
 
 from aiida_byoc.runtimes.in_job import ARRAY_COUNT, ELEMENTS, ENDED
+from aiida_byoc.schedulers.elements import folded
 from aiida_byoc.schedulers.ending import ending, ending_command
 from aiida_byoc.schedulers.options import GRAMMAR, job_directives
 from aiida_byoc.schedulers.slurm import ByocSlurmScheduler
@@ -115,6 +116,20 @@ def test_the_queue_shows_one_job(states: list[str], shown: JobState) -> None:
     jobs = ByocSlurmScheduler()._parse_joblist_output(0, said, "")
 
     assert [(job.job_id, job.job_state) for job in jobs] == [("17/b-0123-1", shown)]
+
+
+def test_elements_in_one_state_are_read_once() -> None:
+    said = [line(f"17_{number}", "CD") for number in range(1000)]
+    said += [line("17_[1000-1999%8]", "PD", "JobArrayTaskLimit"), line("18", "R"), line("19", "R")]
+    said += [line(f"17_{number}", "R") for number in range(2000, 2008)]
+
+    few = folded("\n".join(said))
+
+    jobs = ByocSlurmScheduler()._parse_joblist_output(0, few, "")
+    assert [(job.job_id, job.job_state) for job in jobs] == [
+        (f"{job}/b-0123-1", JobState.RUNNING) for job in (17, 18, 19)
+    ]
+    assert few.splitlines() == [said[0], *said[1000:1004]]
 
 
 @pytest.mark.parametrize(
