@@ -27,6 +27,7 @@ from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.calculations.waiting import PROGRESS_SECONDS, ChangeOnlyWaiting
 from aiida_byoc.events.hooks import EmitsExecutionEvents
 from aiida_byoc.runtimes import in_job
+from aiida_byoc.runtimes.in_job import packed
 from aiida_byoc.schedulers.ends import ENDS
 
 __all__ = ["ContainerJob"]
@@ -187,6 +188,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         with directory.open(Path(in_job.ARRAY_COUNT).name, "w", encoding="ascii") as file:
             file.write(f"{array['elements']}\n")
         info.provenance_exclude_list += [in_job.ARRAY_TASKS, in_job.ARRAY_STARTS]
+        info.codes_info[0].cmdline_params = [*packed.START]
         info.codes_info[0].stdout_name = info.codes_info[0].stderr_name = None
         info.retrieve_list = []
         info.retrieve_temporary_list = [

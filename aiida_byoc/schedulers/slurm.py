@@ -21,7 +21,7 @@ from aiida.schedulers.plugins.slurm import SlurmScheduler
 from aiida.schedulers.scheduler import SchedulerError
 
 from aiida_byoc import crashpoints
-from aiida_byoc.runtimes.in_job import FENCE, OWNER, START
+from aiida_byoc.runtimes.in_job import FENCE, OWNER, START, packed
 from aiida_byoc.schedulers.elements import folded, one_for_each_array
 from aiida_byoc.schedulers.ending import ending, ending_command
 from aiida_byoc.schedulers.ends import Record
@@ -70,6 +70,14 @@ _LIMITS = {
 
 _SHELL, _SMALL_SHELL = "#!/bin/bash", "#!/bin/sh"
 """What AiiDA's scripts are for; what does for one command, and starts in half of the time where it is dash."""
+
+_WORDS = " ".join(f"'{word}'" for word in packed.START)
+_ELEMENT = re.compile(
+    rf"{_SHELL}\n((?:#SBATCH .*\n)+)\nexec '(/[\w./+-]{{1,100}})' {re.escape(_WORDS)}\s*"
+)
+"""A script with nothing in it but the start of an array's element, of which there are many: it needs no shell."""
+_FLAGS = "-" + "".join(word[1:] for word in packed.START[:-2])
+"""Python's, as one word: Linux passes no more of the first line of a script."""
 
 _ALSO_ENDED = frozenset({"OOM", "DL", "BF", "RV"})
 """Compact state codes (squeue(1), JOB STATE CODES) of ended jobs that AiiDA's table leaves out."""
@@ -167,6 +175,8 @@ class ByocSlurmScheduler(SlurmScheduler):
             script: str = super().get_submit_script(job_tmpl)
         except NotAskedError as error:
             return f"{_SHELL}\n#SBATCH {error}\n"
+        if element := _ELEMENT.fullmatch(script):
+            return f"#!{element[2]} {_FLAGS}\n{element[1]}\n{packed.START[-1]}\n"
         if _is_ours(job_tmpl.codes_info) and not job_tmpl.prepend_text:
             script = re.sub(f"^{_SHELL}\n", f"{_SMALL_SHELL}\n", script)
         return script
@@ -259,7 +269,8 @@ class ByocSlurmScheduler(SlurmScheduler):
 
 
 def _is_ours(codes: list[JobTemplateCodeInfo]) -> bool:
-    return [code.cmdline_params[-len(START) :] for code in codes] == [[*START]]
+    words = [tuple(code.cmdline_params[-len(START) :]) for code in codes]
+    return words in ([START], [packed.START])
 
 
 def _limit_in(stderr: str) -> str | None:

@@ -95,6 +95,9 @@ def _owns_the_array():
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             file.write(own + "\n")
         os.rename(path + ".tmp", path)
+        from .packed import pack
+
+        pack()  # for all elements that come later
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:

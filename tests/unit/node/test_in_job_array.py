@@ -12,6 +12,7 @@ import pytest
 
 from aiida_byoc.arrays.staging import write_tasks
 from aiida_byoc.runtimes import Launch, in_job
+from aiida_byoc.runtimes.in_job import packed
 from aiida_byoc.runtimes.in_job.array_task import directory_of, render
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
@@ -80,7 +81,7 @@ def results(job: Job, number: int = 0) -> dict[str, dict[str, Any]]:
 def job(tmp_path: Path) -> Job:
     directory = tmp_path / "job"
     directory.mkdir()
-    return Job(directory)
+    return Job(directory, words=packed.START)
 
 
 def test_every_task_runs_once_with_its_own_values(job: Job) -> None:

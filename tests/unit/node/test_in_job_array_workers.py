@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aiida_byoc.runtimes import Launch, in_job
+from aiida_byoc.runtimes.in_job import packed
 from aiida_byoc.runtimes.in_job.array_worker import Worker
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
@@ -22,7 +23,7 @@ WAIT = 'touch "$2/$1"; until test -e "$2/go-$1"; do sleep 0.01; done'
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     (tmp_path / "job").mkdir()
-    return Job(tmp_path / "job")
+    return Job(tmp_path / "job", words=packed.START)
 
 
 @pytest.fixture

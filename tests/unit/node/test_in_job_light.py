@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiida_byoc.runtimes import in_job
-from aiida_byoc.runtimes.in_job import light
+from aiida_byoc.runtimes.in_job import light, packed
 from aiida_byoc.runtimes.in_job.array_task import directory_of
 from tests.eventually import eventually
 from tests.unit.node.inside import Job
@@ -41,7 +41,7 @@ values = st.recursive(
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     (tmp_path / "job").mkdir()
-    return Job(tmp_path / "job")
+    return Job(tmp_path / "job", words=packed.START)
 
 
 def one_task_each(job: Job, rootfs: Path, count: int, script: str = "true", **options: Any) -> None:
@@ -83,19 +83,19 @@ def test_an_element_of_one_task_imports_nothing_that_takes_its_time(job: Job, ro
     one_task_each(job, rootfs, 2)
     assert element(job, 0) == 0  # the first one makes what all have in common
 
-    assert element(replace(job, words=("-X", "importtime", *in_job.START)), 1) == 0
+    assert element(replace(job, words=("-X", "importtime", *packed.START)), 1) == 0
 
     # After the program's own stderr comes the task's.
     said = job.said("stderr") + (job.directory / directory_of(1) / "stderr").read_text()
     imported = {line.rpartition("|")[2].strip() for line in said.splitlines()}
-    assert {"byoc_in_job.array", "byoc_in_job.container"} <= imported
+    assert {"_json", "resource"} <= imported
     assert imported & COSTLY == set()
 
 
 @needs_bubblewrap
 def test_an_element_is_the_same_without_the_private_modules(job: Job, rootfs: Path) -> None:
     one_task_each(job, rootfs, 2, 'printf "%s é" "$1" >&2; exit 3')
-    plain = replace(job, words=(*in_job.START[:-1], WITHOUT + in_job.START[-1]))
+    plain = replace(job, words=(*packed.START[:-1], WITHOUT + packed.START[-1]))
 
     assert (element(job, 0), element(plain, 1)) == (1, 1)
 

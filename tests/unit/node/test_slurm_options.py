@@ -16,7 +16,7 @@ from aiida.schedulers.datastructures import JobTemplate, JobTemplateCodeInfo
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from aiida_byoc.runtimes.in_job import START
+from aiida_byoc.runtimes.in_job import START, packed
 from aiida_byoc.schedulers.options import job_directives
 from aiida_byoc.schedulers.slurm import REFUSED, ByocSlurmScheduler
 from aiida_byoc.schedulers.witnesses import look_command
@@ -134,6 +134,29 @@ def test_the_script_asks_for_what_was_meant_and_becomes_the_program() -> None:
             "'from byoc_in_job.__main__ import main; main()'  > 'stdout' 2> 'stderr'"
         ),
     ]
+
+
+def test_an_element_of_an_array_needs_no_shell() -> None:
+    """The shell would be a tenth of what there is to do before a short task begins."""
+    element = code(
+        cmdline_params=["/usr/bin/python3", *packed.START], stdout_name=None, stderr_name=None
+    )
+    header = job_directives("b-0123-1", array=(3, None))
+
+    text = script(template(codes_info=[element], custom_scheduler_commands=header))
+
+    first, *rest = text.splitlines()
+    assert first == "#!/usr/bin/python3 -EsS"
+    assert header in text
+    assert "\n".join(rest).endswith("\n\n" + packed.START[-1])
+    compile(text, "script", "exec")
+    asked, _ = submission(text)
+    assert "--array=0-2" in asked[-1]
+
+    for beside in ({"prepend_text": "umask 077"}, {"job_environment": {"A": "1"}}):
+        another = script(template(codes_info=[element], **beside))
+        assert another.splitlines()[0].endswith("sh")
+        assert shlex.split(another, comments=True)[-len(packed.START) :] == [*packed.START]
 
 
 @pytest.mark.parametrize(
