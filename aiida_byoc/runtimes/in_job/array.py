@@ -11,7 +11,7 @@
     byoc_array/tasks/…/NUMBER/    made first: the task's own fence (array_task.py)
         record.json               the task's completion record; a task that has one, here or in an earlier attempt's
                                   directory, is never run again
-    byoc_array/reporter           who holds its lock reports for all elements; its content is how often that was done
+    byoc_array/reporter           who holds its lock reports for all elements; what it has to know is its content
 
 A task that has a directory but no record was begun and not ended: nobody else takes it up in this attempt.
 """
@@ -26,15 +26,15 @@ from . import (
     DONE,
     ELEMENTS,
     ENDED,
-    FENCE,
     FENCED,
     MOST_NAMED,
     NOT_STARTED,
-    OWNER,
+    REPORTER,
     RESULTS,
     START_WIDTH,
 )
 from .array_cancel import Cancelled
+from .array_fence import owns_the_array
 from .array_task import (
     CANCELLED,
     INTERRUPTED,
@@ -56,14 +56,12 @@ _OWN_PROCESSES = 16
 _KILLED_AFTER = 30
 """Seconds that a cancelled task has to end in order, as a job has by Slurm's KillWait."""
 _LOOK_SECONDS = 1.0
-_PATIENCE = 30
-"""Seconds that the array's owner may take to write its id into the fence."""
 
 
 def run_element(specification):
     """Run the tasks of the element that Slurm says this is; return its exit status."""
     number = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    if not _owns_the_array():
+    if not owns_the_array():
         print("byoc: another copy of this job was here first; nothing was run", file=sys.stderr)
         return FENCED
     os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
@@ -84,28 +82,6 @@ def run_element(specification):
     if _all_ended():
         news.say("ended")
     return code
-
-
-def _owns_the_array():
-    """Take the fence for this array; whether it is this array's."""
-    own = os.environ.get("SLURM_ARRAY_JOB_ID", "")
-    path = os.path.join(FENCE, OWNER)
-    with suppress(FileExistsError):
-        os.mkdir(FENCE)
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            file.write(own + "\n")
-        os.rename(path + ".tmp", path)
-        from .packed import pack
-
-        pack()  # for all elements that come later
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            owner = file.read()
-            if owner.endswith("\n"):
-                return owner.strip() == own
-        time.sleep(0.05)
-    return False
 
 
 def _all_ended():
@@ -156,6 +132,7 @@ class _Element:
         os.close(os.open(os.path.join(self._place, ENDED), os.O_WRONLY | os.O_CREAT, 0o666))
         if wrong:
             return NOT_STARTED
+        self._report_at_the_end()
         return 0 if self._done["succeeded"] + self._done[CANCELLED] == len(lines) else 1
 
     def _read_lines(self):
@@ -243,12 +220,24 @@ class _Element:
         """Each second, in a signal's handler and not in a thread: the element makes processes."""
         self._look()
         if self._reporter is None:  # most elements of one task end before
-            from .array_progress import Reporter
-
-            self._reporter = Reporter(self._specification, self._news, self._here)
+            self._reporter = self._make_reporter()
         if self._reporter.is_due():
             self._tell()
             self._reporter.report()
+
+    def _report_at_the_end(self):
+        """Where no element lives long enough to look at the time, whichever ends reports for all when that is due."""
+        with suppress(OSError):
+            if time.time() - os.stat(REPORTER).st_mtime < self._specification["progress_seconds"]:
+                return
+        reporter = self._make_reporter()
+        reporter.report()
+        reporter.close()
+
+    def _make_reporter(self):
+        from .array_progress import Reporter
+
+        return Reporter(self._specification, self._news, self._here)
 
     def _look(self):
         """Have those of the running tasks end that are not wanted any more."""

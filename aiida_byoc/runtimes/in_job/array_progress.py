@@ -7,10 +7,11 @@ import fcntl
 import os
 import time
 
-from . import ARRAY, ARRAY_COUNT, DONE, ELEMENTS, MOST_NAMED
-from .light import loads, suppress
+from . import ARRAY_COUNT, DONE, ELEMENTS, ENDED, MOST_NAMED, REPORTER
+from .light import dumps, loads, suppress
 
-_REPORTER = ARRAY + "/reporter"
+_LONGEST = 1 << 16
+_NONE = {"succeeded": 0, "failed": 0, "cancelled": 0, "which": []}
 
 
 class Reporter:
@@ -27,7 +28,8 @@ class Reporter:
         self._before = specification["array"]["succeeded"]
         self._cancelled = specification["array"].get("cancelled", 0)
         self._lock = None
-        self._number = 0
+        # What the file says: reports so far, and the sum of so many elements from the first on, which have ended.
+        self._noted = {"reports": 0, "ended": 0, "sum": _NONE}
         self._told, self._due = None, 0.0
 
     def is_due(self):
@@ -38,6 +40,7 @@ class Reporter:
         return True
 
     def close(self):
+        """Leave it to another element."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -52,33 +55,47 @@ class Reporter:
                 return
             self._told = done
             self._news.report(_progress(done, self._before, self._cancelled, self._all))
-            os.pwrite(lock, b"%12d\n" % (self._number + 1), 0)
-            self._number += 1
+            self._noted["reports"] += 1
+            os.pwrite(lock, dumps(self._noted).encode() + b"\n", 0)
 
     def _take_over(self):
-        lock = os.open(os.path.join(self._here, _REPORTER), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(os.path.join(self._here, REPORTER), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
             return None
         self._lock = lock
-        self._number = int(os.pread(lock, 20, 0) or b"0")
-        self._news.go_on_after(self._number)
+        noted, _, _ = os.pread(lock, _LONGEST, 0).partition(b"\n")
+        if noted:
+            self._noted = loads(noted.decode())
+        self._news.go_on_after(self._noted["reports"])
         return lock
 
     def _sum(self):
-        with open(os.path.join(self._here, ARRAY_COUNT), encoding="utf-8") as file:
-            count = int(file.read())
-        done, which = {"succeeded": 0, "failed": 0, "cancelled": 0}, []
-        for number in range(count):
-            path = os.path.join(self._here, ELEMENTS, str(number), DONE)
-            with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-                found = loads(file.read())
-                for name in done:
-                    done[name] += found[name]
-                which.extend(found.get("which", []))
-        return dict(done, which=which[-MOST_NAMED:])
+        """The sum of all elements; of those that had all ended at the last report it is known."""
+        count = _read(os.path.join(self._here, ARRAY_COUNT))
+        done, all_ended = self._noted["sum"], True
+        for number in range(self._noted["ended"], count):
+            place = os.path.join(self._here, ELEMENTS, str(number))
+            # Before its numbers are read: they are the last ones then.
+            all_ended = all_ended and os.path.exists(os.path.join(place, ENDED))
+            with suppress(OSError, ValueError):
+                done = _added(done, _read(os.path.join(place, DONE)))
+            if all_ended:
+                self._noted.update(ended=number + 1, sum=done)
+        return done
+
+
+def _read(path):
+    with open(path, encoding="utf-8") as file:
+        return loads(file.read())
+
+
+def _added(done, found):
+    found = dict(_NONE, **found)
+    added = {name: done[name] + found[name] for name in done}
+    return dict(added, which=added["which"][-MOST_NAMED:])
 
 
 def _progress(done, before, cancelled_before, total):

@@ -14,7 +14,7 @@ from .light import os, suppress
 _MODULES = (
     *("__init__", "light", "__main__"),
     *("ending", "environment", "placeholders", "limits", "spawn", "streams", "container"),
-    *("record", "array_task", "array_cancel", "image", "news", "array"),
+    *("record", "array_task", "array_cancel", "array_fence", "image", "news", "array"),
 )
 """What an element of one task needs, each after those that it imports."""
 _PLACE = PROGRAM + "/__pycache__"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -319,6 +320,24 @@ def test_one_report_tells_of_all_elements(job: Job) -> None:
     assert (told["step"], told["steps"]) == (2, 3)
     assert told["metrics"] == {"tasks_succeeded": 1.0, "tasks_failed": 1.0}
     assert told["message"] == "failed of late: t1"
+
+
+def test_elements_that_end_soon_report_for_all(job: Job) -> None:
+    array(job, 'test "$1" != b', list("abcd"), pack=1, elements=4, progress_seconds=60)
+
+    def reports() -> list[tuple[int, Any]]:
+        told = [json.loads(path.read_text()) for path in job.news.glob("b-1.progress-*")]
+        return [(each["step"], each.get("message")) for each in told]
+
+    element(job, 0)
+    assert reports() == [(1, None)]
+    element(job, 1)
+    assert reports() == [(1, None)]  # it is not due yet
+
+    for number in (3, 2):
+        os.utime(job.directory / in_job.REPORTER, (0, 0))
+        element(job, number)
+    assert reports() == [(4, "failed of late: t1")]
 
 
 def test_templates_are_put_together_without_reading_the_values() -> None:

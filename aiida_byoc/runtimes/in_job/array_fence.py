@@ -1,0 +1,31 @@
+"""The fence of an array: whichever of its elements comes first takes it, for all of them."""
+
+import time
+
+from . import FENCE, OWNER
+from .light import os, suppress
+
+_PATIENCE = 30
+"""Seconds that who was first may take to write the array's id into the fence."""
+
+
+def owns_the_array():
+    """Take the fence for this array; whether it is this array's."""
+    own = os.environ.get("SLURM_ARRAY_JOB_ID", "")
+    path = os.path.join(FENCE, OWNER)
+    with suppress(FileExistsError):
+        os.mkdir(FENCE)
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            file.write(own + "\n")
+        os.rename(path + ".tmp", path)
+        from .packed import pack
+
+        pack()  # for all elements that come later
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            owner = file.read()
+            if owner.endswith("\n"):
+                return owner.strip() == own
+        time.sleep(0.05)
+    return False
