@@ -5,6 +5,8 @@ import resource
 from .light import os, suppress
 from .placeholders import slurm_job
 
+_USUAL = "/sys/fs/cgroup/pids"
+
 
 def no_core_dumps():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -31,13 +33,12 @@ class ProcessCount:
 
     def __init__(self, most):
         """`most` is `None` where somebody else counts already."""
-        hierarchy, root = _hierarchy() if os.geteuid() == 0 and most is not None else ("", "")
+        hierarchy, self._home = _hierarchy() if os.geteuid() == 0 and most is not None else ("", "")
         self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
         if self._path:
             try:
                 os.makedirs(self._path, exist_ok=True)
                 self._write(os.path.join(self._path, "pids.max"), most)
-                self._home = hierarchy + _own(root)
             except OSError:  # not ours to change: a container, perhaps
                 self._path = ""
 
@@ -68,21 +69,27 @@ class ProcessCount:
 
 
 def _hierarchy():
-    """Where the cgroups of the controller `pids` are, and which of them that is; empty without one of version 1."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
-        for line in mounts:
-            fields, _, rest = line.partition(" - ")
-            kind, _, options = rest.split(None, 2)
-            if kind == "cgroup" and "pids" in options.strip().split(","):
-                return fields.split()[4], fields.split()[3].rstrip("/")
+    """Where the cgroups of the controller `pids` are, and this process's there; empty without one of version 1."""
+    own = _own()
+    if own and os.path.exists(_USUAL + own):
+        return _USUAL, _USUAL + own
+    if own:  # the kernel takes longer for this list than for all else here
+        with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                kind, _, options = rest.split(None, 2)
+                root, place = fields.split()[3:5]
+                if kind == "cgroup" and "pids" in options.strip().split(","):
+                    below = own[len(root.rstrip("/")) :] if own.startswith(root) else ""
+                    return place, place + below
     return "", ""
 
 
-def _own(root):
-    """The cgroup of this process, below the one that is mounted."""
+def _own():
+    """The cgroup of this process; empty where none of version 1 counts processes."""
     with open("/proc/self/cgroup", encoding="utf-8") as groups:
         for line in groups:
             _, controllers, path = line.rstrip("\n").split(":", 2)
-            if "pids" in controllers.split(",") and path.startswith(root):
-                return path[len(root) :]
+            if "pids" in controllers.split(","):
+                return path
     return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aiida_byoc.runtimes.in_job import limits
 from tests.eventually import eventually
 from tests.unit.node.inside import SLURM, Job
 from tests.unit.node.test_in_job import contained, needs_bubblewrap
@@ -49,6 +50,14 @@ def test_it_may_have_as_many_as_were_promised(
     assert job.run("sh", "-c", script, processes=8, **contained(rootfs)) == code
 
     assert not COUNTED.exists()
+
+
+def test_the_hierarchy_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = limits._hierarchy()
+    monkeypatch.setattr(limits, "_USUAL", "/nowhere")
+
+    assert usual[0] == str(HIERARCHY)
+    assert limits._hierarchy() == usual
 
 
 def test_who_starts_it_is_not_counted(job: Job, rootfs: Path, home: Path, tmp_path: Path) -> None:
