@@ -56,6 +56,7 @@ UnkillableStepTimeout=15
 CompleteWait=0
 MinJobAge={min_job_age}
 MaxJobCount={max_jobs}
+MaxArraySize=10001
 PropagateResourceLimits=NONE
 GresTypes=gpu
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mib} TmpDisk={scratch_mib} Gres=gpu:a100:{gpus} State=UNKNOWN

@@ -40,6 +40,6 @@ ROWS = {
     "acceptance": Row(acceptance.measure, "commands per second, and how long each takes", 600, 240),
     "events": Row(events.measure, "a backlog of events to the product", 1200, 240),
     "growth": Row(growth.measure, "the same with a full ledger", 1800, 300),
-    "arrays": Row(arrays.measure, "short tasks per second, as one job", 1200, 300),
+    "arrays": Row(arrays.measure, "short tasks per second, as one job", 2400, 300),
     "slurm": Row(slurm.measure, "what Slurm is asked, and how soon it is told", 1200, 420),
 }
