@@ -20,7 +20,7 @@ from aiida_byoc.events.outbox import Report
 from benchmarks import jobs
 from lab.paths import LabPaths
 
-__all__ = ["copy", "empty", "nodes", "tell_one", "waiting"]
+__all__ = ["copy", "empty", "nodes", "tell_one", "tidy", "waiting", "withdraw"]
 
 CHUNK = 50_000
 _MARK = "made by the benchmark"
@@ -103,13 +103,22 @@ def copy(connection: psycopg.Connection, model: str, name: str, count: int, *, t
         values = {"model": model, "name": name, "first": first, "last": last, "told": told}
         connection.execute(_COPY, values)
     if count >= MANY:
-        # As PostgreSQL would by itself within minutes, but not while something is measured.
-        connection.execute("VACUUM (ANALYZE) byoc.job, byoc.event, byoc.stream")
+        tidy(connection)
+
+
+def tidy(connection: psycopg.Connection) -> None:
+    """Vacuum and analyze, as PostgreSQL would by itself within minutes, but not while something is measured."""
+    connection.execute("VACUUM (ANALYZE) byoc.job, byoc.event, byoc.stream")
 
 
 def waiting(connection: psycopg.Connection, model: str, count: int) -> None:
     """Let so many copies of the model job wait for their launch, without their events."""
     connection.execute(_WAITING, {"model": model, "count": count})
+
+
+def withdraw(connection: psycopg.Connection) -> None:
+    """End every job that waits for its launch; nobody is told."""
+    connection.execute("UPDATE byoc.job SET state = 'cancelled' WHERE state = 'accepted'")
 
 
 def nodes(connection: psycopg.Connection, count: int) -> None:

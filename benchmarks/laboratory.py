@@ -15,10 +15,11 @@ from typing import Any
 
 import psycopg
 
+from aiida_byoc.database.migrate import migrate
 from benchmarks import bulk
 from benchmarks.keeping import Keeper
 from benchmarks.usage import ADOPTED, Accounts
-from lab import node, process, stack
+from lab import node, postgres, process, stack
 from lab.paths import LabPaths
 
 __all__ = ["Bench", "Laboratory"]
@@ -139,11 +140,35 @@ class Laboratory:
             yield program
 
     def database(self, name: str | None = None) -> psycopg.Connection:
-        """A connection to the node's database, or another one of its server."""
+        """A connection to the node's database, or another one of its server, that compiles nothing, as the node's."""
         dsn = str(self._content["postgres"]["dsn"])
         if name is not None:
             dsn = f"{dsn.rpartition('/')[0]}/{name}"
-        return psycopg.connect(dsn, autocommit=True)
+        return psycopg.connect(dsn, autocommit=True, options="-c jit=off")
+
+    @contextmanager
+    def another_ledger(self) -> Iterator[psycopg.Connection]:
+        """A connection to a ledger and outbox in the same server that are new, and nobody's; they go with it.
+
+        PostgreSQL makes no statistics of them by itself: where it knows of few rows it reads them all, and goes on with
+        such a plan when they have become more. Without statistics it goes by the indexes.
+        """
+        name = "another_ledger"
+        with self.superuser() as superuser:
+            superuser.execute(f"CREATE DATABASE {name} OWNER {postgres.ROLE}".encode())
+            try:
+                with self.database(name) as connection:
+                    migrate(connection)
+                    connection.execute(
+                        "INSERT INTO byoc.node (node_id) VALUES (%s)", (node.NODE_ID,)
+                    )
+                    for table in ("job", "event", "stream"):
+                        connection.execute(
+                            f"ALTER TABLE byoc.{table} SET (autovacuum_enabled = off)".encode()
+                        )
+                    yield connection
+            finally:
+                superuser.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     def superuser(self) -> psycopg.Connection:
         """A connection of the database's superuser."""
@@ -165,6 +190,18 @@ class Laboratory:
     def start_agent(self) -> None:
         """Start the agent (again)."""
         node.spawn_agent(self.paths, self._content["node"]["environment"])
+
+    @contextmanager
+    def without_agent(self) -> Iterator[None]:
+        """Meanwhile nobody but us is at work on the ledger; a launcher that stood still does so again."""
+        ran = self._launcher_runs
+        self.stop_agent()
+        try:
+            yield
+        finally:
+            self.start_agent()
+            if not ran:
+                self._halt_launcher()
 
     def _launcher(self) -> int:
         for stat in Path("/proc").glob("[0-9]*/cmdline"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -21,9 +20,10 @@ from benchmarks import clients, jobs
 from benchmarks.clients import Answers
 from benchmarks.figures import Measure, at_least, at_most, quantile
 from benchmarks.laboratory import Bench
+from benchmarks.turns import Once, timed
 from lab import process
 
-__all__ = ["claims", "measure", "submissions", "wait_until_told"]
+__all__ = ["claiming", "measure", "submissions", "wait_until_told"]
 
 CLIENTS = (1, 4, 16, 64)
 WARM_SECONDS = 1.0
@@ -37,7 +37,9 @@ def measure(bench: Bench) -> list[Measure]:
     """p50, p99 and commands per second; the jobs stay accepted, nothing launches them."""
     lab = bench.lab.without_work()
     seconds, claimed = bench.scale(15, 3), bench.scale(1000, 200)
-    claim = 1000 * quantile(claims(bench, lab, claimed), 0.5)
+    with bench.lab.database() as connection:
+        claim_one = claiming(bench, lab, connection)
+        claim = 1000 * quantile([claim_one() for _ in range(claimed)], 0.5)
     bare = _serve_bare(bench)
     found: list[Measure] = []
     rates: dict[int, float] = {}
@@ -69,18 +71,19 @@ def measure(bench: Bench) -> list[Measure]:
     return found
 
 
-def claims(bench: Bench, lab: Mapping[str, Any], count: int) -> list[float]:
-    """Seconds that each of so many new commands takes to be claimed over one connection."""
+def claiming(bench: Bench, lab: Mapping[str, Any], connection: psycopg.Connection) -> Once:
+    """Claims one new command after the other in the ledger of this connection."""
     place = Policy.load(bench.lab.paths.root / "policy.toml").place
-    took = []
-    with bench.lab.database() as connection:
-        for _ in range(count):
-            name = uuid.uuid4().hex
-            order = validated(SubmitJobCommand, jobs.command(lab, name), what="command")
-            began = time.perf_counter()
-            ledger.accept(connection, order, f"key-{name}", place=place, now=datetime.now(UTC))
-            took.append(time.perf_counter() - began)
-    return took
+
+    def claim() -> float:
+        name = uuid.uuid4().hex
+        order = validated(SubmitJobCommand, jobs.command(lab, name), what="command")
+        now = datetime.now(UTC)
+        return timed(
+            lambda: ledger.accept(connection, order, f"key-{name}", place=place, now=now)
+        )()
+
+    return claim
 
 
 def submissions(lab: Mapping[str, Any], url: str) -> Callable[[], bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aiida_byoc.commands.admission import next_job
+from aiida_byoc.commands.housekeeping import Limits
 from aiida_byoc.commands.viewing import view
 from aiida_byoc.contracts import ExecutionEvent
 from aiida_byoc.contracts.validation import validated
@@ -35,3 +37,15 @@ def test_copies_that_are_untold_are_the_relays(connection):
 
     assert deliver(connection, Taker(), lane="bench") == 100
     assert connection.execute(UNTOLD).fetchone() == (0,)
+
+
+def test_what_is_withdrawn_is_not_launched(connection):
+    bulk.waiting(connection, model(connection), 3)
+    with connection.transaction():
+        waited = next_job(connection, Limits())
+
+    bulk.withdraw(connection)
+
+    with connection.transaction():
+        assert waited is not None
+        assert next_job(connection, Limits()) is None
