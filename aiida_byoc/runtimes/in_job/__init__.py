@@ -64,7 +64,7 @@ DONE = "done"
 MOST_NAMED = 10
 """So many of the tasks that failed of late are named."""
 ENDED = "ended"
-"""In the directory of an element: made when all its results are written."""
+"""In the directory of an element: the same at its end, made when all its results are written."""
 NOT_STARTED = 125
 UNUSABLE = 69
 FENCED = 75

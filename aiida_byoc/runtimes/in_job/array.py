@@ -6,8 +6,9 @@
     byoc_array/cancelled          tasks that are not wanted any more; may come at any time (read)
     byoc_array/elements/N/        made first: the element's own fence
         results.jsonl             its beginning, each task's result, its end; only ever appended to
-        done                      how many of its tasks have succeeded and failed, or were cancelled, so far
-        ended                     empty, made last
+        done                      how many of its tasks have succeeded and failed, or were cancelled, so far; there is
+                                  none of an element that ends before it is due
+        ended                     the same of all of its tasks, made last
     byoc_array/tasks/…/NUMBER/    made first: the task's own fence (array_task.py)
         record.json               the task's completion record; a task that has one, here or in an earlier attempt's
                                   directory, is never run again
@@ -128,8 +129,7 @@ class _Element:
         if not wrong:
             self._run_all(map(loads, lines))
         self._append({"ended_at": time.time(), "stopped": self._stopping})
-        self._tell()
-        os.close(os.open(os.path.join(self._place, ENDED), os.O_WRONLY | os.O_CREAT, 0o666))
+        self._tell(ENDED)
         if wrong:
             return NOT_STARTED
         self._report_at_the_end()
@@ -264,14 +264,18 @@ class _Element:
         self._results.write(dumps(line) + "\n")
         self._results.flush()
 
-    def _tell(self):
+    def _tell(self, name=DONE):
         # Nobody hears of results that a power cut could take back.
         os.fsync(self._results.fileno())
-        path = os.path.join(self._place, DONE)
-        with suppress(OSError):  # what cannot be noted is nobody's failure
+        path = os.path.join(self._place, name)
+        try:
             with open(path + ".tmp", "w", encoding="utf-8") as file:
                 file.write(dumps(dict(self._done, which=self._failed[-MOST_NAMED:])))
             os.rename(path + ".tmp", path)
+        except OSError:
+            if name == ENDED:
+                raise
+            # What cannot be noted meanwhile is nobody's failure.
 
     def _stop(self, received, _):
         """Slurm says it before it kills: begin nothing more, and let what runs end in order."""

@@ -78,10 +78,10 @@ class Reporter:
         done, all_ended = self._noted["sum"], True
         for number in range(self._noted["ended"], count):
             place = os.path.join(self._here, ELEMENTS, str(number))
-            # Before its numbers are read: they are the last ones then.
-            all_ended = all_ended and os.path.exists(os.path.join(place, ENDED))
+            has_ended = os.path.exists(os.path.join(place, ENDED))
             with suppress(OSError, ValueError):
-                done = _added(done, _read(os.path.join(place, DONE)))
+                done = _added(done, _read(os.path.join(place, ENDED if has_ended else DONE)))
+            all_ended = all_ended and has_ended
             if all_ended:
                 self._noted.update(ended=number + 1, sum=done)
         return done

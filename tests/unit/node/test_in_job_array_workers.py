@@ -189,7 +189,8 @@ def test_a_single_task_runs_in_the_elements_own_process(job: Job, tmp_path: Path
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 1
     assert results(job, 2)["t2"]["state"] == "interrupted"
-    assert json.loads((job.directory / in_job.ELEMENTS / "2" / "done").read_text())["failed"] == 0
+    ended = json.loads((job.directory / in_job.ELEMENTS / "2" / in_job.ENDED).read_text())
+    assert ended["failed"] == 0
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
