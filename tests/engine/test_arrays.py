@@ -84,6 +84,21 @@ def test_twenty_tasks_are_one_job(node: Any, tmp_path: Path) -> None:
     assert node.states(submission)[:3] == ["accepted", "launched", "queued"]
 
 
+def test_how_far_short_tasks_are_is_told_while_they_run(node: Any) -> None:
+    """None of their elements lives as long as a second."""
+    rows = [[str(number)] for number in range(8)]
+    submission = node.accept(
+        **array("sleep 0.3", rows, cpu=1, pack=1), placed={"arrays": Arrays(at_a_time=1)}
+    )
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    told = [each for each in node.events(submission) if each["state"] == "running"]
+    steps = [each["progress"]["step"] for each in told if "progress" in each]
+    assert 0 < steps[0] < len(rows)
+
+
 def test_a_task_that_fails_fails_the_array_and_alone_is_run_again(
     node: Any, tmp_path: Path
 ) -> None:
