@@ -12,7 +12,7 @@ import psycopg
 from lab import process
 from lab.proctable import POLL_SECONDS
 
-__all__ = ["SCRIPT", "command", "send", "submit", "wait_until_told"]
+__all__ = ["SCRIPT", "are_told", "command", "send", "submit", "wait_until_told"]
 
 SCRIPT = "echo ok > result"
 """The work of the single container jobs, here and in the baseline."""
@@ -66,6 +66,20 @@ def send(lab: Mapping[str, Any], commands: Sequence[Mapping[str, Any]]) -> list[
     return [each["job_id"] for each in commands]
 
 
+def are_told(connection: psycopg.Connection, names: Sequence[str]) -> bool:
+    """Whether the product has the end of every job.
+
+    Raises:
+        LabError: it has, and one did not succeed.
+    """
+    row = connection.execute(_UNTOLD, (list(names),)).fetchone()
+    if row != (0,):
+        return False
+    if others := connection.execute(_STATES, (list(names),)).fetchall():
+        raise process.LabError(f"jobs that did not succeed: {others}")
+    return True
+
+
 def wait_until_told(
     connection: psycopg.Connection,
     names: Sequence[str],
@@ -78,12 +92,5 @@ def wait_until_told(
     Raises:
         LabError: that took too long, or a job did not succeed.
     """
-
-    def told() -> bool:
-        row = connection.execute(_UNTOLD, (list(names),)).fetchone()
-        return row is not None and row[0] == 0
-
     what = f"{len(names)} jobs to end, and the product to know it"
-    process.wait_until(told, seconds, what, every=every)
-    if others := connection.execute(_STATES, (list(names),)).fetchall():
-        raise process.LabError(f"jobs that did not succeed: {others}")
+    process.wait_until(lambda: are_told(connection, names), seconds, what, every=every)

@@ -43,7 +43,7 @@ def start(
     memory_mib: int = 16384,
     *,
     with_cgroups: bool = False,
-    max_jobs: int = 20_000,
+    max_jobs: int = 30_000,
     min_job_age: int = 300,
 ) -> Slurm:
     """Start the cluster, on the state of an earlier run if there is one, and wait for its nodes.

@@ -7,10 +7,12 @@ image, a program that does nothing; what it prints goes to a file of the task's 
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
 from typing import Any
 
 from aiida_byoc.runtimes.bubblewrap import launch
@@ -27,9 +29,8 @@ from lab.proctable import POLL_SECONDS
 __all__ = ["measure"]
 
 END_SECONDS = 900.0
-MOST_REMEMBERED = 1500
-FORGOTTEN_SECONDS = 500.0
-"""More than `MinJobAge`, and the minute that Slurm takes for it."""
+TURN_SECONDS = 10.0
+"""Of either side, one task an element: of a machine whose speed changes by half within minutes, both see the same."""
 MOST_BETWEEN_SECONDS = 0.5
 """Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
 WARM = 4
@@ -47,15 +48,16 @@ def measure(bench: Bench) -> list[Measure]:
     alone = _plain(bench, bench.scale(16, 4))
     bench.lab.up()
     _allow_large(bench)
-    _ours(bench, WARM, pack=None)
+    _packed(bench, WARM)
     took: dict[int, dict[str, float]] = {}
     sizes = [100, 500] if bench.quick else [1, 100, LARGE, 10 * LARGE]
     for tasks in sizes:
-        took[tasks] = {"packed": _ours(bench, tasks, pack=None)}
-        _wait_until_forgotten(bench)
-        took[tasks]["raw"] = _raw(bench, tasks)
-        _wait_until_forgotten(bench)
-        took[tasks]["unpacked"] = _ours(bench, tasks, pack=1)
+        took[tasks] = {"packed": _packed(bench, tasks)}
+        raw, unpacked = _Raw(bench, tasks), _Unpacked(bench, tasks)
+        while not (raw.is_over and unpacked.is_over):
+            for each in (raw, unpacked):
+                each.work(TURN_SECONDS)
+        took[tasks].update(raw=raw.seconds, unpacked=unpacked.seconds)
         bench.keep.raw("arrays", "seconds", {"plain AiiDA, tasks/s": alone, **took})
     return [each for tasks, seconds in took.items() for each in _measures(tasks, seconds, alone)]
 
@@ -92,22 +94,9 @@ def _allow_large(bench: Bench) -> None:
     bench.lab.run(sys.executable, "-c", done)
 
 
-def _ours(bench: Bench, tasks: int, *, pack: int | None) -> float:
+def _packed(bench: Bench, tasks: int) -> float:
     """Seconds from the command until the product knows the job's end."""
-    command = jobs.command(bench.lab.up(), f"array-{uuid.uuid4().hex[:12]}")
-    command["resource_shape"] = {
-        "cpu": 1 if pack else 2,
-        "memory_mib": MEMORY_MIB,
-        "walltime_seconds": 3600,
-    }
-    dealt: dict[str, Any] = {"pack": pack} if pack else {"task_seconds": TASK_SECONDS}
-    command["workload"] = {
-        "kind": "array",
-        "image": command["workload"]["image"],
-        "argv": ["true"],
-        "tasks": {"count": tasks},
-        **dealt,
-    }
+    command = _command(bench, tasks, cpu=2, task_seconds=TASK_SECONDS)
     with bench.lab.database() as connection:
         began = time.monotonic()
         names = jobs.send(bench.lab.up(), [command])
@@ -115,42 +104,122 @@ def _ours(bench: Bench, tasks: int, *, pack: int | None) -> float:
         return time.monotonic() - began
 
 
+def _command(bench: Bench, tasks: int, cpu: int, **dealt: object) -> dict[str, Any]:
+    command = jobs.command(bench.lab.up(), f"array-{uuid.uuid4().hex[:12]}")
+    command["resource_shape"] = {
+        "cpu": cpu,
+        "memory_mib": MEMORY_MIB,
+        "walltime_seconds": 3600,
+    }
+    command["workload"] = {
+        "kind": "array",
+        "image": command["workload"]["image"],
+        "argv": ["true"],
+        "tasks": {"count": tasks},
+        **dealt,
+    }
+    return command
+
+
 def _between(tasks: int) -> float:
     """Seconds between two looks for the end of so many tasks: a hundredth or so of what they take."""
     return max(POLL_SECONDS, min(MOST_BETWEEN_SECONDS, tasks / 1000))
 
 
-def _wait_until_forgotten(bench: Bench) -> None:
-    """Wait until Slurm remembers few ended jobs: it looks through all for each that it starts."""
-    asked = ["squeue", "--noheader", "--states=all"]
-    process.wait_until(
-        lambda: len(bench.lab.run(*asked).splitlines()) < MOST_REMEMBERED,
-        FORGOTTEN_SECONDS,
-        "Slurm to forget ended jobs",
-        every=FORGOTTEN_SECONDS / 100,
-    )
+class _Array(ABC):
+    """A Slurm array with an element for each task, which works in turns with another.
+
+    Attributes:
+        seconds: of its turns, from the submission on.
+        is_over: whether it has ended.
+    """
+
+    def __init__(self, bench: Bench, tasks: int) -> None:
+        self._lab, self._tasks = bench.lab, tasks
+        self._every = _between(tasks)
+        self._id = ""
+        self.seconds, self.is_over = 0.0, False
+
+    def work(self, seconds: float) -> None:
+        """Go on for so long, and until the elements that run by then have ended; those that wait are held then."""
+        if self.is_over:
+            return
+        began = time.monotonic()
+        if not self._id:
+            self._id = self._begin()
+        else:
+            self._control("release")
+        process.wait_until(
+            lambda: self._has_ended() or time.monotonic() - began > seconds,
+            END_SECONDS,
+            f"{self._tasks} tasks to end, or their turn",
+            every=self._every,
+        )
+        self.is_over = self._has_ended()
+        if not self.is_over:
+            self._control("hold")
+            process.wait_until(
+                lambda: not self._queue("--states=running,completing"),
+                END_SECONDS,
+                "the elements that run to end",
+            )
+        self.seconds += time.monotonic() - began
+
+    @abstractmethod
+    def _begin(self) -> str:
+        """Submit it; return Slurm's id."""
+
+    @abstractmethod
+    def _has_ended(self) -> bool: ...
+
+    def _control(self, word: str) -> None:
+        with contextlib.suppress(process.LabError):  # nothing of it waits any more
+            self._lab.run("scontrol", word, self._id)
+
+    def _queue(self, *asked: str) -> set[str]:
+        """Ids of arrays in Slurm's queue."""
+        asked = ("--noheader", "--format=%F", *(["--jobs=" + self._id] if self._id else []), *asked)
+        return set(self._lab.run("squeue", *asked).split())
 
 
-def _raw(bench: Bench, tasks: int) -> float:
-    """Seconds from `sbatch` to an empty queue."""
-    name = f"raw-{uuid.uuid4().hex[:12]}"
-    # It stays: where many files were just deleted, ext4 takes twice as long to make one.
-    directory = bench.lab.paths.directory(name)
-    (directory / WORK).mkdir()
-    began = time.monotonic()
-    bench.lab.run(
-        *("sbatch", f"--array=0-{tasks - 1}", f"--job-name={name}", f"--mem={MEMORY_MIB}"),
-        *(f"--chdir={directory}", "--output=%a.out"),
-        f"--wrap=exec {_container(bench)} true",
-    )
-    asked = ["squeue", "--noheader", f"--name={name}", "--states=pending,running,completing"]
-    process.wait_until(
-        lambda: not bench.lab.run(*asked),
-        END_SECONDS,
-        f"{tasks} raw tasks to end",
-        every=_between(tasks),
-    )
-    return time.monotonic() - began
+class _Raw(_Array):
+    """`sbatch --array`; it has ended when the queue is empty."""
+
+    def __init__(self, bench: Bench, tasks: int) -> None:
+        super().__init__(bench, tasks)
+        self._directory = bench.lab.paths.directory(f"raw-{tasks}")
+        self._command = f"exec {_container(bench)} true"
+
+    def _begin(self) -> str:
+        (self._directory / WORK).mkdir()
+        return self._lab.run(
+            *("sbatch", "--parsable", f"--array=0-{self._tasks - 1}", f"--mem={MEMORY_MIB}"),
+            *(f"--chdir={self._directory}", "--output=%a.out", f"--wrap={self._command}"),
+        ).strip()
+
+    def _has_ended(self) -> bool:
+        return not self._queue("--states=pending,running,completing")
+
+
+class _Unpacked(_Array):
+    """A command of ours; it has ended when the product knows."""
+
+    def __init__(self, bench: Bench, tasks: int) -> None:
+        super().__init__(bench, tasks)
+        self._command = _command(bench, tasks, cpu=1, pack=1)
+        self._names: list[str] = []
+
+    def _begin(self) -> str:
+        before = self._queue("--states=all")
+        self._names = jobs.send(self._lab.up(), [self._command])
+        found = process.wait_until(
+            lambda: self._queue("--states=all") - before, END_SECONDS, "Slurm to have the array"
+        )
+        return found.pop()
+
+    def _has_ended(self) -> bool:
+        with self._lab.database() as connection:
+            return jobs.are_told(connection, self._names)
 
 
 def _container(bench: Bench) -> str:
