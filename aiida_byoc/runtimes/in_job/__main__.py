@@ -3,7 +3,7 @@
 import sys
 
 from . import SPECIFICATION
-from .light import loads, os
+from .light import loads, os, read
 
 
 def main():
@@ -18,8 +18,7 @@ def main():
 
 def _run():
     """Import only what is needed: every start of a job counts."""
-    with open(SPECIFICATION, encoding="utf-8") as file:
-        specification = loads(file.read())
+    specification = loads(read(SPECIFICATION))
     if "array" in specification:
         from .array import run_element
 

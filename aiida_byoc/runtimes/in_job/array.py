@@ -47,7 +47,7 @@ from .array_task import (
 )
 from .container import Container
 from .image import digest_of, objection
-from .light import dumps, loads, os, signal, suppress
+from .light import dumps, loads, os, read, signal, suppress, write
 from .limits import ProcessCount, no_core_dumps
 from .news import News
 from .spawn import adopt_orphans
@@ -86,8 +86,7 @@ def run_element(specification):
 
 
 def _all_ended():
-    with open(ARRAY_COUNT, encoding="utf-8") as file:
-        count = int(file.read())
+    count = int(read(ARRAY_COUNT))
     # From the last on: that one is missing most often.
     elements = (os.path.join(ELEMENTS, str(number), ENDED) for number in reversed(range(count)))
     return all(os.path.exists(each) for each in elements)
@@ -269,9 +268,7 @@ class _Element:
         os.fsync(self._results.fileno())
         path = os.path.join(self._place, name)
         try:
-            with open(path + ".tmp", "w", encoding="utf-8") as file:
-                file.write(dumps(dict(self._done, which=self._failed[-MOST_NAMED:])))
-            os.rename(path + ".tmp", path)
+            write(path, dumps(dict(self._done, which=self._failed[-MOST_NAMED:])))
         except OSError:
             if name == ENDED:
                 raise

@@ -1,7 +1,7 @@
 """Tasks of an array that are not wanted any more: a file beside them, which the node replaces while the array runs."""
 
 from . import CANCELLED
-from .light import loads, os
+from .light import loads, os, read
 
 
 class Cancelled:
@@ -18,8 +18,7 @@ class Cancelled:
             now = os.stat(self._path)
             if (now.st_ino, now.st_mtime) == self._seen:
                 return
-            with open(self._path, encoding="utf-8") as file:
-                self._ranges = loads(file.read())
+            self._ranges = loads(read(self._path))
             self._seen = now.st_ino, now.st_mtime
         except (OSError, ValueError):
             return

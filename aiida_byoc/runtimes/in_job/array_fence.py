@@ -3,7 +3,7 @@
 import time
 
 from . import FENCE, OWNER
-from .light import os, suppress
+from .light import os, read, suppress, write
 
 _PATIENCE = 30
 """Seconds that who was first may take to write the array's id into the fence."""
@@ -15,16 +15,14 @@ def owns_the_array():
     path = os.path.join(FENCE, OWNER)
     with suppress(FileExistsError):
         os.mkdir(FENCE)
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            file.write(own + "\n")
-        os.rename(path + ".tmp", path)
+        write(path, own + "\n")
         from .packed import pack
 
         pack()  # for all elements that come later
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            owner = file.read()
+        with suppress(FileNotFoundError):
+            owner = read(path)
             if owner.endswith("\n"):
                 return owner.strip() == own
         time.sleep(0.05)

@@ -8,7 +8,7 @@ import os
 import time
 
 from . import ARRAY_COUNT, DONE, ELEMENTS, ENDED, MOST_NAMED, REPORTER
-from .light import dumps, loads, suppress
+from .light import dumps, loads, read, suppress
 
 _LONGEST = 1 << 16
 _NONE = {"succeeded": 0, "failed": 0, "cancelled": 0, "which": []}
@@ -28,8 +28,8 @@ class Reporter:
         self._before = specification["array"]["succeeded"]
         self._cancelled = specification["array"].get("cancelled", 0)
         self._lock = None
-        # What the file says: reports so far, and the sum of so many elements from the first on, which have ended.
-        self._noted = {"reports": 0, "ended": 0, "sum": _NONE}
+        # Reports so far; of so many elements from the first on all have ended, and this is their sum.
+        self._reports, self._ended, self._known = 0, 0, _NONE
         self._told, self._due = None, 0.0
 
     def is_due(self):
@@ -55,8 +55,9 @@ class Reporter:
                 return
             self._told = done
             self._news.report(_progress(done, self._before, self._cancelled, self._all))
-            self._noted["reports"] += 1
-            os.pwrite(lock, dumps(self._noted).encode() + b"\n", 0)
+            self._reports += 1
+            noted = dumps([self._reports, self._ended, self._known])
+            os.pwrite(lock, noted.encode() + b"\n", 0)
 
     def _take_over(self):
         lock = os.open(os.path.join(self._here, REPORTER), os.O_RDWR | os.O_CREAT, 0o600)
@@ -68,28 +69,23 @@ class Reporter:
         self._lock = lock
         noted, _, _ = os.pread(lock, _LONGEST, 0).partition(b"\n")
         if noted:
-            self._noted = loads(noted.decode())
-        self._news.go_on_after(self._noted["reports"])
+            self._reports, self._ended, self._known = loads(noted.decode())
+        self._news.go_on_after(self._reports)
         return lock
 
     def _sum(self):
         """The sum of all elements; of those that had all ended at the last report it is known."""
-        count = _read(os.path.join(self._here, ARRAY_COUNT))
-        done, all_ended = self._noted["sum"], True
-        for number in range(self._noted["ended"], count):
+        count = int(read(os.path.join(self._here, ARRAY_COUNT)))
+        done, all_ended = self._known, True
+        for number in range(self._ended, count):
             place = os.path.join(self._here, ELEMENTS, str(number))
             has_ended = os.path.exists(os.path.join(place, ENDED))
             with suppress(OSError, ValueError):
-                done = _added(done, _read(os.path.join(place, ENDED if has_ended else DONE)))
+                done = _added(done, loads(read(os.path.join(place, ENDED if has_ended else DONE))))
             all_ended = all_ended and has_ended
             if all_ended:
-                self._noted.update(ended=number + 1, sum=done)
+                self._ended, self._known = number + 1, done
         return done
-
-
-def _read(path):
-    with open(path, encoding="utf-8") as file:
-        return loads(file.read())
 
 
 def _added(done, found):

@@ -11,7 +11,7 @@ import time
 
 from . import ARRAY, WORK
 from .container import Container
-from .light import loads, os, signal
+from .light import loads, os, read, signal
 from .record import write_record
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
@@ -248,7 +248,6 @@ def _line(text):
 
 def _read(path):
     try:
-        with open(path, encoding="utf-8") as file:
-            return loads(file.read())
+        return loads(read(path))
     except (OSError, ValueError):
         return None

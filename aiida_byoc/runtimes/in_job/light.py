@@ -8,12 +8,15 @@ that is missing, or is another than we know, the library's own takes its place.
 import posix
 import sys
 
-__all__ = ["dumps", "loads", "once", "os", "prctl", "signal", "suppress", "which"]
+__all__ = ["dumps", "loads", "once", "os", "prctl", "read", "signal", "suppress", "which", "write"]
 
 try:
     import _signal as signal  # type: ignore[import-not-found]  # the same functions; its numbers have no names
 except ImportError:
     import signal
+
+
+_BLOCK = 1 << 20
 
 
 class _Path:
@@ -126,6 +129,32 @@ try:
     )
 except (ImportError, TypeError, AttributeError):
     from json import dumps, loads  # type: ignore[assignment]
+
+
+def read(path):
+    """The text of a file; `open` makes three objects for it first."""
+    parts = []  # type: list[bytes]
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while not parts or parts[-1]:
+            parts.append(os.read(file, _BLOCK))
+    finally:
+        os.close(file)
+    return b"".join(parts).decode()
+
+
+def write(path, text, durable=False):
+    """Write a file so that it is either whole or absent, if `durable` also after a power cut."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    file, left = os.open(path + ".tmp", flags, 0o666), text.encode()
+    try:
+        while left:
+            left = left[os.write(file, left) :]
+        if durable:
+            os.fsync(file)
+    finally:
+        os.close(file)
+    os.rename(path + ".tmp", path)
 
 
 class suppress:  # noqa: N801  (it stands in for the library's)

@@ -2,7 +2,7 @@
 
 import resource
 
-from .light import os, suppress
+from .light import os, read, suppress
 from .placeholders import slurm_job
 
 _USUAL = "/sys/fs/cgroup/pids"
@@ -33,7 +33,8 @@ class ProcessCount:
 
     def __init__(self, most):
         """`most` is `None` where somebody else counts already."""
-        hierarchy, self._home = _hierarchy() if os.geteuid() == 0 and most is not None else ("", "")
+        is_ours = os.geteuid() == 0 and most is not None
+        hierarchy, self._home = _hierarchy() if is_ours else ("", "")  # type: str, str
         self._path = hierarchy and os.path.join(hierarchy, "byoc-" + slurm_job())
         if self._path:
             try:
@@ -87,9 +88,8 @@ def _hierarchy():
 
 def _own():
     """The cgroup of this process; empty where none of version 1 counts processes."""
-    with open("/proc/self/cgroup", encoding="utf-8") as groups:
-        for line in groups:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            if "pids" in controllers.split(","):
-                return path
+    for line in read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "pids" in controllers.split(","):
+            return path
     return ""

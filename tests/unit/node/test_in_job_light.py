@@ -117,6 +117,19 @@ def test_the_private_modules_are_used_where_they_are(plain: ModuleType) -> None:
     assert plain.prctl().__name__ == "prctl"
 
 
+def test_what_is_written_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, text = tmp_path / "record", "é" * 700_000
+    light.write(str(path), text, durable=True)
+
+    assert light.read(str(path)) == path.read_text() == text
+    assert [each.name for each in tmp_path.iterdir()] == ["record"]
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        light.write(str(tmp_path / "taken"), "")
+    with pytest.raises(FileNotFoundError):
+        light.read(str(tmp_path / "missing"))
+
+
 def test_a_private_module_that_is_another_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     other: Any = ModuleType("_json")
     other.encode_basestring_ascii, other.make_scanner, other.make_encoder = str, id, id
