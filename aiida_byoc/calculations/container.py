@@ -192,7 +192,7 @@ class ContainerJob(EmitsExecutionEvents, ShellJob):
         info.codes_info[0].stdout_name = info.codes_info[0].stderr_name = None
         info.retrieve_list = []
         info.retrieve_temporary_list = [
-            (f"{in_job.ELEMENTS}/*/{in_job.RESULTS}", ".", 3),
+            (in_job.GATHERED, ".", 1),
             (f"{in_job.CANCELLED}*", ".", 1),  # a pattern: mostly there is none
         ]
 

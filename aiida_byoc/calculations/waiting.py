@@ -22,6 +22,7 @@ from aiida.engine.utils import InterruptableFuture
 from aiida.schedulers.datastructures import JobInfo, JobState
 
 from aiida_byoc import crashpoints
+from aiida_byoc.arrays.gathering import gather_command
 from aiida_byoc.calculations.listening import Post, Sight
 from aiida_byoc.calculations.lookout import Lookout, lookout
 from aiida_byoc.calculations.submitting import submit
@@ -109,6 +110,8 @@ class _Watch:
         while True:
             try:
                 verdict = await self._look(cluster, post, cancellable)
+                if verdict is not None and verdict.finding is Finding.ENDED:
+                    await self._gather(post.directory, cancellable)
             except _INTERRUPTS:
                 raise
             except Exception as error:
@@ -165,11 +168,21 @@ class _Watch:
         self._unaccounted = (self._unaccounted or now) if in_doubt else None
         return verdict
 
-    async def _execute(self, command: str, cancellable: InterruptableFuture) -> None:
+    async def _gather(self, directory: str, cancellable: InterruptableFuture) -> None:
+        """Have what an array's elements left brought together, to be fetched."""
+        if "array" in self._process.inputs["container"]:
+            failed, _, said = await self._execute(gather_command(directory), cancellable)
+            if failed:
+                raise OSError(f"what the array left cannot be brought together: {said.strip()}")
+
+    async def _execute(
+        self, command: str, cancellable: InterruptableFuture
+    ) -> tuple[int, str, str]:
         queue = self._process.runner.transport
         async with queue.request_transport(self._node.get_authinfo()) as request:
             transport = await cancellable.with_interrupt(request)
-            await transport.exec_command_wait_async(command)
+            status, output, said = await transport.exec_command_wait_async(command)
+        return status, str(output), str(said)
 
     async def _doubts(self, reason: str, cancellable: InterruptableFuture) -> None:
         """Tell of a doubt that lasts, and wait before the next look.

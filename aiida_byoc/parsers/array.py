@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from aiida.orm import Dict, RemoteData, SinglefileData
 from aiida.parsers import Parser
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from aiida_byoc.arrays.gathering import lines
 from aiida_byoc.arrays.table import FILENAME, Table, opened
 from aiida_byoc.contracts.base import utc_now_text
 from aiida_byoc.contracts.events import OutputRecord, TaskCounts
@@ -147,21 +147,17 @@ class ArrayParser(Parser):
 
 
 def _read(retrieved: Path) -> tuple[list[Beginning], list[TaskRecord]]:
-    """What all elements wrote; `ValueError` for what cannot be believed.
-
-    The last line of an element that was killed may be cut off: that task has not ended, as far as anybody knows.
-    """
+    """What all elements wrote; `ValueError` for what cannot be believed."""
     beginnings, results = [], []
-    for path in sorted(retrieved.glob(f"elements/*/{in_job.RESULTS}")):
-        for line in _lines(path):
-            try:
-                if "id" in line:
-                    results.append(TaskRecord.model_validate(line))
-                elif "element" in line:
-                    beginnings.append(Beginning.model_validate(line))
-            except ValidationError as error:
-                where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
-                raise ValueError(f"{where} of element {path.parent.name} is wrong") from error
+    for line in lines(retrieved):
+        try:
+            if "id" in line:
+                results.append(TaskRecord.model_validate(line))
+            elif "element" in line:
+                beginnings.append(Beginning.model_validate(line))
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
+            raise ValueError(f"{where} of element {line.get('element')} is wrong") from error
     return beginnings, results
 
 
@@ -172,16 +168,6 @@ def _cancelled(retrieved: Path) -> list[tuple[int, int]]:
     except FileNotFoundError:
         return []
     return TypeAdapter(list[tuple[int, int]]).validate_json(content)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for text in file:
-            if not text.endswith("\n"):
-                return
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
 
 
 def _counts(table: Table) -> TaskCounts:

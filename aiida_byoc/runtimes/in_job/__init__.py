@@ -59,6 +59,8 @@ REPORTER = ARRAY + "/reporter"
 ELEMENTS = ARRAY + "/elements"
 RESULTS = "results.jsonl"
 """In the directory of an element: what became of it and of its tasks, a line each, only ever appended to."""
+GATHERED = ARRAY + "/results.jsonl"
+"""The same of all elements, when the array has ended; the node has it made."""
 DONE = "done"
 """In the directory of an element: how many of its tasks have ended so far, and how."""
 MOST_NAMED = 10

@@ -1,0 +1,89 @@
+"""What an array's elements wrote comes in one file, and says the same as theirs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiida_byoc.arrays.gathering import gather_command, lines
+from aiida_byoc.runtimes.in_job import ELEMENTS, GATHERED, RESULTS
+
+
+def begins(number: int) -> str:
+    return json.dumps({"element": number}) + "\n"
+
+
+def task(number: int, element: int) -> str:
+    return json.dumps({"id": f"t{number}", "element": element}) + "\n"
+
+
+def gathered(place: Path) -> list[dict[str, Any]]:
+    subprocess.run(["bash", "-c", gather_command(str(place))], check=True, timeout=30)
+    return list(lines((place / GATHERED).parent))
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> Path:
+    """Its directory; the name is no shell's friend."""
+    place = tmp_path / "it's a job"
+    (place / ELEMENTS).mkdir(parents=True)
+    return place
+
+
+def write(array: Path, number: int, text: str) -> None:
+    directory = array / ELEMENTS / str(number)
+    directory.mkdir()
+    (directory / RESULTS).write_text(text)
+
+
+def test_every_element_is_heard(array: Path) -> None:
+    for number in range(1200):
+        write(array, number, begins(number) + task(number, number))
+
+    found = gathered(array)
+
+    assert sorted(line["element"] for line in found) == sorted([*range(1200)] * 2)
+    assert {line["id"] for line in found if "id" in line} == {f"t{n}" for n in range(1200)}
+
+
+@pytest.mark.parametrize("kept", [0, 10, len(task(1, 1)) - 1])
+def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(array: Path, kept: int) -> None:
+    for number in range(3):
+        write(array, number, begins(number) + task(number, number)[: kept if number == 1 else None])
+
+    found = gathered(array)
+
+    whole = kept == len(task(1, 1)) - 1  # all but its end of line
+    assert {line["id"] for line in found if "id" in line} == {
+        "t0",
+        "t2",
+        *(["t1"] if whole else []),
+    }
+    assert {line["element"] for line in found if "id" not in line} == {0, 1, 2}
+
+
+def test_another_line_that_is_none_is_told(array: Path) -> None:
+    write(array, 0, begins(0) + "{broken\n" + task(1, 0))
+
+    with pytest.raises(ValueError, match="Expecting"):
+        gathered(array)
+
+
+def test_an_array_that_never_began_has_left_nothing(array: Path, tmp_path: Path) -> None:
+    assert gathered(tmp_path / "gone") == []
+    (array / ELEMENTS).rmdir()
+    assert gathered(array) == []
+
+
+def test_files_that_were_fetched_one_by_one_say_the_same(array: Path) -> None:
+    for number in range(3):
+        write(array, number, begins(number) + task(number, number))
+
+    found = list(lines((array / ELEMENTS).parent))
+
+    assert len(found) == 6
+    assert sorted(map(str, found)) == sorted(map(str, gathered(array)))
