@@ -36,8 +36,9 @@ def lines(retrieved: Path) -> Iterator[dict[str, Any]]:
         ValueError: another line is none.
     """
     path = retrieved / Path(GATHERED).name
-    paths = [path] if path.exists() else _ungathered(retrieved)
-    for each in paths:
+    # As an earlier version of the node has it fetched, where an attempt was under way when it was replaced.
+    ungathered = sorted(retrieved.glob(f"elements/*/{RESULTS}"))
+    for each in [path] if path.exists() else ungathered:
         cut_off: ValueError | None = None
         with each.open(encoding="utf-8") as file:
             for text in file:
@@ -52,8 +53,3 @@ def lines(retrieved: Path) -> Iterator[dict[str, Any]]:
                 cut_off = None
                 if isinstance(line, dict):
                     yield line
-
-
-def _ungathered(retrieved: Path) -> list[Path]:
-    """The elements' own files, as an earlier version of the node fetches them."""
-    return sorted(retrieved.glob(f"elements/*/{RESULTS}"))

@@ -1,8 +1,8 @@
 """Arrays: short tasks a second, packed and one an element, against Slurm alone with the same container, and aiida-core.
 
 Each number is that of tasks from the submission (of the command, or of `sbatch`) to the end (the product knows it, or
-the queue is empty). The container is the same: bubblewrap with the same words, the lab's
-image, a program that does nothing; what it prints goes to a file of the task's own.
+the queue is empty). The container is the same: bubblewrap with the same words, the lab's image, a program that does
+nothing; what it prints goes to a file of the task's own.
 """
 
 from __future__ import annotations

@@ -143,10 +143,11 @@ def read(path):
     return b"".join(parts).decode()
 
 
-def write(path, text, durable=False):
-    """Write a file so that it is either whole or absent, if `durable` also after a power cut."""
+def write(path, content, durable=False):
+    """Write text or bytes to a file so that it is either whole or absent, if `durable` also after a power cut."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    file, left = os.open(path + ".tmp", flags, 0o666), text.encode()
+    left = content if isinstance(content, bytes) else content.encode()
+    file = os.open(path + ".tmp", flags, 0o666)
     try:
         while left:
             left = left[os.write(file, left) :]

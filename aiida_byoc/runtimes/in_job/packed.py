@@ -9,7 +9,7 @@ import marshal
 from _frozen_importlib_external import MAGIC_NUMBER
 
 from . import PROGRAM
-from .light import os, suppress
+from .light import os, read, suppress, write
 
 _MODULES = (
     *("__init__", "light", "__main__"),
@@ -49,12 +49,8 @@ def pack():
     packed = []
     for name in _MODULES:
         path = "{}/{}.py".format(PROGRAM, name)
-        with open(path, encoding="utf-8") as file:
-            code = compile(file.read(), path, "exec", dont_inherit=True, optimize=2)
+        code = compile(read(path), path, "exec", dont_inherit=True, optimize=2)
         packed.append((PROGRAM if name == "__init__" else PROGRAM + "." + name, code))
     with suppress(OSError):
         os.makedirs(_PLACE, exist_ok=True)
-        path = "{}/packed.{}".format(_PLACE, MAGIC_NUMBER.hex())
-        with open(path + ".tmp", "wb") as file:
-            file.write(marshal.dumps(packed))
-        os.rename(path + ".tmp", path)
+        write("{}/packed.{}".format(_PLACE, MAGIC_NUMBER.hex()), marshal.dumps(packed))
