@@ -15,6 +15,7 @@ from lab.chaos.arena import Arena
 from lab.chaos.load import Load
 from lab.chaos.parts import WORKER
 from lab.chaos.proxy import Fault, Rule
+from lab.proctable import belonging
 from tests.eventually import eventually
 
 QUIET_SECONDS = 240
@@ -213,6 +214,7 @@ def test_a_controller_that_forgets_costs_no_double_and_no_harm_to_others(arena: 
     saved.rename(state)
     arena.parts.start("slurmctld")
     others = eventually(lambda: _others(arena), "Slurm to take jobs again", seconds=60)
+    _release_once_nodes_forgot(arena, others)
     truths = arena.settle(load, FORGOTTEN_SECONDS)
     ends = eventually(
         lambda: len(found := _ends_of_others(arena)) == len(others) and found,
@@ -231,10 +233,26 @@ def _in_slurm(arena: Arena) -> list[str]:
 
 
 def _others(arena: Arena) -> list[str]:
-    """Three jobs of somebody else, by their numbers; none while the controller does not take any."""
-    options = ["--parsable", "--job-name=other", "--mem=16", "--time=5", "--output=/dev/null"]
+    """Three jobs of somebody else, held, by their numbers; none while the controller does not take any."""
+    options = ["--parsable", "--hold", "--job-name=other", "--mem=16", "--time=5"]
+    options.append("--output=/dev/null")
     given = [_slurm(arena, "sbatch", *options, "--wrap=sleep 20").strip() for _ in range(3)]
     return given if all(given) else []
+
+
+def _release_once_nodes_forgot(arena: Arena, others: list[str]) -> None:
+    """Let them start when Slurm has ended what its nodes had by their numbers.
+
+    slurmd fails a job that starts in the second in which it ended another of that number ("Job credential revoked").
+    """
+    eventually(
+        lambda: all(each.command != "slurmstepd" for each in belonging(arena.paths).values()),
+        "the nodes to end what the controller does not know",
+        seconds=SOON_SECONDS,
+    )
+    second = int(time.time())
+    eventually(lambda: int(time.time()) > second, "the second to pass")
+    _slurm(arena, "scontrol", "release", ",".join(others))
 
 
 def _ends_of_others(arena: Arena) -> list[str]:
