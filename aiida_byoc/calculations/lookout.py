@@ -27,7 +27,7 @@ from aiida_byoc.schedulers.witnesses import Evidence, evidence, look_command
 __all__ = ["Lookout", "lookout"]
 
 _LOGGER = logging.getLogger(__name__)
-_LISTING_SECONDS = 0.5
+_LISTING_SECONDS = 0.2
 """Between two listings of the news, on this machine."""
 _LISTINGS_PER_OPENING = 15
 """Elsewhere: so many in the time that the transport keeps between two openings (`safe_interval`: one a second)."""
@@ -35,7 +35,7 @@ _SHORTEST_SECONDS = 0.5
 """Between two questions to Slurm that no news asked for."""
 _LEAST_SECONDS = 0.1
 """Also where the computer's interval is shorter."""
-_BUSY = 0.05
+_BUSY = 0.02
 """So much of the time Slurm may be busy with them: a controller that is slow is asked more rarely."""
 _GATHER_SECONDS = 0.02
 """Who asks for something that soon after another shares its command."""

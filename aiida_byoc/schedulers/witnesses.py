@@ -63,7 +63,7 @@ SUBMITTING = "byoc_submit.lock"
 FUNCTIONS = f"""\
 queued() {{
   said=$(timeout {PATIENCE} {CLIENT} squeue --noheader --me --states=all --format='%F %T %j %r' --name="$name") &&
-  sed '/^[^ ]* FAILED [^ ]* BadConstraints$/d; s/^\\([^ ]* [^ ]* [^ ]*\\) .*/\\1/' <<< "$said"
+  sed '/^[^ ]* FAILED [^ ]* BadConstraints$/d; s/^\\([^ ]* [^ ]* [^ ]*\\) .*/\\1/' <<< "$said" | awk '!told[$0]++'
 }}
 accounted() {{
   since=$(stat -c %Y {SPECIFICATION}) && since=$(date -d "@$((since - 86400))" +%FT%T) &&
@@ -73,7 +73,7 @@ accounted() {{
 }}
 """
 """Shell: all jobs called `$name` (or one of `a,b,c`), one a line: `<id> <state> <name>` from the controller,
-`<id>|<state>` from accounting. An array has a line for each of its elements, by the array's id.
+`<id>|<state>` from accounting. An array's elements have its id; those in one state share a line of the controller's.
 
 A job that `sbatch` was refused, since no node has what it asks for, both show as failed although there never was one
 (measured, 22.05): it is left out.

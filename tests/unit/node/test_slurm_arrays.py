@@ -74,6 +74,17 @@ def test_an_array_goes_on_while_an_element_does(
     assert look(slurm, place).accounts == {"17": together}
 
 
+def test_elements_in_one_state_are_one_line(slurm: FakeSlurm, place: Path) -> None:
+    """The shell reads each line by itself, and there may be ten thousand."""
+    states = ["COMPLETED", "RUNNING", "COMPLETED", "PENDING", "RUNNING"]
+    slurm.answer("squeue", "\n".join(f"echo '17 {state} b-1 None'" for state in states))
+
+    said = slurm.run(look_command({"b-1": str(place)})).stdout.splitlines()
+
+    jobs = ["job 17 COMPLETED b-1", "job 17 RUNNING b-1", "job 17 PENDING b-1"]
+    assert [each for each in said if each.startswith("job ")] == jobs
+
+
 def test_the_record_of_an_array_is_that_of_all_its_elements(slurm: FakeSlurm, place: Path) -> None:
     assert (look(slurm, place).record, look(slurm, place).is_array) == (False, True)
     end(place, 0)

@@ -204,6 +204,16 @@ def test_jobs_that_ended_are_asked_for_too(scheduler: ByocSlurmScheduler, tmp_pa
     assert {"--states=all", "--me", "--jobs=17,18"} <= set(slurm.asked[-1].split())
 
 
+def test_a_lone_job_is_asked_for_once(scheduler: ByocSlurmScheduler, tmp_path: Path) -> None:
+    """Named twice, as AiiDA does, `squeue` has the controller send all jobs that it knows."""
+    slurm = FakeSlurm(tmp_path)
+    slurm.answer("squeue", "")
+
+    slurm.run(scheduler._get_joblist_command(jobs=["17/b-1"]))
+
+    assert "--jobs=17" in slurm.asked[-1].split()
+
+
 def test_i18_a_job_is_cancelled_by_id_name_and_user(
     scheduler: ByocSlurmScheduler, tmp_path: Path
 ) -> None:
