@@ -15,6 +15,7 @@ def owns_the_array():
     path = os.path.join(FENCE, OWNER)
     with suppress(FileExistsError):
         os.mkdir(FENCE)
+        os.chmod(os.curdir, 0o700)  # what is in here is the tenant's, and what we write is believed
         write(path, own + "\n")
         from .packed import pack
 

@@ -16,7 +16,7 @@ except ImportError:
     import signal
 
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 class _Path:

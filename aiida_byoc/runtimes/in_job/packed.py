@@ -2,7 +2,8 @@
 
     byoc_in_job/__pycache__/packed.MAGIC     `[(module, code), …]` for one version of Python's byte code
 
-The array's first element makes it. One that finds none, or has another Python, imports the modules as ever.
+The array's first element makes it. One that finds none, or has another Python, imports the modules as ever. What is
+made at the start lives until the end: garbage is collected only in elements that live longer than a moment (array.py).
 """
 
 import marshal
@@ -22,7 +23,8 @@ _PLACE = PROGRAM + "/__pycache__"
 START = (
     *("-E", "-s", "-S", "-c"),
     """\
-import posix, sys
+import gc, posix, sys
+gc.disable()
 sys.path[0] = ""
 try:
     from _frozen_importlib import ModuleSpec
