@@ -12,7 +12,7 @@ import psycopg
 from lab import process
 from lab.proctable import POLL_SECONDS
 
-__all__ = ["SCRIPT", "are_told", "command", "send", "submit", "wait_until_told"]
+__all__ = ["SCRIPT", "are_told", "command", "send", "slurm_id", "submit", "wait_until_told"]
 
 SCRIPT = "echo ok > result"
 """The work of the single container jobs, here and in the baseline."""
@@ -22,6 +22,11 @@ SELECT count(*) FROM byoc.job JOIN byoc.stream USING (submission_id)
 WHERE job_id = ANY(%s) AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR acked_seq < latest_seq)
 """
 _STATES = "SELECT job_id, state::text FROM byoc.job WHERE job_id = ANY(%s) AND state <> 'succeeded'"
+
+_SLURM_ID = """
+SELECT body #>> '{data,scheduler,job_id}' FROM byoc.event JOIN byoc.job USING (submission_id)
+WHERE job_id = %s AND body #>> '{data,scheduler,job_id}' IS NOT NULL ORDER BY event.seq LIMIT 1
+"""
 
 
 def command(lab: Mapping[str, Any], name: str, script: str = SCRIPT) -> dict[str, Any]:
@@ -64,6 +69,12 @@ def send(lab: Mapping[str, Any], commands: Sequence[Mapping[str, Any]]) -> list[
                 },
             ).raise_for_status()
     return [each["job_id"] for each in commands]
+
+
+def slurm_id(connection: psycopg.Connection, name: str) -> str:
+    """A job's id in Slurm, empty before the node has told of it. To ask Slurm takes CPU that the job waits for."""
+    row = connection.execute(_SLURM_ID, (name,)).fetchone()
+    return str(row[0]) if row is not None else ""
 
 
 def are_told(connection: psycopg.Connection, names: Sequence[str]) -> bool:

@@ -34,6 +34,8 @@ TURN_SECONDS = 30.0
 turn but the first begins with up to a second in which Slurm looks for what was released."""
 MOST_BETWEEN_SECONDS = 0.5
 """Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
+LOOK_SECONDS = 0.1
+"""Between two looks at the database for the end of packed tasks, which may all take a second."""
 WARM = 4
 TASK_SECONDS = 0.02
 """What the command says of a task where it is to be packed."""
@@ -101,7 +103,7 @@ def _packed(bench: Bench, tasks: int) -> float:
     with bench.lab.database() as connection:
         began = time.monotonic()
         names = jobs.send(bench.lab.up(), [command])
-        jobs.wait_until_told(connection, names, END_SECONDS, every=_between(tasks))
+        jobs.wait_until_told(connection, names, END_SECONDS, every=LOOK_SECONDS)
         return time.monotonic() - began
 
 
@@ -211,12 +213,14 @@ class _Unpacked(_Array):
         self._names: list[str] = []
 
     def _begin(self) -> str:
-        before = self._queue("--states=all")
         self._names = jobs.send(self._lab.up(), [self._command])
-        found = process.wait_until(
-            lambda: self._queue("--states=all") - before, END_SECONDS, "Slurm to have the array"
-        )
-        return found.pop()
+        with self._lab.database() as connection:
+            return process.wait_until(
+                lambda: jobs.slurm_id(connection, self._names[0]),
+                END_SECONDS,
+                "Slurm to have the array",
+                every=self._every,
+            )
 
     def _has_ended(self) -> bool:
         with self._lab.database() as connection:
