@@ -29,9 +29,10 @@ from lab.proctable import POLL_SECONDS
 __all__ = ["measure"]
 
 END_SECONDS = 900.0
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 """Of either side, one task an element: of a machine whose speed changes by half within minutes, both see the same. Each
-turn but the first begins with up to a second in which Slurm looks for what was released."""
+turn but the first begins with up to a second in which Slurm looks for what was released, more for ours: 1,000 tasks
+are to fit into one."""
 MOST_BETWEEN_SECONDS = 0.5
 """Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
 LOOK_SECONDS = 0.1
