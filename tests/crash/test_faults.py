@@ -234,9 +234,9 @@ def _in_slurm(arena: Arena) -> list[str]:
 
 def _others(arena: Arena) -> list[str]:
     """Three jobs of somebody else, held, by their numbers; none while the controller does not take any."""
-    options = ["--parsable", "--hold", "--job-name=other", "--mem=16", "--time=5"]
-    options.append("--output=/dev/null")
-    given = [_slurm(arena, "sbatch", *options, "--wrap=sleep 20").strip() for _ in range(3)]
+    options = ["--parsable", "--job-name=other", "--mem=16", "--time=5", "--output=/dev/null"]
+    command = ["sbatch", "--hold", *options, "--wrap=sleep 20"]
+    given = [_slurm(arena, *command).strip() for _ in range(3)]
     return given if all(given) else []
 
 

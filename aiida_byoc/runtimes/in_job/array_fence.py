@@ -10,7 +10,7 @@ _PATIENCE = 30
 
 
 def owns_the_array():
-    """Take the fence for this array; whether it is this array's."""
+    """Take the fence for this array, and close its directory to others; whether it is this array's."""
     own = os.environ.get("SLURM_ARRAY_JOB_ID", "")
     path = os.path.join(FENCE, OWNER)
     with suppress(FileExistsError):
