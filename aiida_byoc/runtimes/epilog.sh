@@ -58,13 +58,18 @@ end_containers_in() {
 
 # Processes that have the job's name as a word of their own (the first of a container: all others end with it), or as the
 # HOSTNAME that podman gives.
-for file in $(grep -lzxF -e "$job" -e "$host" /proc/[0-9]*/cmdline 2>/dev/null) \
-    $(grep -lzxF -e "HOSTNAME=$job" -e "HOSTNAME=$host" /proc/[0-9]*/environ 2>/dev/null); do
-    process=${file%/*}
-    if [ "$(stat -c %u "$process" 2>/dev/null)" = "$SLURM_JOB_UID" ]; then
-        kill -KILL "${process#/proc/}" 2>/dev/null
-    fi
-done
+end_processes() {
+    for file in $(grep -lzxF -e "$job" -e "$host" /proc/[0-9]*/cmdline 2>/dev/null) \
+        $(grep -lzxF -e "HOSTNAME=$job" -e "HOSTNAME=$host" /proc/[0-9]*/environ 2>/dev/null); do
+        process=${file%/*}
+        if [ "$(stat -c %u "$process" 2>/dev/null)" = "$SLURM_JOB_UID" ]; then
+            kill -KILL "${process#/proc/}" 2>/dev/null
+        fi
+    done
+}
+
+# A job that ended in order has noted there that none is left. Slurm's exit code is no proof: a cancelled job's is 0.
+[ -e "$SLURM_JOB_WORK_DIR/byoc_none_left/$SLURM_JOB_ID" ] || end_processes
 
 if is_of_job "$scratch"; then
     for own in "$scratch" "$scratch"/[0-9]*; do

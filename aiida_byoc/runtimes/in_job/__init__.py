@@ -15,6 +15,7 @@ This package is copied into every job's directory and executed there, outside th
     in_place/            those of them that are too large to be taken elsewhere
     byoc_record.json     the completion record, written last, by atomic rename
     byoc_array/          instead of all of these from byoc_begun on, the tasks of an array (array.py)
+    byoc_none_left/      by Slurm id, the jobs of which no process is left: the Epilog need not look for any
 
 and, above the directories of all jobs,
 
@@ -36,6 +37,7 @@ OWNER = "owner"
 BEGUN = "byoc_begun"
 RUNTIME = "byoc_runtime"
 TASKS = "byoc_tasks"
+NONE_LEFT = "byoc_none_left"
 ARRAY = "byoc_array"
 WORK = "work"
 INPUTS = "inputs"

@@ -51,7 +51,7 @@ from .image import digest_of, objection
 from .light import dumps, loads, os, read, signal, suppress, write
 from .limits import ProcessCount, no_core_dumps
 from .news import News
-from .spawn import adopt_orphans
+from .spawn import adopt_orphans, note_none_left
 
 _OWN_PROCESSES = 16
 """More than there are of ours and of a runtime's beside a task's own."""
@@ -75,13 +75,15 @@ def run_element(specification):
         print("byoc: this element has been run already", file=sys.stderr)
         return FENCED
     no_core_dumps()
-    adopt_orphans()
+    adopted = adopt_orphans()
     news = News(os.path.join(here, specification["news"]), specification["job_name"])
     news.say("started")
     element = _Element(specification, number, place, news)
     code = element.run()
     if _all_ended():
         news.say("ended")
+    if adopted:
+        note_none_left()
     return code
 
 

@@ -15,7 +15,7 @@ from .news import News
 from .outputs import keep_outputs
 from .progress import Follower
 from .record import write_record
-from .spawn import adopt_orphans
+from .spawn import adopt_orphans, note_none_left
 
 
 def run_job(specification):
@@ -34,7 +34,7 @@ def run_job(specification):
     news.say("started")
     progress = Follower(news, specification["progress_seconds"])
     progress.start()
-    adopt_orphans()
+    adopted = adopt_orphans()
     heard = []
     running = []  # type: list[Container]
 
@@ -88,6 +88,8 @@ def run_job(specification):
         }
     )
     news.say("ended")
+    if adopted and not specification.get("tasks"):  # those are other programs' children, on other machines too
+        note_none_left()
     if code is None:
         return NOT_STARTED if usable else UNUSABLE
     return code

@@ -2,6 +2,7 @@
 
 import sys
 
+from . import NONE_LEFT
 from .light import once, os, prctl, signal, suppress
 
 _OURS = (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -96,13 +97,14 @@ def leash(number):
 
 
 def adopt_orphans():
-    """Become the parent of what the runtime leaves behind (prctl(2)).
+    """Become the parent of what the runtime leaves behind (prctl(2)); return whether that could be.
 
     bubblewrap does not wait for its container's first process: without this, its resource usage is lost, and it could
     still write while the outputs are measured.
     """
     with suppress(ImportError, OSError, AttributeError):  # without that of the C library
-        prctl()(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return prctl()(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return False
 
 
 def wait_for_orphans():
@@ -112,3 +114,19 @@ def wait_for_orphans():
         while True:
             used.append(os.wait3(0)[2])
     return used
+
+
+def note_none_left():
+    """Note for the Epilog that this Slurm job has no process but this one, which has adopted all that others left.
+
+    Without the note the Epilog looks through all processes of the machine; where it cannot be written, that is all.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return
+    except ChildProcessError:
+        pass
+    with suppress(OSError, KeyError):
+        os.makedirs(NONE_LEFT, exist_ok=True)
+        note = os.path.join(NONE_LEFT, os.environ["SLURM_JOB_ID"])
+        os.close(os.open(note, os.O_WRONLY | os.O_CREAT, 0o600))

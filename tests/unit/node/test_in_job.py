@@ -58,6 +58,7 @@ def test_the_record_says_what_ran_and_how_it_ended(job: Job) -> None:
     assert job.files() == {
         *("byoc_begun", "byoc_job.json", "byoc_record.json", "stdout", "stderr"),
         "byoc_fence/owner",
+        "byoc_none_left/17",
         "outputs/a.txt",
         "work/.byoc/progress.jsonl",
     }

@@ -59,6 +59,13 @@ def test_every_task_runs_and_the_record_is_one(job: Job, run: Callable[..., int]
     assert {"--mpi=pmi2", "--kill-on-bad-exit=1", "--input=none", "--cpus-per-task=2"} <= set(asked)
 
 
+def test_nobody_says_that_no_process_is_left(job: Job, run: Callable[..., int]) -> None:
+    """Tasks are children of Slurm's steps, on other machines too: the Epilog has to look."""
+    assert run("true") == 0
+
+    assert not (job.directory / in_job.NONE_LEFT).exists()
+
+
 @pytest.mark.parametrize(
     ("script", "status"),
     [
