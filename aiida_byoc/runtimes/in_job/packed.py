@@ -1,6 +1,6 @@
 """The modules of an array's element in one file, compiled: to look for each of them takes 1 ms of every start.
 
-    byoc_in_job/__pycache__/packed.MAGIC     `[(module, code), …]` for one version of Python's byte code
+    byoc_in_job/__pycache__/packed.MAGIC     `[unpack, [(module, code), …]]` for one version of Python's byte code
 
 The array's first element makes it. One that finds none, or has another Python, imports the modules as ever. What is
 made at the start lives until the end: garbage is collected only in elements that live longer than a moment (array.py).
@@ -23,27 +23,34 @@ _PLACE = PROGRAM + "/__pycache__"
 START = (
     *("-E", "-s", "-S", "-c"),
     """\
-import gc, posix, sys
-gc.disable()
+import sys
 sys.path[0] = ""
 try:
-    from _frozen_importlib import ModuleSpec
     from _frozen_importlib_external import MAGIC_NUMBER
     from marshal import loads
     with open("{place}/packed." + MAGIC_NUMBER.hex(), "rb") as file:
-        packed = loads(file.read())
+        unpack, packed = loads(file.read())
 except (ImportError, OSError, EOFError, ValueError, TypeError):
-    packed = []
+    pass
+else:
+    exec(unpack)
+from {program}.__main__ import main
+main()""".format(place=_PLACE, program=PROGRAM),
+)
+"""What Python is told, as `in_job.START`; each line is compiled at every start."""
+_UNPACK = """\
+import gc, posix
+from _frozen_importlib import ModuleSpec
+gc.disable()
+first = sys.path.pop(0)  # nothing that a module imports is beside the job
 for name, code in packed:
     module = sys.modules[name] = type(sys)(name)
     module.__spec__ = ModuleSpec(name, None, is_package=name == "{program}")
     if name == "{program}":
         module.__path__ = [posix.getcwd() + "/" + name]
     exec(code, vars(module))
-from {program}.__main__ import main
-main()""".format(place=_PLACE, program=PROGRAM),
-)
-"""What Python is told, as `in_job.START`."""
+sys.path.insert(0, first)
+""".format(program=PROGRAM)
 
 
 def pack():
@@ -55,4 +62,5 @@ def pack():
         packed.append((PROGRAM if name == "__init__" else PROGRAM + "." + name, code))
     with suppress(OSError):
         os.makedirs(_PLACE, exist_ok=True)
-        write("{}/packed.{}".format(_PLACE, MAGIC_NUMBER.hex()), marshal.dumps(packed))
+        content = marshal.dumps([compile(_UNPACK, "unpack", "exec"), packed])
+        write("{}/packed.{}".format(_PLACE, MAGIC_NUMBER.hex()), content)
