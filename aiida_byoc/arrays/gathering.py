@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aiida_byoc.runtimes.in_job import ELEMENTS, GATHERED, RESULTS
+from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED, GATHERED, RESULTS
 
 __all__ = ["gather_command", "lines"]
 
 _GATHER = """\
 cd {directory} 2> /dev/null && [ -d {elements} ] || exit 0
-find {elements} -mindepth 2 -maxdepth 2 -name {results} -exec awk 1 {{}} + > {gathered}.tmp &&
+find {elements} -mindepth 2 -maxdepth 2 \\( -name {results} -o -name {ended} \\) \\
+  -exec awk 1 {{}} + > {gathered}.tmp &&
 mv {gathered}.tmp {gathered}
 """
 """`awk 1` ends the last line of each file, also of one whose element was killed while it wrote."""
@@ -23,7 +24,11 @@ mv {gathered}.tmp {gathered}
 def gather_command(directory: str) -> str:
     """Shell: bring together what the array in this directory has left, if it has begun; once it has ended."""
     return _GATHER.format(
-        directory=shlex.quote(directory), elements=ELEMENTS, results=RESULTS, gathered=GATHERED
+        directory=shlex.quote(directory),
+        elements=ELEMENTS,
+        results=RESULTS,
+        ended=ENDED,
+        gathered=GATHERED,
     )
 
 
@@ -47,7 +52,8 @@ def lines(retrieved: Path) -> Iterator[dict[str, Any]]:
                 except ValueError as error:
                     cut_off = cut_off or error
                     continue
-                begins = isinstance(line, dict) and "element" in line and "id" not in line
+                # So begins an element, and what an earlier version of its program wrote beside its results.
+                begins = isinstance(line, dict) and not line.keys() & {"id", "ended_at"}
                 if cut_off is not None and not begins:
                     raise cut_off
                 cut_off = None

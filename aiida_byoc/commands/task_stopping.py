@@ -22,7 +22,7 @@ from aiida.orm import CalcJobNode, load_node
 from aiida_byoc.arrays.cancelled import Ranges, cancelled_tasks, merged
 from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.events.hooks import transaction
-from aiida_byoc.runtimes.in_job import CANCELLED, ELEMENTS, ENDED, RESULTS
+from aiida_byoc.runtimes.in_job import CANCELLED, ELEMENTS, ENDED
 from aiida_byoc.schedulers.options import CLIENT
 from aiida_byoc.schedulers.slurm import slurm_id
 from aiida_byoc.schedulers.witnesses import PATIENCE
@@ -54,7 +54,7 @@ _TELL = """\
 cd {directory} && mkdir -p {elements} && printf %s {tasks} > {file}.new && mv -f {file}.new {file} || exit 1
 close() {{
   mkdir {elements}/$1 2> /dev/null && : > {elements}/$1/{ended}
-  [ -e {elements}/$1/{ended} ] && [ ! -e {elements}/$1/{results} ]
+  [ -e {elements}/$1/{ended} ] && [ ! -s {elements}/$1/{ended} ]
 }}
 for range in {ranges}; do
   for number in $(seq ${{range/-/ }}); do
@@ -140,7 +140,6 @@ def _command(attempt: CalcJobNode, job: str, tasks: Ranges) -> str:
         tasks=shlex.quote(json.dumps(tasks)),
         file=CANCELLED,
         ended=ENDED,
-        results=RESULTS,
         ranges=" ".join(f"{first}-{last}" for first, last in elements),
         patience=PATIENCE,
         client=CLIENT,

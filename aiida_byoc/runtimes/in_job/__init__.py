@@ -68,7 +68,7 @@ DONE = "done"
 MOST_NAMED = 10
 """So many of the tasks that failed of late are named."""
 ENDED = "ended"
-"""In the directory of an element: the same at its end, made when all its results are written."""
+"""What the results of an element are called when all are written."""
 NOT_STARTED = 125
 UNUSABLE = 69
 FENCED = 75

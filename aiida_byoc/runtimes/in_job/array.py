@@ -6,9 +6,10 @@
     byoc_array/cancelled          tasks that are not wanted any more; may come at any time (read)
     byoc_array/elements/N/        made first: the element's own fence
         results.jsonl             its beginning, each task's result, its end; only ever appended to
+        ended                     what `results.jsonl` is called once it is whole: its last line has the same numbers as
+                                  `done`, of all tasks; empty where the node has ended an element before it began
         done                      how many of its tasks have succeeded and failed, or were cancelled, so far; there is
                                   none of an element that ends before it is due
-        ended                     the same of all of its tasks, made last
     byoc_array/tasks/…/NUMBER/    made first: the task's own fence (array_task.py)
         record.json               the task's completion record; a task that has one, here or in an earlier attempt's
                                   directory, is never run again
@@ -83,7 +84,7 @@ def run_element(specification):
     if _all_ended():
         news.say("ended")
     if adopted:
-        note_none_left()
+        note_none_left(os.path.join(place, ENDED))
     return code
 
 
@@ -129,8 +130,8 @@ class _Element:
         signal.signal(signal.SIGTERM, self._stop)
         if not wrong:
             self._run_all(map(loads, lines))
-        self._append({"ended_at": time.time(), "stopped": self._stopping})
-        self._tell(ENDED)
+        self._append(dict(self._numbers(), ended_at=time.time(), stopped=self._stopping))
+        self._end()
         if wrong:
             return NOT_STARTED
         self._report_at_the_end()
@@ -265,20 +266,22 @@ class _Element:
         self._results.write(dumps(line) + "\n")
         self._results.flush()
 
-    def _tell(self, name=DONE):
-        # Nobody hears of results that a power cut could take back. Where an element ends at once, whoever reports of it
-        # sees to that: a commit of the file system for each takes more than its task.
-        if self._reporter is None:
-            self._results.close()
-        else:
+    def _numbers(self):
+        return dict(self._done, which=self._failed[-MOST_NAMED:])
+
+    def _tell(self):
+        """Nobody hears of results that a power cut could take back."""
+        os.fsync(self._results.fileno())
+        with suppress(OSError):  # what cannot be noted meanwhile is nobody's failure
+            write(os.path.join(self._place, DONE), dumps(self._numbers()))
+
+    def _end(self):
+        # Where an element ends at once, whoever reports of it has its results on the disk: a commit of the file system
+        # for each takes more than its task.
+        if self._reporter is not None:
             os.fsync(self._results.fileno())
-        path = os.path.join(self._place, name)
-        try:
-            write(path, dumps(dict(self._done, which=self._failed[-MOST_NAMED:])))
-        except OSError:
-            if name == ENDED:
-                raise
-            # What cannot be noted meanwhile is nobody's failure.
+        self._results.close()
+        os.rename(os.path.join(self._place, RESULTS), os.path.join(self._place, ENDED))
 
     def _stop(self, received, _):
         """Slurm says it before it kills: begin nothing more, and let what runs end in order."""

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 
-from . import DONE, ELEMENTS, ENDED, MOST_NAMED, REPORTER, RESULTS
+from . import DONE, ELEMENTS, ENDED, MOST_NAMED, REPORTER
 from .light import dumps, loads, read, suppress
 
 _LONGEST = 1 << 16
@@ -81,13 +81,14 @@ class Reporter:
         begun = sorted(int(name) for name in os.listdir(elements))
         places = {each: os.path.join(elements, str(each)) for each in begun if each >= self._ended}
         ended = {each for each in places if os.path.exists(os.path.join(places[each], ENDED))}
-        _sync([os.path.join(places[each], RESULTS) for each in ended - self._on_disk])
+        _sync([os.path.join(places[each], ENDED) for each in ended - self._on_disk])
         self._on_disk |= ended
         done = self._known
         for number, place in places.items():
             has_ended = number in ended
             with suppress(OSError, ValueError):
-                done = _added(done, loads(read(os.path.join(place, ENDED if has_ended else DONE))))
+                noted = _last_line(place) if has_ended else read(os.path.join(place, DONE))
+                done = _added(done, loads(noted))
             if has_ended and number == self._ended:
                 self._ended, self._known = number + 1, done
         return done
@@ -105,6 +106,13 @@ def _sync(paths):
         finally:
             for file in files:
                 os.close(file)
+
+
+def _last_line(place):
+    """The last line that an element wrote: the numbers of its tasks."""
+    with open(os.path.join(place, ENDED), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST))
+        return file.read().decode().rstrip("\n").rpartition("\n")[2]
 
 
 def _added(done, found):

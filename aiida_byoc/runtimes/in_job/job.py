@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from . import BEGUN, FENCE, FENCED, NOT_STARTED, OWNER, UNUSABLE, WORK
+from . import BEGUN, FENCE, FENCED, NOT_STARTED, OWNER, RECORD, UNUSABLE, WORK
 from .carry import carry_over
 from .container import Container
 from .image import digest_of, objection
@@ -88,8 +88,10 @@ def run_job(specification):
         }
     )
     news.say("ended")
-    if adopted and not specification.get("tasks"):  # those are other programs' children, on other machines too
-        note_none_left()
+    if adopted and not specification.get(
+        "tasks"
+    ):  # those are other programs' children, on other machines too
+        note_none_left(RECORD)
     if code is None:
         return NOT_STARTED if usable else UNUSABLE
     return code

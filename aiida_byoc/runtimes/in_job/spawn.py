@@ -116,17 +116,23 @@ def wait_for_orphans():
     return used
 
 
-def note_none_left():
+def note_none_left(last):
     """Note for the Epilog that this Slurm job has no process but this one, which has adopted all that others left.
 
-    Without the note the Epilog looks through all processes of the machine; where it cannot be written, that is all.
+    Without the note the Epilog looks through all processes of the machine; where it cannot be made, that is all.
+
+    Args:
+        last: a file that the job has written, which gets the note's name as well: to make one takes longer.
     """
+    with suppress(OSError, KeyError):
+        if not _has_children():
+            os.makedirs(NONE_LEFT, exist_ok=True)
+            os.link(last, os.path.join(NONE_LEFT, os.environ["SLURM_JOB_ID"]))
+
+
+def _has_children():
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return
     except ChildProcessError:
-        pass
-    with suppress(OSError, KeyError):
-        os.makedirs(NONE_LEFT, exist_ok=True)
-        note = os.path.join(NONE_LEFT, os.environ["SLURM_JOB_ID"])
-        os.close(os.open(note, os.O_WRONLY | os.O_CREAT, 0o600))
+        return False
+    return True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiida_byoc.arrays.gathering import gather_command, lines
-from aiida_byoc.runtimes.in_job import ELEMENTS, GATHERED, RESULTS
+from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED, GATHERED, RESULTS
 
 
 def begins(number: int) -> str:
@@ -34,10 +34,10 @@ def array(tmp_path: Path) -> Path:
     return place
 
 
-def write(array: Path, number: int, text: str) -> None:
+def write(array: Path, number: int, text: str, name: str = ENDED) -> None:
     directory = array / ELEMENTS / str(number)
-    directory.mkdir()
-    (directory / RESULTS).write_text(text)
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(text)
 
 
 def test_every_element_is_heard(array: Path) -> None:
@@ -53,7 +53,9 @@ def test_every_element_is_heard(array: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 10, len(task(1, 1)) - 1])
 def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(array: Path, kept: int) -> None:
     for number in range(3):
-        write(array, number, begins(number) + task(number, number)[: kept if number == 1 else None])
+        cut_off = number == 1
+        text = begins(number) + task(number, number)[: kept if cut_off else None]
+        write(array, number, text, RESULTS if cut_off else ENDED)
 
     found = gathered(array)
 
@@ -64,6 +66,23 @@ def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(array: Path, kept: in
         *(["t1"] if whole else []),
     }
     assert {line["element"] for line in found if "id" not in line} == {0, 1, 2}
+
+
+def test_an_attempt_that_an_earlier_version_began_is_heard(array: Path) -> None:
+    """Its elements wrote `ended` beside their results, without an end of line."""
+    for number in range(3):
+        write(
+            array,
+            number,
+            begins(number) + task(number, number)[: 10 if number == 1 else None],
+            RESULTS,
+        )
+        if number != 1:
+            write(array, number, json.dumps({"succeeded": 1, "failed": 0, "cancelled": 0}))
+
+    found = gathered(array)
+
+    assert {line["id"] for line in found if "id" in line} == {"t0", "t2"}
 
 
 def test_another_line_that_is_none_is_told(array: Path) -> None:
@@ -81,7 +100,7 @@ def test_an_array_that_never_began_has_left_nothing(array: Path, tmp_path: Path)
 
 def test_files_that_were_fetched_one_by_one_say_the_same(array: Path) -> None:
     for number in range(3):
-        write(array, number, begins(number) + task(number, number))
+        write(array, number, begins(number) + task(number, number), RESULTS)
 
     found = list(lines((array / ELEMENTS).parent))
 

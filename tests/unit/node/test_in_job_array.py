@@ -74,7 +74,8 @@ def start(job: Job, number: int = 0, array_id: str = "40") -> Any:
 
 def results(job: Job, number: int = 0) -> dict[str, dict[str, Any]]:
     """What an element wrote of its tasks, by their ids."""
-    path = job.directory / in_job.ELEMENTS / str(number) / in_job.RESULTS
+    place = job.directory / in_job.ELEMENTS / str(number)
+    (path,) = (place / name for name in (in_job.RESULTS, in_job.ENDED) if (place / name).exists())
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return {line["id"]: line for line in lines if "id" in line}
 

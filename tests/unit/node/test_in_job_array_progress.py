@@ -34,7 +34,7 @@ def synced(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def sync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        assert path.name == in_job.RESULTS
+        assert path.name == in_job.ENDED
         steps.append(path.parent.name)
 
     def rename(source: str, target: str) -> None:
@@ -50,8 +50,8 @@ def note(here: Path, number: int, name: str, succeeded: int = 1) -> None:
     """What an element notes of itself, and before that of its tasks."""
     place = here / in_job.ELEMENTS / str(number)
     place.mkdir(exist_ok=True)
-    (place / in_job.RESULTS).touch()
-    (place / name).write_text(json.dumps({"succeeded": succeeded, "failed": 0, "cancelled": 0}))
+    text = json.dumps({"succeeded": succeeded, "failed": 0, "cancelled": 0})
+    (place / name).write_text(f"{'x' * 100_000}\n{text}\n" if name == in_job.ENDED else text)
 
 
 def step(here: Path) -> int:
