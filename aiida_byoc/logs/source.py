@@ -29,9 +29,10 @@ _RETRIEVED = "retrieved"
 
 # A link would be followed by this user, not by the job's container, so none is.
 _READ = """\
-cd {directory} 2> /dev/null && [ -f {name} ] && [ ! -L {name} ] || {{ echo 0 0 0; exit; }}
+cd {directory} 2> /dev/null || {{ echo 0 0 0; exit; }}
 closed=0
 [ ! -e ./{record} ] || [ -z "{record}" ] || closed=1
+[ -f {name} ] && [ ! -L {name} ] || {{ echo 0 0 $closed; exit; }}
 size=$(stat -c %s {name}) || exit
 from={offset}
 [ "$from" -ge 0 ] || from=$((size + from))

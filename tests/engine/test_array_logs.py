@@ -47,10 +47,29 @@ def test_each_task_has_its_log(node: Any, make_desk: MakeDesk) -> None:
     assert "Error" in CliRunner().invoke(byoc, [*words, "2"]).output
 
 
+def test_the_log_of_a_task_that_said_nothing_is_whole_when_it_has_ended(
+    node: Any, make_desk: MakeDesk
+) -> None:
+    submission = node.accept(**array(GO, [["a"]]))
+    desk, job = make_desk(), Underway(node, submission)
+    job.until_state("running")
+    place = Path(job.attempt.get_remote_workdir(), directory_of(0))
+    job.until((place / "work").exists, "the task")
+
+    silent = desk.read(submission, task=0)
+
+    assert (silent.data, silent.size, silent.complete) == ("", 0, False)
+    (place / "work" / "go").touch()
+    assert job.finish().is_finished_ok
+    silent = desk.read(submission, task=0)
+    assert (silent.data, silent.size, silent.complete) == ("", 0, True)
+    assert not (place / "stdout").exists()
+
+
 def test_a_task_is_not_read_through_a_link(node: Any, make_desk: MakeDesk, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of somebody else")
-    submission = node.accept(**array("true", [["a"]]))
+    submission = node.accept(**array("echo $1", [["a"]]))
     job = Underway(node, submission)
     assert job.finish().is_finished_ok
     stdout = Path(job.attempt.get_remote_workdir(), directory_of(0), "stdout")

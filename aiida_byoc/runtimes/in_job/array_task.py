@@ -2,7 +2,7 @@
 
 byoc_array/tasks/THOUSANDS/NUMBER/
     work/, inputs/, outputs/, in_place/   as in the directory of a job with one container
-    stdout, stderr                        what its program wrote
+    stdout, stderr                        what its program wrote, if it did
     record.json                           written last, by atomic rename
 """
 
@@ -17,6 +17,7 @@ from .record import write_record
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
 CANCELLED = "cancelled"
 TASK_RECORD = "record.json"
+_LOGS = ("stdout", "stderr")
 _MOST_SAID = 300
 _WORD_SECONDS = 0.5
 """After a program that SIGTERM ended, so long may the same take to reach this process."""
@@ -78,10 +79,6 @@ class Runner:
     def _run(self, task):
         number, task_id, values = task
         os.mkdir(WORK)
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(file, descriptor)
-            os.close(file)
         array, own = self._specification["array"], dict(self._specification)
         own["argv"] = [render(each, values) for each in array["argv"]]
         own["env"] = dict(own["env"])
@@ -92,7 +89,7 @@ class Runner:
         code, message, kept, used = None, wrong, {}, (0.0, 0.0)
         if not wrong:
             self._container = container = Container(
-                own, task=number, watched=self._parent is not None
+                own, task=number, watched=self._parent is not None, logs=_LOGS
             )
             for received in list(self._heard.get(number, ())):
                 container.signal(received)
@@ -234,9 +231,12 @@ def _fault(kept):
 
 def _last_words():
     """The last line that the program wrote on stderr."""
-    with open("stderr", "rb") as file:
-        file.seek(max(0, os.path.getsize("stderr") - 4096))
-        lines = file.read().decode("utf-8", "replace").split("\n")
+    try:
+        with open("stderr", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except FileNotFoundError:
+        return None
     said = [" ".join(line.split()) for line in lines]
     return next((line for line in reversed(said) if line), None)
 

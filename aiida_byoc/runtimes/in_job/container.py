@@ -30,7 +30,7 @@ _BIRTH_SECONDS = 30
 class Container:
     """The container of a job: run once, signalled meanwhile."""
 
-    def __init__(self, specification, task=None, descriptors=(), watched=False):
+    def __init__(self, specification, task=None, descriptors=(), watched=False, logs=(1, 2)):
         """Nothing is started yet.
 
         Args:
@@ -38,12 +38,13 @@ class Container:
             descriptors: open, and the container's to use.
             watched: who started this process counts the container's, and kills the runtime if this process dies before
                 the runtime has seen to that itself.
+            logs: where its stdout and stderr go (streams.py).
         """
         self._specification = specification
         self._launch = specification["runtime"]
         self._launch_text = _text_of(specification)
         self._env = environment(specification)
-        self._descriptors, self._watched = descriptors, watched
+        self._descriptors, self._watched, self._logs = descriptors, watched, logs
         self._places = self._own_places()
         self._words = Placeholders(specification, task)
         self._words.name(
@@ -52,8 +53,7 @@ class Container:
             env_names=lambda: ",".join(sorted(self._env)),
         )
         self._runtime = 0  # its pid, while it is ours
-        self._child = None
-        self._was_started, self._used = False, []
+        self._child, self._was_started, self._used = None, False, []
         # Of a pid that may be somebody else's by now nothing is signalled; who signals may interrupt who locked.
         self._ending, self._is_over = RLock(), False
 
@@ -75,7 +75,7 @@ class Container:
         is_ours = self._launch["started"] == "status" and not self._watched
         most = (self._specification["processes"] + 1) * self._tasks_here
         count = ProcessCount(most if is_ours else None)
-        streams = Streams(self._specification["caps"]["max_log_bytes"])
+        streams = Streams(self._specification["caps"]["max_log_bytes"], self._logs)
         try:
             try:
                 self._prepare()

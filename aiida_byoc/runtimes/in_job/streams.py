@@ -23,8 +23,9 @@ _DRAIN_SECONDS = 5.0
 class Streams:
     """Two pipes, `out` and `err`, to be given to the container, and what carries their content away."""
 
-    def __init__(self, most):
-        self._pumps = [_Pump(target, most) for target in (1, 2)]
+    def __init__(self, most, targets=(1, 2)):
+        """`targets`: descriptors, or paths of files, each made once there is something to write."""
+        self._pumps = [_Pump(target, most) for target in targets]
         self.out, self.err = (pump.inlet for pump in self._pumps)
 
     @property
@@ -75,14 +76,14 @@ class Streams:
 
 
 class _Pump:
-    """Carries one stream to the descriptor `target`: its first `most` bytes, and its last."""
+    """Carries one stream to its target: its first `most` bytes, and its last."""
 
     def __init__(self, target, most):
         self.source, self.inlet = os.pipe()
         self._told = self._telling = -1
         self._thread = None
         self._block = _BLOCK
-        self._target, self._most, self._room = target, most, most
+        self._target, self._opened, self._most, self._room = target, -1, most, most
         self._beyond, self._last, self.end = 0, b"", b""
 
     def release(self):
@@ -119,6 +120,8 @@ class _Pump:
         if self._beyond:
             left_out = self._beyond - len(self._last)
             self._write(b"[byoc: %d bytes are left out here]\n%s" % (left_out, self._last))
+        if self._opened != -1:
+            os.close(self._opened)
 
     def _run(self):
         waiting = select.poll()
@@ -146,5 +149,8 @@ class _Pump:
     def _write(self, block):
         # A full disk must not stop the container: what cannot be written is lost, and is read all the same.
         with suppress(OSError):
+            if block and isinstance(self._target, str):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._target = self._opened = os.open(self._target, flags, 0o600)
             while block:
                 block = block[os.write(self._target, block) :]
