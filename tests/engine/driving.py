@@ -18,7 +18,7 @@ from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.stopping import Stopper
 from lab.process import wait_until
 
-__all__ = ["RUN_LOG", "SHORT", "Underway", "run", "squeue"]
+__all__ = ["RUN_LOG", "SHORT", "Underway", "cluster", "run", "squeue"]
 
 RUN_LOG = "echo run >> runs"
 """Shell for a container: each run leaves a line that `Underway.runs` counts."""
@@ -164,6 +164,11 @@ class Underway:
 def _new_runner() -> Any:
     """A worker's; what is left in the loop of a dead one never runs again."""
     return get_manager().create_runner(loop=asyncio.new_event_loop())
+
+
+def cluster() -> str:
+    """What Slurm calls itself; its jobs' names on compute nodes begin with it."""
+    return run("scontrol", "show", "config").partition("ClusterName")[2].split()[1]
 
 
 def squeue(*options: str) -> str:

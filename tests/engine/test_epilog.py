@@ -10,7 +10,7 @@ import pytest
 
 from aiida_byoc.runtimes import in_job
 from lab.process import wait_until
-from tests.engine.driving import Underway, run, squeue
+from tests.engine.driving import Underway, cluster, squeue
 from tests.engine.test_resources import in_job_programs
 from tests.unit.node.test_epilog import left_behind, lives
 
@@ -23,9 +23,8 @@ def test_what_is_left_is_looked_for_if_the_job_did_not_end_in_order(
 ) -> None:
     job = Underway(node, node.accept("sh", "-c", WAITS))
     slurm_job = job.until_state("running")["scheduler"]["job_id"]
-    cluster = run("scontrol", "show", "config").partition("ClusterName")[2].split()[1]
 
-    with left_behind(f"{cluster}-{slurm_job}") as left:
+    with left_behind(f"{cluster()}-{slurm_job}") as left:
         if is_killed:
             (program,) = in_job_programs(slurm_job)
             os.kill(program, signal.SIGKILL)

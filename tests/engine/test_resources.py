@@ -14,7 +14,7 @@ import pytest
 
 from lab.paths import LabPaths
 from lab.process import wait_until
-from tests.engine.driving import Underway, run
+from tests.engine.driving import Underway, cluster
 
 SHAPE = {"cpu": 1, "memory_mib": 128, "walltime_seconds": 120}
 TELL = "import json, os; json.dump(dict(os.environ), open('environment.json', 'w'))"
@@ -104,8 +104,7 @@ USE = (
 
 
 def scratch_of(place: str | Path, job: Underway) -> Path:
-    cluster = run("scontrol", "show", "config").partition("ClusterName")[2].split()[1]
-    return Path(place) / f"byoc-{cluster}-{job.last['scheduler']['job_id']}"
+    return Path(place) / f"byoc-{cluster()}-{job.last['scheduler']['job_id']}"
 
 
 def test_scratch_space_is_the_jobs_own_and_gone_afterwards(

@@ -14,7 +14,7 @@ import pytest
 from aiida_byoc.runtimes import FOR_TASKS, OVERHEAD_MIB
 from aiida_byoc.runtimes.in_job.environment import TASK_VARIABLES
 from lab.process import wait_until
-from tests.engine.driving import Underway, run
+from tests.engine.driving import Underway, cluster
 
 SHAPE = {
     "cpu": 2,
@@ -176,8 +176,7 @@ def said(job: Underway) -> str:
 
 def left_of(slurm_job: str) -> list[str]:
     """What is on this machine, which is both nodes: processes of the job, and places of its own."""
-    cluster = run("scontrol", "show", "config").partition("ClusterName")[2].split()[1]
-    name = f"{cluster}-{slurm_job}"
+    name = f"{cluster()}-{slurm_job}"
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

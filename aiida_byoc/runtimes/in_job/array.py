@@ -270,7 +270,7 @@ class _Element:
         return dict(self._done, which=self._failed[-MOST_NAMED:])
 
     def _tell(self):
-        """Nobody hears of results that a power cut could take back."""
+        """Note how far it is, and nothing that a power cut could take back."""
         os.fsync(self._results.fileno())
         with suppress(OSError):  # what cannot be noted meanwhile is nobody's failure
             write(os.path.join(self._place, DONE), dumps(self._numbers()))

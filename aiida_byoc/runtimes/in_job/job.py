@@ -88,9 +88,8 @@ def run_job(specification):
         }
     )
     news.say("ended")
-    if adopted and not specification.get(
-        "tasks"
-    ):  # those are other programs' children, on other machines too
+    # The tasks of a parallel job are other programs' children, on other machines too.
+    if adopted and not specification.get("tasks"):
         note_none_left(RECORD)
     if code is None:
         return NOT_STARTED if usable else UNUSABLE
