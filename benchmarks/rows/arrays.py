@@ -13,16 +13,18 @@ import sys
 import time
 import uuid
 from abc import ABC, abstractmethod
+from statistics import fmean
 from typing import Any
 
 from aiida_byoc.runtimes.bubblewrap import launch
 from aiida_byoc.runtimes.container import Container
 from aiida_byoc.runtimes.in_job import WORK
 from aiida_byoc.runtimes.in_job.placeholders import GID, HOST, UID
-from benchmarks import jobs
+from benchmarks import jobs, rounds
 from benchmarks.figures import Measure, Target, at_least, per_second
 from benchmarks.laboratory import Bench
 from benchmarks.plain import Plain, image
+from benchmarks.rounds import Round
 from lab import node, process
 from lab.proctable import POLL_SECONDS
 
@@ -37,9 +39,10 @@ MOST_BETWEEN_SECONDS = 0.5
 """Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
 LOOK_SECONDS = 0.1
 """Between two looks at the database for the end of packed tasks, which may all take a second."""
-WARM = 4
 TASK_SECONDS = 0.02
 """What the command says of a task where it is to be packed."""
+CPUS = 4
+"""Of a node of the lab: packed tasks have one whole, `sbatch --array` and one task an element have both."""
 MEMORY_MIB = 128
 AIIDAS_SECONDS = 10.0
 """Between two questions to Slurm, where nobody says otherwise."""
@@ -48,21 +51,21 @@ LARGE = 1000
 
 
 def measure(bench: Bench) -> list[Measure]:
-    """Tasks per second by number of tasks, in turns: `sbatch --array`, one task an element, packed."""
-    alone = _plain(bench, bench.scale(16, 4))
+    """Tasks per second by number of tasks; `sbatch --array` and one task an element in turns."""
+    sizes = [100, 500] if bench.quick else [1, 100, LARGE, 10 * LARGE]
     bench.lab.up()
     _allow_large(bench)
-    _packed(bench, WARM)
+    in_turns = min(LARGE, sizes[-1])
+    alone, packed = _against_plain(bench, in_turns)
     took: dict[int, dict[str, float]] = {}
-    sizes = [100, 500] if bench.quick else [1, 100, LARGE, 10 * LARGE]
     for tasks in sizes:
-        took[tasks] = {"packed": _packed(bench, tasks)}
+        took[tasks] = {"packed": packed if tasks == in_turns else _packed(bench, tasks)}
         raw, unpacked = _Raw(bench, tasks), _Unpacked(bench, tasks)
         while not (raw.is_over and unpacked.is_over):
             for each in (raw, unpacked):
                 each.work(TURN_SECONDS)
         took[tasks].update(raw=raw.seconds, unpacked=unpacked.seconds)
-        bench.keep.raw("arrays", "seconds", {"plain AiiDA, tasks/s": alone, **took})
+        bench.keep.raw("arrays", "seconds", took)
     return [each for tasks, seconds in took.items() for each in _measures(tasks, seconds, alone)]
 
 
@@ -98,12 +101,27 @@ def _allow_large(bench: Bench) -> None:
     bench.lab.run(sys.executable, "-c", done)
 
 
-def _packed(bench: Bench, tasks: int) -> float:
-    """Seconds from the command until the product knows the job's end."""
-    command = _command(bench, tasks, cpu=2, task_seconds=TASK_SECONDS)
+def _against_plain(bench: Bench, tasks: int) -> tuple[float, float]:
+    """In turns, both warm: jobs a second of aiida-core alone, which has no arrays; seconds of so many packed tasks."""
+    plain = Plain(bench.lab)
+    alone: list[Round] = []
+    packed: list[float] = []
+    for _ in range(bench.scale(3, 1)):
+        alone.append(rounds.alone(bench, plain, bench.scale(32, 4)))
+        _packed(bench, CPUS, jobs_at_once=rounds.WARM)
+        packed += [_packed(bench, tasks) for _ in range(2)]
+    bench.keep.raw("arrays", "in turns", {"plain": [*map(vars, alone)], "packed, s": packed})
+    return sum(each.count for each in alone) / sum(each.seconds for each in alone), fmean(packed)
+
+
+def _packed(bench: Bench, tasks: int, jobs_at_once: int = 1) -> float:
+    """Seconds from the first command until the product knows the last job's end."""
+    commands = [
+        _command(bench, tasks, cpu=CPUS, task_seconds=TASK_SECONDS) for _ in range(jobs_at_once)
+    ]
     with bench.lab.database() as connection:
         began = time.monotonic()
-        names = jobs.send(bench.lab.up(), [command])
+        names = jobs.send(bench.lab.up(), commands)
         jobs.wait_until_told(connection, names, END_SECONDS, every=LOOK_SECONDS)
         return time.monotonic() - began
 
@@ -235,18 +253,3 @@ def _container(bench: Bench) -> str:
     ours = {UID: "1000", GID: "1000", HOST: "raw"}
     command = [*words[: words.index("--json-status-fd")], "--"]
     return shlex.join(ours.get(str(word), str(word)) for word in command)
-
-
-def _plain(bench: Bench, count: int) -> float:
-    """Single jobs per second of plain AiiDA, which has no arrays."""
-    plain = Plain(bench.lab)
-    bench.lab.without_work()
-    with plain.at_work(0.5), plain.database() as connection:
-        began = time.monotonic()
-        pks = plain.submit(count, jobs.SCRIPT)
-        process.wait_until(
-            lambda: len(plain.ended(connection, pks)) == count,
-            END_SECONDS,
-            f"{count} work chains of the baseline to end",
-        )
-        return per_second(count, time.monotonic() - began)
