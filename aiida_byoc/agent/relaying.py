@@ -12,6 +12,7 @@ import psycopg
 
 from aiida_byoc.agent.backoff import Backoff
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.database import notifications
 from aiida_byoc.events.relay import BatchRefused, deliver
 from aiida_byoc.events.stream import FULL
 
@@ -19,10 +20,11 @@ __all__ = ["Destination", "relay_lanes"]
 
 _LOGGER = logging.getLogger(__name__)
 _LANES = 4
-_IDLE_SECONDS = 0.25
+_IDLE_SECONDS = 1.0
+"""Of the first lane, which hears of every new event: for what comes due with time, after a failure."""
 _GATHER_SECONDS = 0.1
 """A batch of one event costs nearly as much as a full one, on the cores where commands are accepted meanwhile: while
-jobs come one after the other, their events go together. No event waits longer than the first after a while may."""
+jobs come one after the other, their events go together."""
 _OTHERS_IDLE_SECONDS = 2.0
 _MOST_SECONDS = 60.0
 _OPERATORS = {401, 403, 404, 405, 409, 415}
@@ -109,7 +111,6 @@ def _step(
     lane: str,
     is_first: bool,
 ) -> float:
-    idle = _IDLE_SECONDS if is_first else _OTHERS_IDLE_SECONDS
     if pause := destination.pause():
         return pause
     asked_at = time.monotonic()
@@ -121,10 +122,18 @@ def _step(
         BatchRefused
     ) as error:  # by a proxy: the adapter's own refusal stops one job, and is no failure
         return destination.failed(connection, AdapterUnavailable(str(error), status=400), asked_at)
-    if not settled:
-        return idle
-    destination.succeeded(connection)
+    if settled:
+        destination.succeeded(connection)
+    return _rest(connection, settled, is_first=is_first)
+
+
+def _rest(connection: psycopg.Connection, settled: int, *, is_first: bool) -> float:
+    """Seconds to wait after so many events. After none, the first lane waits here until it hears of one."""
     if settled > FULL:
         return 0
-    # One lane is enough for a few events at a time.
-    return _GATHER_SECONDS if is_first else idle
+    if not is_first:  # one lane is enough for a few events at a time
+        return _OTHERS_IDLE_SECONDS
+    if settled:
+        return _GATHER_SECONDS
+    notifications.wait(connection, notifications.RELAY, _IDLE_SECONDS)
+    return 0

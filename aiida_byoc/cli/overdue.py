@@ -14,7 +14,7 @@ __all__ = ["EXPECTED", "Finding", "overdue"]
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 EXPECTED: Mapping[str, int] = {
-    "not launched": _MINUTE,  # the launcher looks four times a second
+    "not launched": _MINUTE,  # the launcher looks every second
     "no room": _HOUR,  # waiting for others is what limits are for
     "no image": 15 * _MINUTE,  # failures end the job after ten
     "no input": 15 * _MINUTE,  # the same

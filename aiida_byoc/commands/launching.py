@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import threading
-import time
 from typing import Any
 
 from aiida.brokers.zeromq import ZeromqBroker
 from aiida.manage import get_manager
 
 from aiida_byoc.commands.launcher import Launcher
+from aiida_byoc.database import notifications
+from aiida_byoc.database.connection import connect
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.storage import crash_only
 
@@ -21,7 +22,10 @@ __all__ = ["launch_forever"]
 
 _LOGGER = logging.getLogger(__name__)
 _TRANSACTIONAL = "byoc.postgres"
-_IDLE_SECONDS = 0.25
+_IDLE_SECONDS = 1.0
+"""What may be launched is heard of; cancels, repairs and what comes due with time are looked for."""
+_GATHER_SECONDS = 0.1
+"""Commands may come by the hundred each second while there is room for none."""
 _BROKER_SECONDS = 1.0
 
 
@@ -55,11 +59,14 @@ def launch_forever(settings: NodeSettings) -> None:
     transactional = profile.process_control_backend == _TRANSACTIONAL
     launcher = Launcher(runner, settings, hand_over, transactional=transactional)
     _LOGGER.info("Launcher started event=launcher_started pid=%s", os.getpid())
-    with contextlib.suppress(_BrokerChanged):
+    with (
+        connect(profile.storage_config, application="launcher-waits") as connection,
+        contextlib.suppress(_BrokerChanged),
+    ):
         while goes_on() and _life(broker) == life:
-            began = time.monotonic()
             if not launcher.step():
-                stopping.wait(max(0.0, _IDLE_SECONDS - (time.monotonic() - began)))
+                stopping.wait(_GATHER_SECONDS)
+                notifications.wait(connection, notifications.LAUNCHER, _IDLE_SECONDS)
     if _life(broker) != life:
         _LOGGER.warning("Broker changed event=broker_changed: starting anew")
 

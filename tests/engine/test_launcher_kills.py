@@ -1,4 +1,7 @@
-"""I1, I2: a launcher that is killed at any moment leaves exactly one work chain per launched job, and no orphan."""
+"""I1, I2: a launcher that is killed at any moment leaves exactly one work chain per launched job, and no orphan.
+
+And one that waits hears of what comes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,11 @@ FORKS = """
 import logging, os, signal, sys, time
 from pathlib import Path
 from aiida import load_profile
-from aiida_byoc.commands.launching import launch_forever
+from aiida_byoc.commands import launching
 from aiida_byoc.node import NodeSettings
 
 settings = NodeSettings.load(Path(sys.argv[1]))
+launching._IDLE_SECONDS = float(sys.argv[2])
 profile = load_profile()
 profile.set_process_controller("byoc.postgres", {})
 profile.set_option("daemon.worker_process_slots", 100000)
@@ -39,7 +44,7 @@ for line in sys.stdin:
     if pid == 0:
         logging.getLogger("aiida_byoc").setLevel(logging.INFO)
         logging.getLogger("aiida_byoc").addHandler(logging.StreamHandler(os.fdopen(say, "w")))
-        launch_forever(settings)
+        launching.launch_forever(settings)
         os._exit(0)
     os.close(say)
     with os.fdopen(said) as log:
@@ -71,6 +76,11 @@ SELECT count(*) FROM db_dbnode AS node
 WHERE node.process_type LIKE '%byoc.job' AND NOT EXISTS (SELECT FROM byoc.job WHERE process_pk = node.id)
 """
 
+WAITING_PROCESSES = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'byoc-launcher-waits' AND query LIKE 'LISTEN%'
+"""
+
 
 class Launchers:
     """Launchers, one after the other."""
@@ -89,15 +99,18 @@ class Launchers:
 
 
 @pytest.fixture
-def launchers(node: Any, tmp_path: Path) -> Iterator[Launchers]:
-    """Real launchers on the profile, which share one interpreter's imports."""
+def launchers(node: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Launchers]:
+    """Real launchers on the profile, which share one interpreter's imports, and look every second or so often."""
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY + "[limits]\nactive_jobs = 50000\n")
     settings = node.settings.model_copy(update={"policy_file": policy})
     settings.save(tmp_path / "node.toml")
     (tmp_path / "crash").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FORKS, str(tmp_path / "node.toml")],
+        [
+            *(sys.executable, "-W", "ignore", "-c", FORKS, str(tmp_path / "node.toml")),
+            str(getattr(request, "param", 1.0)),
+        ],
         env={**os.environ, "BYOC_CRASH_DIR": str(tmp_path / "crash")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -115,6 +128,26 @@ def launchers(node: Any, tmp_path: Path) -> Iterator[Launchers]:
 def truth(node: Any, submissions: list[str]) -> Counter[tuple[Any, ...]]:
     """How many jobs look how."""
     return Counter(node.connection.execute(TRUTH, (submissions,)).fetchall())
+
+
+@pytest.mark.parametrize("launchers", [60.0], indirect=True)
+def test_a_job_that_comes_while_the_launcher_waits_is_launched_before_it_looks(
+    node: Any, launchers: Launchers, tmp_path: Path
+) -> None:
+    """It dies once it has launched it, long before it would look by itself."""
+    with ThreadPoolExecutor() as pool:
+        life = pool.submit(launchers.live, None)
+        eventually(
+            lambda: node.connection.execute(WAITING_PROCESSES).fetchone() == (1,),
+            "the launcher to wait",
+            seconds=30,
+        )
+        (tmp_path / "crash" / "launch.committed").touch()
+        submission = node.accept()
+        status, _ = life.result(30)
+
+    assert status == -9
+    assert truth(node, [submission]) == {LAUNCHED: 1}
 
 
 def test_killed_launchers_leave_one_work_chain_per_job_and_no_orphan(
