@@ -81,13 +81,11 @@ def _measures(tasks: int, seconds: dict[str, float], alone: float) -> list[Measu
             target=target,
         )
 
-    found = [
+    return [
         one("packed", rates["raw"], "sbatch --array", at_least(3) if is_large else None),
         one("packed", alone, "aiida-core alone", at_least(100) if is_large else None),
+        one("unpacked", rates["raw"], "sbatch --array", at_least(0.8)),
     ]
-    if "unpacked" in rates:
-        found.append(one("unpacked", rates["raw"], "sbatch --array", at_least(0.8)))
-    return found
 
 
 def _allow_large(bench: Bench) -> None:
