@@ -75,6 +75,7 @@ def test_everybody_can_use_every_page(desk, scheme):
             (each["id"], [node["html"] for node in each["nodes"]]) for each in result["violations"]
         ]
 
+    expect(reader.page.get_by_role("main")).to_be_visible()
     look("sign in")
     reader.sign_in()
     job_id = reader.submit("true", name="looked-at")
