@@ -29,7 +29,8 @@ from aiida_byoc.node import NodeSettings
 __all__ = ["Credential", "assertion", "credential", "fetched_token"]
 
 _LOGGER = logging.getLogger(__name__)
-_MOST_SECONDS = 120.0
+_MOST_SECONDS = 60.0
+"""Who enrols the node again waits so long at most, beside the pause of the loop that asks."""
 _SKEW_SECONDS = 60.0
 """What the adapter forgives a clock."""
 
