@@ -48,10 +48,15 @@ def test_every_node_has_one_replica_and_every_replica_has_nodes(
                 for path in ("/job-1", "/job-2/logs"):
                     assert http.get(f"{url}{path}").status_code == 401
 
-    log = (paths.logs / "byoc-access.log").read_text()
-    asked = re.findall(r" /v1/nodes/(node-\d+)/jobs/\S+ 401 \S+ (\S+)", log)
-    replicas = {name: {replica for asks, replica in asked if asks == name} for name in names}
-    assert len(asked) == 4 * len(names)
+    log = paths.logs / "byoc-access.log"
+
+    def asked() -> list[tuple[str, str]]:
+        return re.findall(r" /v1/nodes/(node-\d+)/jobs/\S+ 401 \S+ (\S+)", log.read_text())
+
+    # nginx notes a request after it has answered it.
+    process.wait_until(lambda: len(asked()) >= 4 * len(names), 30, "nginx's notes", logs=[log])
+    assert len(asked()) == 4 * len(names)
+    replicas = {name: {replica for who, replica in asked() if who == name} for name in names}
     assert {len(each) for each in replicas.values()} == {1}
     assert len(set.union(*replicas.values())) == len(REPLICAS)
 
