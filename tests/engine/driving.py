@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,12 @@ from plumpy import ensure_portal
 
 from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.stopping import Stopper
-from lab.process import wait_until
+from lab.process import LabError, wait_until
 
-__all__ = ["RUN_LOG", "SHORT", "Underway", "cluster", "run", "squeue"]
+__all__ = ["OUT_OF_TIME", "RUN_LOG", "SHORT", "Underway", "cluster", "run", "squeue", "until_none"]
 
+OUT_OF_TIME = "endtime=now+5"
+"""For `scontrol update`; Slurm refuses a time that has passed when it hears of it, which `now` may have."""
 RUN_LOG = "echo run >> runs"
 """Shell for a container: each run leaves a line that `Underway.runs` counts."""
 SHORT = {"cpu": 1, "memory_mib": 128, "walltime_seconds": 2}
@@ -179,3 +182,11 @@ def squeue(*options: str) -> str:
 def run(*command: str, cwd: Path | None = None, check: bool = True) -> str:
     """Run a command; return what it says."""
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=check).stdout
+
+
+def until_none(left: Callable[[], Sequence[str]], seconds: float = 30) -> None:
+    """Wait until nothing is left; what still is then, is told."""
+    with contextlib.suppress(LabError):
+        wait_until(lambda: not left(), seconds, "nothing to be left")
+    remains = left()
+    assert not remains, f"left after {seconds:g} s: {remains}"

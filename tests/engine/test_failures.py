@@ -20,6 +20,7 @@ from aiida_byoc.schedulers.ends import Record
 from aiida_byoc.schedulers.failures import explain
 from lab import cgroups, slurm
 from lab.process import recorded, wait_until
+from tests.engine.driving import OUT_OF_TIME
 from tests.labs import scratch_lab
 from tests.unit.node.inside import Job
 
@@ -137,7 +138,7 @@ def requeue(cluster: Cluster, job: str, _: str) -> None:
 # In the order in which they are set going: those that wait for Slurm's timers first.
 CASES = {
     "slurmd-killed": Case(once_running=kill_slurmd, code="node_fail", states=("NODE_FAIL",)),
-    "timeout": Case(once_running=update("endtime=now"), code="timeout", states=("TIMEOUT",)),
+    "timeout": Case(once_running=update(OUT_OF_TIME), code="timeout", states=("TIMEOUT",)),
     "deadline": Case(
         options=("--deadline=now+64",), code="deadline_exceeded", states=("DEADLINE",)
     ),

@@ -9,7 +9,7 @@ import pytest
 from aiida.orm import load_node
 
 from aiida_byoc.commands.recovery import Recovery
-from tests.engine.driving import Underway, run
+from tests.engine.driving import OUT_OF_TIME, Underway, run
 
 WHOLE_NODE = 16384
 SAVES = """
@@ -195,7 +195,7 @@ def out_of_time(node: Any) -> tuple[tuple[Underway, Any], tuple[Underway, Any]]:
     warned = start(node, SAVES, on=("timeout",), workload=workload)
     killed = start(node, STATE, on=("timeout",))
     run("scontrol", "update", f"jobid={begun(warned)[0]}", "endtime=now+90")
-    run("scontrol", "update", f"jobid={begun(killed)[0]}", "endtime=now")
+    run("scontrol", "update", f"jobid={begun(killed)[0]}", OUT_OF_TIME)
     return (warned, warned.finish(90)), (killed, killed.finish(90))
 
 

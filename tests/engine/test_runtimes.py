@@ -14,6 +14,7 @@ from lab import slurm
 from lab.paths import LabPaths
 from lab.process import wait_until
 from tests.engine.batch import RUNTIMES, Site, left_of
+from tests.engine.driving import OUT_OF_TIME, until_none
 
 ADDED = {"bubblewrap": {"PWD"}, "charliecloud": {"CH_RUNNING"}, "podman": {"HOSTNAME"}}
 """Variables that a runtime adds to those that are asked for."""
@@ -207,7 +208,7 @@ def test_nothing_is_left_of_a_cancelled_job(
     batch.scancel()
 
     batch.until("CANCELLED")
-    wait_until(lambda: not left_of(batch, paths.name, word), 30, "nothing to be left")
+    until_none(lambda: left_of(batch, paths.name, word))
 
 
 def test_nothing_is_left_of_a_job_whose_program_was_killed(
@@ -221,7 +222,7 @@ def test_nothing_is_left_of_a_job_whose_program_was_killed(
 
     assert batch.ended()["JobState"] in {"FAILED", "CANCELLED"}
     assert not (batch.job.directory / in_job.RECORD).exists()
-    wait_until(lambda: not left_of(batch, paths.name, word), 30, "nothing to be left")
+    until_none(lambda: left_of(batch, paths.name, word))
 
 
 def test_nothing_is_left_of_jobs_that_took_too_long(
@@ -236,12 +237,8 @@ def test_nothing_is_left_of_jobs_that_took_too_long(
         batch.until_said("up")
 
     for batch in batches:
-        scontrol("update", f"jobid={batch.slurm_job}", "EndTime=now")
+        scontrol("update", f"jobid={batch.slurm_job}", OUT_OF_TIME)
 
     for batch in batches:
         batch.until("TIMEOUT", seconds=90)
-    wait_until(
-        lambda: not [each for batch in batches for each in left_of(batch, paths.name)],
-        30,
-        "nothing to be left",
-    )
+    until_none(lambda: [each for batch in batches for each in left_of(batch, paths.name)])
