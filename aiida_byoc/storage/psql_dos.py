@@ -25,6 +25,7 @@ from aiida_byoc.database.connection import KEEP_ALIVE
 from aiida_byoc.storage import crash_only
 from aiida_byoc.storage.repository import DirectRepository
 from aiida_byoc.storage.session import CallbackSession, LeanQuery
+from aiida_byoc.storage.statements import Statements
 
 __all__ = ["ByocPsqlDosBackend"]
 
@@ -39,6 +40,7 @@ class ByocPsqlDosBackend(PsqlDosBackend):
 
     def _initialise_session(self) -> None:
         engine = self._engine()
+        self._statements = Statements()
         if crash_only.role() is not None:
             event.listen(engine, "handle_error", _die_with_the_connection)
             event.listen(engine, "connect", _end_if_fenced)
@@ -50,7 +52,7 @@ class ByocPsqlDosBackend(PsqlDosBackend):
         return DirectRepository(container=Container(get_filepath_container(self.profile)))
 
     def query(self) -> LeanQuery:
-        return LeanQuery(self)
+        return LeanQuery(self, self._statements)
 
     def set_global_variable(
         self,

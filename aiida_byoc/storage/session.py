@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiida.orm.implementation.querybuilder import QueryDictType
+from aiida.storage.psql_dos.backend import PsqlDosBackend
 from aiida.storage.psql_dos.orm.querybuilder.main import SqlaQueryBuilder
 from sqlalchemy import event
 from sqlalchemy.orm import ORMExecuteState, Session
+
+from aiida_byoc.storage.statements import Statements
 
 __all__ = ["CallbackSession", "LeanQuery"]
 
@@ -95,6 +98,10 @@ def _loads(executed: ORMExecuteState) -> None:
 class LeanQuery(SqlaQueryBuilder):
     """AiiDA's queries, without statements that can make no difference."""
 
+    def __init__(self, backend: PsqlDosBackend, statements: Statements) -> None:
+        super().__init__(backend)
+        self._statements = statements
+
     def count(self, data: QueryDictType) -> int:
         # Of each link AiiDA asks whether it closes a circle, though mostly its node is not stored, thus in none.
         unstored = any(filters.get("id", 0) is None for filters in data["filters"].values())
@@ -106,11 +113,16 @@ class LeanQuery(SqlaQueryBuilder):
         # AiiDA opens a savepoint, since its caller may write while rows are handed on, and commits: not for what is
         # read whole, in a transaction that ends with the callback.
         session = self.get_session()
-        if batch_size is not None or session.in_nested_transaction() or not session.keeps():
+        if batch_size is not None or not session.keeps():
             yield from super().iterall(data, batch_size)
             return
-        # Nothing waits to be flushed; to look would make SQLAlchemy warn of nodes that are not stored.
-        with self.query_session(data) as build, session.no_autoflush:
-            rows = session.execute(build.query.statement).all()
+        statement, values = self._statements.find(data, self._build)
+        try:
+            # Nothing waits to be flushed; to look would make SQLAlchemy warn of nodes that are not stored.
+            with session.no_autoflush:
+                rows = session.execute(statement, values).all()
+        except Exception:  # as AiiDA does
+            session.close()
+            raise
         for row in rows:
             yield [self.to_backend(item) for item in row]
