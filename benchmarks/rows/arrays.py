@@ -39,7 +39,7 @@ PAIRS = 3
 """Of up to 1,000 tasks. Of four pairs of 1,000, one after the other, the ratios were 0.76, 0.84, 0.86, 0.87."""
 MOST_BETWEEN_SECONDS = 0.5
 """Between two looks for the end, of ours and of raw tasks: each takes CPU that the elements wait for."""
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 """Between two looks at the database for the end of packed tasks, which may all take a second."""
 TASK_SECONDS = 0.02
 """What the command says of a task where it is to be packed."""
@@ -105,7 +105,7 @@ def _against_plain(bench: Bench, tasks: int) -> tuple[float, float]:
     for _ in range(bench.scale(3, 1)):
         alone.append(rounds.alone(bench, plain, bench.scale(32, 4)))
         _packed(bench, CPUS, jobs_at_once=rounds.WARM)
-        packed += [_packed(bench, tasks) for _ in range(2)]
+        packed += [_packed(bench, tasks) for _ in range(3)]
     bench.keep.raw("arrays", "in turns", {"plain": [*map(vars, alone)], "packed, s": packed})
     return sum(each.count for each in alone) / sum(each.seconds for each in alone), fmean(packed)
 
