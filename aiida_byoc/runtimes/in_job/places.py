@@ -14,6 +14,7 @@ from .light import suppress
 from .placeholders import slurm_job
 
 SHARED_MEMORY_PLACE = "/dev/shm"
+LOCK = "lock"
 
 
 def scratch_place(asked):
@@ -27,6 +28,7 @@ class OwnPlace:
     def __init__(self, place, name):
         self._own = place and os.path.join(place, "byoc-" + slurm_job())
         self.path = os.path.join(self._own, name) if self._own else ""
+        self._name = os.path.join(self._own, LOCK) if self._own else ""
         self._lock = None
 
     def make(self):
@@ -38,30 +40,42 @@ class OwnPlace:
         """Leave it; the last one removes it."""
         if self._lock is None:
             return
-        if _alone(self._lock):
-            _force_remove(self._own)
+        if _alone(self._lock) and self._is_lock(self._lock):
+            self._take_away()
         os.close(self._lock)
         self._lock = None
 
     def _entered(self):
         """The lock of the directory, held in common; `None` where that was removed meanwhile."""
-        name = os.path.join(self._own, "lock")
         try:
             make_private(self._own)
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            lock = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
             return None
-        if _alone(
-            lock
-        ):  # the first: what is there was left by a run that the job had before it was requeued
+        if _alone(lock) and self._is_lock(lock):
+            # The first: what is there was left by a run that the job had before it was requeued.
             _force_remove(self.path)
         fcntl.flock(lock, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(name)):
-                os.makedirs(self.path, exist_ok=True)
-                return lock
+        if self._is_lock(lock):
+            os.makedirs(self.path, exist_ok=True)
+            return lock
         os.close(lock)
         return None
+
+    def _is_lock(self, lock):
+        """Whether that is still the directory's: who was the last has removed it, and another may have been made."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(lock), os.stat(self._name))
+        return False
+
+    def _take_away(self):
+        """The lock goes last: until then whoever comes waits for it, and what is made after it is another's."""
+        with suppress(OSError):  # another has come, or something is left for the Epilog
+            for name in os.listdir(self._own):
+                if name != LOCK:
+                    _force_remove(os.path.join(self._own, name))
+            os.unlink(self._name)
+            os.rmdir(self._own)
 
 
 def own_places(asked, shares_memory):

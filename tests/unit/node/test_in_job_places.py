@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aiida_byoc.runtimes.in_job import places
 from aiida_byoc.runtimes.in_job.environment import environment
-from aiida_byoc.runtimes.in_job.places import OwnPlace, scratch_place
+from aiida_byoc.runtimes.in_job.places import LOCK, OwnPlace, scratch_place
 
 NAME = "byoc-cluster-17"
 
@@ -99,23 +102,26 @@ def test_tasks_share_it_and_the_last_removes_it(asked: dict[str, object], tmp_pa
 
 
 def test_tasks_that_come_and_go_at_once_are_never_without_it(
-    asked: dict[str, object], tmp_path: Path
+    asked: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither an error, nor a directory that another one empties or removes meanwhile."""
     failures: list[str] = []
 
     def task(name: str) -> None:
-        for _ in range(200):
+        for _ in range(100):
             space = own(asked)
-            space.make()
-            mine = Path(space.path) / name
-            mine.touch()
-            if not mine.exists():
-                failures.append(f"{name}: gone")
-            mine.unlink()
+            try:
+                space.make()
+                mine = Path(space.path) / name
+                mine.touch()
+                mine.unlink()
+            except OSError as error:
+                failures.append(f"{name}: {error!r}")
             space.remove()
 
     tasks = [threading.Thread(target=task, args=(str(number),)) for number in range(4)]
+    for call in ("open", "mkdir", "stat", "unlink", "rmdir", "close"):
+        monkeypatch.setattr(os, call, slowed(getattr(os, call), tasks))
     for each in tasks:
         each.start()
     for each in tasks:
@@ -123,6 +129,66 @@ def test_tasks_that_come_and_go_at_once_are_never_without_it(
 
     assert failures == []
     assert not [each for each in tasks if each.is_alive()]
+    assert list(tmp_path.iterdir()) == []
+
+
+def slowed(call: Callable[..., Any], threads: list[threading.Thread]) -> Callable[..., Any]:
+    """The system call, before which one of the threads may let the others go first."""
+
+    def wait_and_call(*words: Any, **named: Any) -> Any:
+        if threading.current_thread() in threads and secrets.randbelow(10) < 3:
+            time.sleep(secrets.randbelow(500) / 1e6)
+        return call(*words, **named)
+
+    return wait_and_call
+
+
+def test_a_task_that_comes_when_the_last_has_just_gone_has_a_place_of_its_own(
+    asked: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the removal of the lock and that of its directory."""
+    first, second = own(asked), own(asked)
+    first.make()
+    (Path(first.path) / "old").touch()
+    remove = os.unlink
+
+    def remove_and_come(path: str, **named: Any) -> None:
+        remove(path, **named)
+        if Path(path).name == LOCK and second._lock is None:
+            second.make()
+            (Path(second.path) / "new").touch()
+
+    monkeypatch.setattr(os, "unlink", remove_and_come)
+    first.remove()
+
+    assert [each.name for each in Path(second.path).iterdir()] == ["new"]
+    second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_holds_the_lock_of_a_place_that_is_gone_empties_no_other(
+    asked: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has opened the lock, and comes to lock it when the place has been removed and made anew."""
+    before, late, now = own(asked), own(asked), own(asked)
+    before.make()
+    alone, calls = places._alone, []
+
+    def later(lock: int) -> bool:
+        calls.append(lock)
+        if len(calls) == 1:
+            before.remove()
+            now.make()
+            (Path(now.path) / "mine").touch()
+        return alone(lock)
+
+    monkeypatch.setattr(places, "_alone", later)
+    late.make()
+
+    assert [each.name for each in Path(late.path).iterdir()] == ["mine"]
+    late.remove()
+    assert (Path(now.path) / "mine").exists()
+    now.remove()
     assert list(tmp_path.iterdir()) == []
 
 
