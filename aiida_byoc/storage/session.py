@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from aiida.orm.implementation.querybuilder import QueryDictType
@@ -118,8 +119,9 @@ class LeanQuery(SqlaQueryBuilder):
             return
         statement, values = self._statements.find(data, self._build)
         try:
-            # Nothing waits to be flushed; to look would make SQLAlchemy warn of nodes that are not stored.
-            with session.no_autoflush:
+            # Only within a transaction may something wait to be flushed; to look makes SQLAlchemy warn of nodes that
+            # are not stored.
+            with nullcontext() if session.in_nested_transaction() else session.no_autoflush:
                 rows = session.execute(statement, values).all()
         except Exception:  # as AiiDA does
             session.close()
