@@ -27,7 +27,7 @@ from aiida_byoc.schedulers.witnesses import Evidence, evidence, look_command
 __all__ = ["Lookout", "lookout"]
 
 _LOGGER = logging.getLogger(__name__)
-_LISTING_SECONDS = 0.1
+_LISTING_SECONDS = 0.2
 """Between two listings of the news, on this machine."""
 _LISTINGS_PER_OPENING = 15
 """Elsewhere: so many in the time that the transport keeps between two openings (`safe_interval`: one a second)."""
