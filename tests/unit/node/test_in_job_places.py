@@ -108,12 +108,14 @@ def test_tasks_that_come_and_go_at_once_are_never_without_it(
     failures: list[str] = []
 
     def task(name: str) -> None:
-        for _ in range(100):
+        for _ in range(200):
             space = own(asked)
             try:
                 space.make()
                 mine = Path(space.path) / name
                 mine.touch()
+                if not mine.exists():
+                    failures.append(f"{name}: gone")
                 mine.unlink()
             except OSError as error:
                 failures.append(f"{name}: {error!r}")
@@ -133,7 +135,7 @@ def test_tasks_that_come_and_go_at_once_are_never_without_it(
 
 
 def slowed(call: Callable[..., Any], threads: list[threading.Thread]) -> Callable[..., Any]:
-    """The system call, before which one of the threads may let the others go first."""
+    """The system call, before which one of the threads may let the others go first: nothing waits for that pause."""
 
     def wait_and_call(*words: Any, **named: Any) -> Any:
         if threading.current_thread() in threads and secrets.randbelow(10) < 3:
