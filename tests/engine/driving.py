@@ -19,7 +19,17 @@ from aiida_byoc.calculations.container import ContainerJob
 from aiida_byoc.commands.stopping import Stopper
 from lab.process import LabError, wait_until
 
-__all__ = ["OUT_OF_TIME", "RUN_LOG", "SHORT", "Underway", "cluster", "run", "squeue", "until_none"]
+__all__ = [
+    "OUT_OF_TIME",
+    "RUN_LOG",
+    "SHORT",
+    "Underway",
+    "callbacks",
+    "cluster",
+    "run",
+    "squeue",
+    "until_none",
+]
 
 OUT_OF_TIME = "endtime=now+5"
 """For `scontrol update`; Slurm refuses a time that has passed when it hears of it, which `now` may have."""
@@ -190,3 +200,21 @@ def until_none(left: Callable[[], Sequence[str]], seconds: float = 30) -> None:
         wait_until(lambda: not left(), seconds, "nothing to be left")
     remains = left()
     assert not remains, f"left after {seconds:g} s: {remains}"
+
+
+def callbacks(*steps: Callable[[], T]) -> list[T]:
+    """Run each in a callback of its own of one event loop."""
+
+    async def run() -> list[T]:
+        found = []
+        for step in steps:
+            found.append(step())
+            await asyncio.sleep(0)
+        return found
+
+    # Not `asyncio.run`: it leaves the thread without an event loop, and AiiDA's runner has to find its own.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(run())
+    finally:
+        loop.close()

@@ -6,21 +6,19 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import pytest
 from aiida.common.links import LinkType
 from aiida.manage import get_manager
-from aiida.orm import CalculationNode, Dict, Group, Int, Node, QueryBuilder, load_node
-from aiida.storage.psql_dos.orm.querybuilder.main import SqlaQueryBuilder
+from aiida.orm import CalculationNode, Dict, Group, QueryBuilder
 from sqlalchemy import event
 
 from aiida_byoc.storage import session as sessions
-from aiida_byoc.storage import statements as statements_of_queries
 from lab import postgres
+from tests.engine.driving import callbacks
 
-T = TypeVar("T")
 SET = """
 UPDATE db_dbnode SET extras = jsonb_set(extras, '{theirs}', to_jsonb(%s::text))
 WHERE id = (SELECT max(id) FROM db_dbnode)
@@ -58,33 +56,9 @@ def statements() -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
-def callbacks(*steps: Callable[[], T]) -> list[T]:
-    """Run each in a callback of its own of one event loop."""
-
-    async def run() -> list[T]:
-        found = []
-        for step in steps:
-            found.append(step())
-            await asyncio.sleep(0)
-        return found
-
-    # Not `asyncio.run`: it leaves the thread without an event loop, and AiiDA's runner has to find its own.
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(run())
-    finally:
-        loop.close()
-
-
 def theirs(node: Dict) -> Any:
     """What somebody else wrote."""
     return node.base.extras.get("theirs", None)
-
-
-def of(kind: type[Node], **filters: Any) -> list[str]:
-    """The nodes of that type that a query with these filters finds."""
-    found = QueryBuilder().append(kind, filters=filters, project="uuid").all(flat=True)
-    return sorted(found)
 
 
 def test_a_callback_reads_a_row_once(stored: Dict) -> None:
@@ -227,71 +201,6 @@ def test_a_query_that_is_read_whole_has_no_savepoint(stored: Dict) -> None:
     assert [node.uuid for node in whole] == [node.uuid for node in rows] == [stored.uuid]
     assert not [each for each in sent if "SAVEPOINT" in each]
     assert [each for each in one_by_one if "SAVEPOINT" in each]
-
-
-def test_queries_that_differ_in_the_node_they_ask_for_are_built_once(
-    stored: Dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each answers for its own node, whatever it names it by, and with all else that it asks for."""
-    other: Dict = Dict({"b": 2}).store()
-    creator = CalculationNode().store()
-    created: Dict = Dict({"c": 3})
-    created.base.links.add_incoming(creator, LinkType.CREATE, "out")
-    created.store()
-    nodes = (stored, other, created)
-    stored.backend._statements._built.clear()
-    built: list[Any] = []
-    build = SqlaQueryBuilder._build
-    monkeypatch.setattr(
-        SqlaQueryBuilder, "_build", lambda self, data: (built.append(data), build(self, data))[1]
-    )
-
-    def ask() -> list[list[Any]]:
-        session = stored.backend.get_session()
-        asked = [
-            [load_node(node.pk).uuid for node in nodes],
-            [load_node(uuid=node.uuid).pk for node in nodes],
-            [of(Dict, id=node.pk, ctime={"<=": node.ctime}) for node in nodes],
-            [of(Dict, **{"or": [{"id": node.pk}, {"id": other.pk}]}) for node in nodes],
-            [of(Int, id=node.pk) for node in nodes],
-            [node.base.links.get_incoming().all_link_labels() for node in nodes],
-        ]
-        assert session.in_transaction()
-        return asked
-
-    answers = callbacks(ask, ask)
-
-    uuids = [node.uuid for node in nodes]
-    assert (
-        answers
-        == [
-            [
-                uuids,
-                [node.pk for node in nodes],
-                [[uuid] for uuid in uuids],
-                [sorted({uuid, other.uuid}) for uuid in uuids],
-                [[], [], []],
-                [[], [], ["out"]],
-            ]
-        ]
-        * 2
-    )
-    # A time is no JSON; alternatives are part of the shape.
-    by_id, by_uuid, of_another_type, links = 1, 1, 1, 1
-    assert len(built) == by_id + by_uuid + 2 * 3 + 3 + of_another_type + links
-
-
-def test_any_number_of_shapes_may_be_asked(stored: Dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than so many are kept."""
-    monkeypatch.setattr(statements_of_queries, "_MOST", 4)
-    kept = stored.backend._statements._built
-    labels = [f"label-{number}" for number in range(9)]
-
-    assert callbacks(lambda: [of(Dict, id=stored.pk, label=label) for label in labels]) == [
-        [[]] * 9
-    ]
-
-    assert len(kept) <= 4
 
 
 def test_no_circle_is_looked_for_through_a_node_that_is_not_stored(stored: Dict) -> None:
