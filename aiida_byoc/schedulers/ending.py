@@ -1,8 +1,9 @@
 """What Slurm says about one job once it has ended: asked in one command, read once, kept in provenance.
 
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
-cancelled a job. Of an array's elements the one with the gravest end is told. Of a failed node's job is also asked where
-it ran and which nodes of its partition can be used: what the next attempt avoids follows from what this one left.
+cancelled a job. Of an array's elements the one with the gravest end is told; both are asked for them, since those that
+ended first may be known to accounting alone. Of a failed node's job is also asked where it ran and which nodes of its
+partition can be used: what the next attempt avoids follows from what this one left.
 
 A compute node may refuse to start a job: its Prolog fails, or it still has a job of that number, which the controller
 forgot and gave again. slurmd then wants the job put back into the queue, which `--no-requeue` forbids, and cancels it
@@ -34,7 +35,7 @@ known() {{
   timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"
 }}
 accounted() {{
-  timeout {patience} {client} sacct --noheader --parsable2 --allocations --format=State,ExitCode,NodeList \
+  timeout {patience} {client} sacct --noheader --parsable2 --allocations --format=State,ExitCode,NodeList,Partition \
 --jobs={job} --name={name} --user="$(id -un)"
 }}
 gravest() {{
@@ -44,11 +45,12 @@ gravest() {{
   head -n 1 <<< "$said"
 }}
 said=$(known) || said=$(accounted) || exit 1
+[[ $said != *' ArrayTaskId='* ]] || said+=$'\\n'$(accounted 2> /dev/null)
 said=$(gravest)
 echo "$said"
 case $said in
   *' JobState=CANCELLED '*)
-    accounted 2> /dev/null
+    accounted 2> /dev/null | grep '^CANCELLED '
     host=${{said##* BatchHost=}} output=${{said##* StdOut=}} output=${{output%% [A-Z]*=*}}
     directory=${{output%/*}} element=${{said##* ArrayTaskId=}}
     [[ $element == "$said" ]] || output=$directory/{elements}/${{element%% *}}
@@ -57,9 +59,11 @@ case $said in
       timeout {patience} {client} scontrol show node "${{host%% *}}" | sed -n 's/^ *Reason=/drained /p'
       timeout {patience} {client} scontrol show config | sed -n -E 's/^(Prolog[A-Za-z]*|SlurmdUser) *= /set \\1 /p'
     fi ;;
-  *' JobState=NODE_FAIL '* | *' JobState=BOOT_FAIL '*)
+  *' JobState=NODE_FAIL '* | *' JobState=BOOT_FAIL '* | NODE_FAIL'|'* | BOOT_FAIL'|'*)
     nodes=${{said##* NodeList=}} partition=${{said##* Partition=}}
-    timeout {patience} {client} scontrol show hostnames "${{nodes%% *}}" | head -n {most} | sed 's/^/ran /'
+    [[ $said == *' JobState='* ]] || IFS='|' read -r _ _ nodes partition _ <<< "$said"
+    [[ $nodes == [Nn]one* ]] || timeout {patience} {client} scontrol show hostnames "${{nodes%% *}}" \
+| head -n {most} | sed 's/^/ran /'
     timeout {patience} {client} sinfo --noheader --responding --Node --partition="${{partition%% *}}" \
 --states=idle,mixed,allocated,completing,planned --format=%N | sort -u | head -n {most} | sed 's/^/usable /' ;;
 esac

@@ -1,7 +1,8 @@
 """The truth table of ends, as data: what Slurm says and what the job itself recorded, to one named end.
 
 The first row that matches says how an attempt ended. `docs/failures.md` shows the same table; a test compares the two,
-and each row that real Slurm can produce is produced in `tests/engine/test_failures.py`.
+and each row that real Slurm can produce is produced in `tests/engine/test_failures.py`, those of arrays in
+`tests/engine/test_arrays.py`.
 """
 
 from __future__ import annotations

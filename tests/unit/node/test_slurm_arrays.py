@@ -167,6 +167,37 @@ def test_the_gravest_end_is_told(slurm: FakeSlurm, states: list[str], gravest: s
     assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == gravest
 
 
+FORGOTTEN = """\
+case "$*" in
+  *hostnames*) echo "ran on ${{@: -1}}" | sed 's/.* //' ;;
+  *job*) echo "{shown}" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL"])
+def test_the_gravest_end_may_be_known_to_accounting_alone(slurm: FakeSlurm, state: str) -> None:
+    """The controller forgets an element MinJobAge after its end, and the array goes on for hours."""
+    shown = SHOWN.format(19, 1, "$(id -un)", "COMPLETED", "0:0")
+    slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
+    slurm.answer("sacct", f"echo '{state}|0:9|n7|main'; echo 'COMPLETED|0:0|n1|main'")
+    slurm.answer("sinfo", r"""[[ "$*" == *--partition=main\ * ]] && echo n1""")
+
+    seen = ending(slurm.run(ending_command("17", "b-1")).stdout)
+
+    assert seen.state == state
+    nodes = (("n7",), ("n1",)) if state == "NODE_FAIL" else ((), ())
+    assert (seen.nodes, seen.usable) == nodes
+
+
+def test_who_cancelled_an_element_is_told_whatever_became_of_the_first(slurm: FakeSlurm) -> None:
+    shown = SHOWN.format(19, 1, "$(id -un)", "CANCELLED", "0:15")
+    slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
+    slurm.answer("sacct", "echo 'COMPLETED|0:0|n1|main'; echo 'CANCELLED by 1002|0:15|n1|main'")
+
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).cancelled_by == "1002"
+
+
 @pytest.mark.parametrize(
     ("array", "asked"), [((20, None), "0-19"), ((20, 4), "0-19%4"), ((1, 4), "0-0")]
 )
