@@ -13,6 +13,9 @@ from .light import dumps, loads, read, suppress
 _LONGEST = 1 << 16
 _MOST_OPEN = 256
 _NONE = {"succeeded": 0, "failed": 0, "cancelled": 0, "which": []}
+_OF_LATE = "failed of late: "
+_MESSAGE = 500
+"""Characters of a report's message; the node reads none that has more (contracts/progress.py)."""
 
 
 class Reporter:
@@ -25,9 +28,10 @@ class Reporter:
         """`here` is the directory of the attempt."""
         self._news, self._here = news, here
         self._seconds = max(1.0, specification["progress_seconds"])
-        self._all = specification["array"]["total"]
-        self._before = specification["array"]["succeeded"]
-        self._cancelled = specification["array"].get("cancelled", 0)
+        array = specification["array"]
+        self._all, self._before = array["total"], array["succeeded"]
+        self._cancelled = array.get("cancelled", 0)
+        self._pack = array["pack"]
         self._lock = None
         # Reports so far; of so many elements from the first on all have ended, and this is their sum.
         self._reports, self._ended, self._known = 0, 0, _NONE
@@ -88,10 +92,16 @@ class Reporter:
             has_ended = number in ended
             with suppress(OSError, ValueError):
                 noted = _last_line(place) if has_ended else read(os.path.join(place, DONE))
-                done = _added(done, loads(noted))
+                closed = has_ended and not noted
+                done = _added(done, {"cancelled": self._share(number)} if closed else loads(noted))
             if has_ended and number == self._ended:
                 self._ended, self._known = number + 1, done
         return done
+
+    def _share(self, number):
+        """How many tasks an element has that the node has closed."""
+        to_run = self._all - self._before - self._cancelled
+        return min(self._pack, to_run - number * self._pack)
 
 
 def _sync(paths):
@@ -140,5 +150,8 @@ def _progress(done, before, cancelled_before, total):
         + ".{:03d}Z".format(int(now * 1000) % 1000),
     }
     if failed:
-        said["message"] = "failed of late: " + ", ".join(done["which"])
+        names = done["which"]
+        while len(", ".join(names)) > _MESSAGE - len(_OF_LATE):
+            names = names[1:]
+        said["message"] = _OF_LATE + ", ".join(names)
     return said

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from aiida_byoc.contracts.progress import Progress
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.in_job.array_progress import Reporter
 from aiida_byoc.runtimes.in_job.news import News
 
-SPECIFICATION = {"progress_seconds": 1, "array": {"total": 9, "succeeded": 0}}
+SPECIFICATION = {"progress_seconds": 1, "array": {"total": 9, "succeeded": 0, "pack": 4}}
 
 
 @pytest.fixture
@@ -54,9 +55,44 @@ def note(here: Path, number: int, name: str, succeeded: int = 1) -> None:
     (place / name).write_text(f"{'x' * 100_000}\n{text}\n" if name == in_job.ENDED else text)
 
 
-def step(here: Path) -> int:
+def told(here: Path) -> Progress:
+    """The report, as the node reads it."""
     (report,) = (here / "news").glob("b-1.progress-*")
-    return int(json.loads(report.read_text())["step"])
+    progress = Progress.read(json.loads(report.read_text()))
+    assert progress is not None
+    return progress
+
+
+def step(here: Path) -> int:
+    return told(here).step or 0
+
+
+def test_of_long_names_the_newest_are_told_that_a_report_has_room_for(
+    here: Path, reporter: Reporter
+) -> None:
+    names = [f"{number}{'x' * 63}" for number in range(in_job.MOST_NAMED)]
+    counts = {"succeeded": 0, "failed": 9, "cancelled": 0, "which": names}
+    (here / in_job.ELEMENTS / "0").mkdir()
+    (here / in_job.ELEMENTS / "0" / in_job.DONE).write_text(json.dumps(counts))
+
+    reporter.report()
+
+    assert told(here).message == f"failed of late: {', '.join(names[3:])}"
+
+
+def test_tasks_of_elements_that_the_node_has_closed_are_over(
+    here: Path, reporter: Reporter
+) -> None:
+    """The last has fewer than the others, and no element has any after it."""
+    note(here, 0, in_job.ENDED, succeeded=4)
+    for number in (1, 2):
+        (here / in_job.ELEMENTS / str(number)).mkdir()
+        (here / in_job.ELEMENTS / str(number) / in_job.ENDED).touch()
+
+    reporter.report()
+
+    assert (told(here).step, told(here).steps) == (9, 9)
+    assert told(here).metrics == {"tasks_succeeded": 4, "tasks_failed": 0, "tasks_cancelled": 5}
 
 
 def test_results_are_synced_once_and_before_they_are_told(
