@@ -72,9 +72,9 @@ def plan(
     """
     task_seconds = measured or workload.task_seconds
     most = workload.concurrency or MAX_TASKS
-    workers = min(shape.cpu, most)
-    at_a_time = min(rules.at_a_time, max(1, most // workers))
     pack = workload.pack
+    workers = min(shape.cpu, most, pack or MAX_TASKS)
+    at_a_time = min(rules.at_a_time, max(1, most // workers))
     if pack is None:
         pack = max(math.ceil(tasks / at_a_time), min(workers, tasks))
         if task_seconds is not None:
@@ -108,11 +108,30 @@ def refusals(workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> li
         found.append(
             FieldError(field="workload.pack", message=message, remedy=f"use {least} or more")
         )
+    found += _overlong(workload, shape, dealt)
     most = rules.at_a_time * dealt.workers
     if workload.concurrency is not None and workload.concurrency > most:
         message = f"exceeds the node's ceiling of {most} with {shape.cpu} cpu"
         found.append(_beyond("workload.concurrency", message, most))
     return found
+
+
+def _overlong(workload: ArrayWorkload, shape: ResourceShape, dealt: Plan) -> list[FieldError]:
+    """What to do about elements that cannot end in time, by what the command says of a task."""
+    if workload.task_seconds is None:
+        return []
+    seconds = math.ceil(dealt.pack / dealt.workers) * workload.task_seconds
+    if seconds <= shape.walltime_seconds:
+        return []
+    message = (
+        f"gives each Slurm job {dealt.pack} tasks of {workload.task_seconds:g} s, {dealt.workers} at a time,"
+        f" and {shape.walltime_seconds} s for all of them"
+    )
+    if workload.pack is None:
+        remedy = f"ask for {math.ceil(seconds)} or more, or for fewer tasks"
+        return [FieldError(field="resource_shape.walltime_seconds", message=message, remedy=remedy)]
+    most = max(1, int(shape.walltime_seconds / workload.task_seconds)) * dealt.workers
+    return [FieldError(field="workload.pack", message=message, remedy=f"use at most {most}")]
 
 
 def _beyond(field: str, message: str, ceiling: int) -> FieldError:

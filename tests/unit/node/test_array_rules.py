@@ -16,7 +16,8 @@ RULES = Arrays(tasks=1000, elements=50, at_a_time=10, element_seconds=60)
 
 def workload(count: int, **changes: Any) -> ArrayWorkload:
     kind = {"kind": "array", "image": "localhost/byoc/demo:1", "argv": ["{task_id}"]}
-    found = submit(workload={**kind, "tasks": {"count": count}, **changes}).workload
+    asked = {**kind, "tasks": {"count": count}, **changes}
+    found = submit(workload=asked, resource_shape=shape().model_dump(exclude_none=True)).workload
     assert isinstance(found, ArrayWorkload)
     return found
 
@@ -35,6 +36,7 @@ def shape(cpu: int = 2, walltime_seconds: int = 3600) -> ResourceShape:
         (100, {"pack": 4}, Plan(elements=25, at_a_time=10, pack=4, workers=2)),
         (101, {"pack": 4}, Plan(elements=26, at_a_time=10, pack=4, workers=2)),
         (1000, {"concurrency": 4}, Plan(elements=2, at_a_time=2, pack=500, workers=2)),
+        (100, {"concurrency": 8, "pack": 1}, Plan(elements=100, at_a_time=8, pack=1, workers=1)),
         (1000, {"concurrency": 1}, Plan(elements=1, at_a_time=1, pack=1000, workers=1)),
     ],
 )
@@ -54,10 +56,7 @@ def test_tasks_are_dealt_out(tasks: int, asked: dict[str, Any], dealt: Plan) -> 
     ],
 )
 def test_declared_durations_count(tasks: int, seconds: float, walltime: int, pack: int) -> None:
-    asked = workload(tasks, task_seconds=seconds) if seconds <= 60 else None
-    asked = asked or ArrayWorkload.model_validate(
-        {**workload(tasks).model_dump(), "task_seconds": float(seconds)}
-    )
+    asked = workload(tasks, task_seconds=seconds)
 
     assert plan(tasks, asked, shape(walltime_seconds=walltime), RULES).pack == pack
 
@@ -74,6 +73,12 @@ def test_what_was_measured_counts_more_than_what_was_declared() -> None:
         ({"count": 1001}, "workload.tasks.count", "ask for at most 1000"),
         ({"count": 1000, "pack": 19}, "workload.pack", "use 20 or more"),
         ({"count": 100, "concurrency": 21}, "workload.concurrency", "ask for at most 20"),
+        ({"count": 9, "pack": 9, "task_seconds": 900}, "workload.pack", "use at most 8"),
+        (
+            {"count": 1000, "task_seconds": 600},
+            "resource_shape.walltime_seconds",
+            "ask for 6000 or more, or for fewer tasks",
+        ),
     ],
 )
 def test_what_is_beyond_the_bounds_is_refused(asked: dict[str, Any], field: str, says: str) -> None:
@@ -83,5 +88,11 @@ def test_what_is_beyond_the_bounds_is_refused(asked: dict[str, Any], field: str,
 
 
 def test_what_is_within_them_is_not() -> None:
-    for asked in ({"count": 1000}, {"count": 1000, "pack": 20}, {"count": 50, "concurrency": 20}):
+    for asked in (
+        {"count": 1000},
+        {"count": 1000, "pack": 20},
+        {"count": 50, "concurrency": 20},
+        {"count": 8, "pack": 8, "task_seconds": 900},
+        {"count": 1, "task_seconds": 3600},
+    ):
         assert refusals(workload(**asked), shape(), RULES) == []
