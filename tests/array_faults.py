@@ -19,7 +19,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown parameter": (
         _array(argv=["a", "{z}"]),
         "workload.argv.1",
-        "names a parameter that is neither a column nor one of x, y, task_id, task_number",
+        "names a parameter z that is neither a column nor one of x, y, task_id, task_number",
     ),
     "unknown parameter, by reference": (
         _array(tasks={"columns": ["y"], "count": 2, "file": _FILE}),

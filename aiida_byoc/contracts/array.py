@@ -43,6 +43,7 @@ MAX_TABLE_BYTES = 256 * 2**20
 BUILT_IN = ("task_id", "task_number")
 """Parameters that every task has, beside those of its table."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 
 Cell = Annotated[str, Field(max_length=4096), PLAIN]
@@ -56,7 +57,7 @@ def _parameter(name: str) -> str:
 
 
 ParameterName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"), AfterValidator(_parameter)
+    str, StringConstraints(pattern=f"^{_NAME.pattern}$"), AfterValidator(_parameter)
 ]
 
 
@@ -137,7 +138,9 @@ class ArrayTasks(Order):
         if self.count is not None and self.columns and self.file is None:
             raise ValueError("columns have values only in rows or a file")
         if self.ids is not None and len(self.ids) != len(self):
-            raise ValueError(f"has {len(self)} tasks and {len(self.ids)} ids")
+            tasks, ids = len(self), len(self.ids)
+            which = f"row {ids} has none" if ids < tasks else f"id {tasks} has no row"
+            raise ValueError(f"has {tasks} tasks and {ids} ids: {which}")
         return self
 
     def __len__(self) -> int:
@@ -158,8 +161,8 @@ class ArrayTasks(Order):
             raise ValueError(f"has more than {MAX_TABLE_BYTES >> 20} MiB")
         try:
             told = json.loads(content)
-        except ValueError as error:
-            raise ValueError("is not JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError("is not JSON, or is nested too deeply") from error
         if not isinstance(told, dict) or not set(told) <= {"rows", "ids"}:
             raise ValueError("must be an object with rows, and perhaps ids")
         try:
@@ -191,7 +194,10 @@ def parts(template: str, parameters: Sequence[str]) -> list[str | int]:
         if name is not None:
             if name not in parameters:
                 known = ", ".join(parameters)
-                raise ValueError(f"names a parameter that is neither a column nor one of {known}")
+                named = f" {name}" if _NAME.fullmatch(name) else ""
+                raise ValueError(
+                    f"names a parameter{named} that is neither a column nor one of {known}"
+                )
             found.append(list(parameters).index(name))
         elif text in {"{", "}"}:
             raise ValueError(

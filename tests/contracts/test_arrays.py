@@ -37,7 +37,11 @@ def workload(**changes: Any) -> ArrayWorkload:
 @pytest.mark.parametrize(
     ("changes", "field", "says"),
     [
-        ({"argv": ["x", "{z}"]}, "workload.argv.1", "neither a column nor one of a, b, task_id"),
+        (
+            {"argv": ["x", "{z}"]},
+            "workload.argv.1",
+            "parameter z that is neither a column nor one of a, b, task_id",
+        ),
         ({"env": {"A": "{ a }"}}, "workload.env.A", "neither a column"),
         ({"argv": ["{"]}, "workload.argv.0", "single brace"),
         ({"argv": ["a}b"]}, "workload.argv.0", "single brace"),
@@ -59,7 +63,16 @@ def workload(**changes: Any) -> ArrayWorkload:
             "workload.tasks.ids",
             "row 1 has the id of row 0",
         ),
-        ({"tasks": {**TABLE, "ids": ["k"]}}, "workload.tasks", "has 2 tasks and 1 ids"),
+        (
+            {"tasks": {**TABLE, "ids": ["k"]}},
+            "workload.tasks",
+            "has 2 tasks and 1 ids: row 1 has none",
+        ),
+        (
+            {"tasks": {**TABLE, "ids": ["k", "l", "m"]}},
+            "workload.tasks",
+            "has 2 tasks and 3 ids: id 2 has no row",
+        ),
         (
             {"tasks": {**TABLE, "columns": ["a", "a"]}},
             "workload.tasks.columns",
@@ -109,6 +122,7 @@ def test_a_table_may_be_elsewhere() -> None:
     ("content", "says"),
     [
         (b"no", "is not JSON"),
+        (b'{"rows": ' + 100_000 * b"[", "is not JSON"),
         (b"[]", "must be an object with rows"),
         (b'{"rows": [["1"]], "count": 1}', "must be an object with rows"),
         (b'{"rows": [["1"]]}', "has 1 rows, not 2"),
