@@ -22,7 +22,7 @@ from aiida.orm import CalcJobNode, load_node
 from aiida_byoc.arrays.cancelled import Ranges, cancelled_tasks, merged
 from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.events.hooks import transaction
-from aiida_byoc.runtimes.in_job import CANCELLED, ELEMENTS, ENDED
+from aiida_byoc.runtimes.in_job import ARRAY, CANCELLED, ELEMENTS, ENDED
 from aiida_byoc.schedulers.options import CLIENT
 from aiida_byoc.schedulers.slurm import slurm_id
 from aiida_byoc.schedulers.witnesses import PATIENCE
@@ -34,6 +34,9 @@ _LOOK_SECONDS = 1.0
 _PAUSE_SECONDS = 10.0
 """After a cluster that could not be told."""
 _STEP_SECONDS = 5.0
+_SCRIPT = f"{ARRAY}/cancel.sh"
+_MOST_NAMED = 1000
+"""Elements in one `scancel`: its list is one argument."""
 
 _UNTOLD = """
 SELECT DISTINCT job.submission_id::text, attempt.pk
@@ -64,10 +67,10 @@ done
 [ -n "$closed" ] || exit 0
 pending=$(timeout {patience} {client} squeue --noheader --me --name={name} --states=PENDING --array --format=%K) \\
   || exit 1
-for number in $closed; do
-  ! grep -qx $number <<< "$pending" || left=$left,$number
+grep -xFf <(printf '%s\\n' $closed) <<< "$pending" | xargs -r -n {most} | tr ' ' , | while read -r left; do
+  timeout {patience} {client} scancel "{job}_[$left]" || exit 1
 done
-[ -z "$left" ] || timeout {patience} {client} scancel "{job}_[${{left#,}}]"
+exit ${{PIPESTATUS[3]}}
 """
 
 
@@ -107,9 +110,17 @@ class TaskStopper:
                 "SELECT fingerprint FROM byoc.task_cancel WHERE submission_id = %s",
                 (submission_id,),
             ).fetchall()
+        script = f"{attempt.get_remote_workdir()}/{_SCRIPT}"
         try:
-            with attempt.get_authinfo().get_transport() as transport:
-                status, _, said = transport.exec_command_wait(_command(attempt, job, tasks))
+            with (
+                attempt.get_authinfo().get_transport() as transport,
+                tempfile.NamedTemporaryFile() as file,
+            ):
+                # Thousands of ranges are more than one argument of a command may have (execve(2), E2BIG).
+                file.write(_told(attempt, job, tasks).encode())
+                file.flush()
+                transport.putfile(file.name, script)
+                status, _, said = transport.exec_command_wait(f"bash {shlex.quote(script)}")
         except Exception as error:  # whatever the transport raises
             status, said = -1, repr(error)
         if status != 0:
@@ -132,9 +143,10 @@ class TaskStopper:
         )
 
 
-def _command(attempt: CalcJobNode, job: str, tasks: Ranges) -> str:
+def _told(attempt: CalcJobNode, job: str, tasks: Ranges) -> str:
+    """The script that tells the array."""
     elements = merged((each, each) for each in _without_work(attempt, tasks))
-    script = _TELL.format(
+    return _TELL.format(
         directory=shlex.quote(attempt.get_remote_workdir()),
         elements=ELEMENTS,
         tasks=shlex.quote(json.dumps(tasks)),
@@ -145,8 +157,8 @@ def _command(attempt: CalcJobNode, job: str, tasks: Ranges) -> str:
         client=CLIENT,
         name=shlex.quote(job.partition("/")[2]),
         job=slurm_id(job),
+        most=_MOST_NAMED,
     )
-    return f"bash -c {shlex.quote(script)}"
 
 
 def _without_work(attempt: CalcJobNode, tasks: Ranges) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,26 @@ def test_a_cancel_reaches_tasks_inside_an_element_and_elements_that_wait(
     ]
     assert not (place / directory_of(2)).exists()
     assert node.events(submission)[-1]["result"]["tasks"]["cancelled"] == 3
+
+
+def test_an_array_can_be_told_of_any_number_of_ranges(node: Any) -> None:
+    """More than one argument of a command may hold (128 KiB, execve(2))."""
+    each = {"tasks": {"count": 24_000}, "argv": ["sleep", "300"]}
+    submission = node.accept(**array("", [[""]], pack=12_000, **each))
+    job = Underway(node, submission)
+    job.until_state("running")
+    (calculation,) = attempts(job.process.node)
+    stopper = TaskStopper(get_manager().get_profile_storage())
+    ranges = [(number, number) for number in range(0, 24_000, 2)]
+
+    for first in range(0, len(ranges), 1000):
+        cancel_tasks(node, submission, *ranges[first : first + 1000])
+    job.until(lambda: stopper.step() or not untold(node, submission), "the array to be told")
+
+    told = Path(calculation.get_remote_workdir(), in_job.CANCELLED).read_text()
+    assert len(told) > 128 << 10
+    assert json.loads(told) == [list(each) for each in ranges]
+    job.stop()
 
 
 def test_no_later_attempt_runs_a_cancelled_task(node: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ class Cancelled:
 
     def __init__(self):
         self._path = os.path.join(os.getcwd(), CANCELLED)
-        self._ranges = []
+        self._ranges = []  # in order, with gaps between
         self._seen = None
 
     def look(self):
@@ -24,4 +24,10 @@ class Cancelled:
             return
 
     def __contains__(self, number):
-        return any(first <= number <= last for first, last in self._ranges)
+        ranges = self._ranges  # a look may come between, from a signal
+        if not ranges:
+            return False
+        from bisect import bisect_left  # mostly nobody cancels anything
+
+        at = bisect_left(ranges, [number + 1])
+        return at > 0 and number <= ranges[at - 1][1]
