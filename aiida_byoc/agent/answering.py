@@ -11,6 +11,7 @@ import psycopg
 from aiida_byoc import crashpoints
 from aiida_byoc.agent.channel import decide_all
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.inventory import Inventory
 from aiida_byoc.agent.logs import LogDesk
 from aiida_byoc.contracts.delivery import Command, Verdict
 from aiida_byoc.node import NodeSettings
@@ -28,10 +29,14 @@ class Answering:
     Args:
         settings: the node's.
         desk: takes the requests for logs, which no other command may wait for.
+        inventory: knows the largest array that Slurm takes.
     """
 
-    def __init__(self, settings: NodeSettings, desk: LogDesk) -> None:
+    def __init__(
+        self, settings: NodeSettings, desk: LogDesk, inventory: Inventory | None = None
+    ) -> None:
         self._settings, self._desk = settings, desk
+        self._inventory = inventory or Inventory()
         self._verdicts: list[tuple[str, Verdict]] = []
 
     def step(self, connection: psycopg.Connection, client: AdapterClient) -> float:
@@ -42,7 +47,8 @@ class Answering:
         for _ in range(_ROUNDS):
             asked_database = False
             commands = self._without_logs(self._heard(client))
-            for command, verdict in decide_all(connection, self._settings, commands):
+            most = self._inventory.largest_array
+            for command, verdict in decide_all(connection, self._settings, commands, most):
                 self._verdicts.append((command.command_id, verdict))
                 asked_database |= verdict.outcome != "rejected"
             if not asked_database:

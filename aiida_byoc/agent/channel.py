@@ -46,16 +46,22 @@ def decide(connection: psycopg.Connection, settings: NodeSettings, command: Comm
 
 
 def decide_all(
-    connection: psycopg.Connection, settings: NodeSettings, commands: Iterable[Command]
+    connection: psycopg.Connection,
+    settings: NodeSettings,
+    commands: Iterable[Command],
+    largest_array: int | None = None,
 ) -> Iterator[tuple[Command, Verdict]]:
     """Carry out commands in their order; submissions that follow each other are one transaction.
+
+    Args:
+        largest_array: elements of the largest array that Slurm takes; `None`: not known, so the policy alone counts.
 
     Raises:
         psycopg.OperationalError: as `decide`; what was yielded before is decided.
     """
     for are_submissions, some in groupby(commands, lambda each: each.operation == "submit"):
         if are_submissions:
-            yield from _submit_all(connection, settings, list(some))
+            yield from _submit_all(connection, settings, list(some), largest_array)
         else:
             for command in some:
                 yield command, _carry_out(connection, settings, command)
@@ -95,12 +101,16 @@ def judged(
 
 
 def _submit_all(
-    connection: psycopg.Connection, settings: NodeSettings, commands: Sequence[Command]
+    connection: psycopg.Connection,
+    settings: NodeSettings,
+    commands: Sequence[Command],
+    largest_array: int | None,
 ) -> Iterator[tuple[Command, Verdict]]:
     """Claim all in one transaction; where that fails as a whole, each in its own, so that only one is at fault."""
     read: list[Asked | Exception] = [_read(settings, each) for each in commands]
     asked = [each for each in read if isinstance(each, Asked)]
-    policy = functools.cache(lambda: policy_of(settings))  # one and the same for all it is asked
+    # One and the same for all it is asked.
+    policy = functools.cache(lambda: policy_of(settings).with_arrays_up_to(largest_array))
     try:
         answers: Iterator[_Answer] = iter(
             ledger.accept_all(
@@ -117,7 +127,7 @@ def _submit_all(
     except Exception as error:
         if len(commands) > 1:
             for command in commands:
-                yield from _submit_all(connection, settings, [command])
+                yield from _submit_all(connection, settings, [command], largest_array)
             return
         answers = iter([error])
     for command, each in zip(commands, read, strict=True):

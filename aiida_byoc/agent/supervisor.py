@@ -105,7 +105,8 @@ def run(settings: NodeSettings, storage_config: Mapping[str, Any], profile: str)
 def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
     """What the agent does, by the name of the loop that does it."""
 
-    pulse = Pulse(settings, Inventory())
+    inventory = Inventory()
+    pulse = Pulse(settings, inventory)
 
     def beat(connection: psycopg.Connection, client: AdapterClient) -> float:
         pulse.skew = client.heartbeat(pulse.heartbeat(connection))
@@ -115,7 +116,7 @@ def _steps(settings: NodeSettings, desk: LogDesk) -> dict[str, Step]:
         return forget_by_policy(connection, settings.policy_file)
 
     return {
-        "channel": Answering(settings, desk).step,
+        "channel": Answering(settings, desk, inventory).step,
         "logs": desk.step,
         "heartbeat": beat,
         "retention": keep_house,

@@ -85,6 +85,13 @@ class Policy(Table):
                 f"the policy {path} is wrong at {first.field}: {first.message}"
             ) from error
 
+    def with_arrays_up_to(self, elements: int | None) -> Policy:
+        """The same where Slurm takes arrays of so many elements; 0: none at all, `None`: nobody knows."""
+        if elements is None or elements >= self.arrays.elements:
+            return self
+        bounds = {"elements": elements} if elements else {"tasks": 0}
+        return self.model_copy(update={"arrays": self.arrays.model_copy(update=bounds)})
+
     def serve(self, tenant_id: str) -> None:
         """Raise `not-found` unless the node is there for this tenant."""
         if tenant_id not in self.tenants:

@@ -12,6 +12,7 @@ import pytest
 
 from aiida_byoc.agent.answering import Answering
 from aiida_byoc.agent.client import AdapterClient, AdapterUnavailable
+from aiida_byoc.agent.inventory import Inventory
 from aiida_byoc.agent.logs import LogDesk
 from aiida_byoc.agent.reader import Reader
 from aiida_byoc.node import NodeSettings
@@ -19,7 +20,7 @@ from tests.builders import submit_body
 from tests.postgres.adapters import client_of, serving
 
 
-def submission(number: int) -> dict[str, Any]:
+def submission(number: int, **changes: Any) -> dict[str, Any]:
     """A command as the adapter hands it over."""
     name = f"job-{number}"
     return {
@@ -28,7 +29,7 @@ def submission(number: int) -> dict[str, Any]:
         "tenant_id": "acme",
         "job_id": name,
         "idempotency_key": f"key-0123456789abc-{number}",
-        "body": submit_body(job_id=name),
+        "body": submit_body(job_id=name, **changes),
     }
 
 
@@ -104,6 +105,33 @@ def test_verdicts_that_were_cut_off_go_with_the_next_poll(
     answering.step(connection, client)
 
     assert [given(poll) for poll in adapter.polls] == [[], *[[("1", "accepted")]] * 2]
+
+
+def test_an_array_that_is_too_large_for_slurm_is_refused_before_it_is_accepted(
+    connection: psycopg.Connection,
+    client: AdapterClient,
+    adapter: Scripted,
+    answering: Answering,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = submission(1)["body"]["workload"]["image"]
+    array = {"kind": "array", "image": image, "argv": ["x"], "tasks": {"count": 10}, "pack": 1}
+    adapter.batches = [[submission(1, workload=array)]]
+    answering.step(connection, client)
+
+    monkeypatch.setattr(Inventory, "largest_array", 5)
+    adapter.batches = [[submission(2, workload=array)]]
+    for _ in range(
+        2
+    ):  # a verdict that asked nothing of the database leaves with the next step's first poll
+        answering.step(connection, client)
+
+    verdicts = [given(poll) for poll in adapter.polls if given(poll)]
+    assert verdicts == [[("1", "accepted")], [("2", "rejected")]]
+    (error,) = next(poll for poll in reversed(adapter.polls) if given(poll))["verdicts"][0][
+        "verdict"
+    ]["problem"]["errors"]
+    assert (error["field"], error["remedy"]) == ("workload.pack", "use 2 or more")
 
 
 def test_what_was_decided_before_the_database_was_lost_is_told(

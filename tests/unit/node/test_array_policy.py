@@ -73,6 +73,21 @@ def test_nor_more_than_the_node_may_have_in_slurm(tmp_path: Path) -> None:
     assert (error.field, error.remedy) == ("workload.pack", "use 20 or more")
 
 
+def test_what_slurm_said_last_counts_where_it_is_less_than_the_owner_allows(tmp_path: Path) -> None:
+    """More tasks are packed more closely, and a command that wants them packed otherwise is refused."""
+    rules = policy(tmp_path)
+
+    placed = rules.with_arrays_up_to(5).place(array({"count": 100}))
+    (error,) = refused(rules.with_arrays_up_to(5), {"count": 100}, pack=10)
+    (none,) = refused(rules.with_arrays_up_to(0), {"count": 1})
+
+    assert (placed.arrays.elements, placed.elements) == (5, 4)
+    assert (error.field, error.remedy) == ("workload.pack", "use 20 or more")
+    assert none.remedy == "the node takes no arrays"
+    for most in (None, 10, 10_001):
+        assert rules.with_arrays_up_to(most) is rules
+
+
 def test_an_owner_may_take_no_arrays(tmp_path: Path) -> None:
     (error,) = refused(policy(tmp_path, "[arrays]\ntasks = 0\n\n"), {"count": 1})
 

@@ -93,10 +93,33 @@ def test_without_slurm_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert eventually(lambda: inventory.fails, "the failure")
 
 
-def script(place: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    """Let `sinfo` do that, and note how it was called."""
-    program, draft = place / "sinfo", place / "draft"
-    draft.write_text(f'#!/bin/sh\necho "$@" >> {place}/calls\n{does}\n')
+CONFIG = "echo 'Configuration data\nMaxArraySize            = 9\nMaxDBDMsgs = 20012'"
+
+
+@pytest.mark.parametrize(
+    ("said", "largest"),
+    [(CONFIG, 9), ("echo MaxArraySize = many", None), ("exit 1", None), ("exec sleep 60", None)],
+)
+def test_slurm_says_how_large_an_array_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, largest: int | None
+) -> None:
+    """Where it does not, the rest is known all the same."""
+    monkeypatch.setattr(module, "_ASK_SECONDS", 0.3)
+    script(tmp_path, monkeypatch, "echo 'batch|up|idle|3|0/96/0/96|(null)'")
+    script(tmp_path, monkeypatch, said, program="scontrol")
+    inventory = Inventory()
+    assert inventory.largest_array is None
+
+    assert eventually(lambda: inventory.partitions({"batch"}), "the answer")
+
+    assert (inventory.largest_array, inventory.fails) == (largest, False)
+
+
+def script(place: Path, monkeypatch: pytest.MonkeyPatch, does: str, program: str = "sinfo") -> None:
+    """Let a program of Slurm's do that, and note how `sinfo` was called."""
+    target, draft = place / program, place / "draft"
+    calls = place / ("calls" if program == "sinfo" else "other calls")
+    draft.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n{does}\n')
     draft.chmod(0o755)
-    draft.rename(program)
+    draft.rename(target)
     monkeypatch.setenv("PATH", f"{place}:/usr/bin:/bin")
