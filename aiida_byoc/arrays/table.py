@@ -46,9 +46,12 @@ UPDATE task SET state = :state, attempt = :attempt, exit_code = :exit_code, star
     message = :message, outputs = :outputs
 WHERE number = :number AND id = :id AND state != 'succeeded'
 """
-_UNENDED = (
-    "UPDATE task SET state = 'interrupted', attempt = ?, message = NULL WHERE state = 'waiting'"
-)
+_UNENDED = """
+UPDATE task SET state = 'interrupted', attempt = ?, exit_code = NULL, started_at = NULL, ended_at = NULL,
+    cpu_seconds = NULL, peak_rss_mib = NULL, node = NULL, message = NULL, outputs = NULL
+WHERE state = 'waiting'
+"""
+"""What is known of it is of an earlier attempt, and this row says which one it is of."""
 _CANCEL = """
 UPDATE task SET state = 'cancelled', message = NULL
 WHERE number BETWEEN ? AND ? AND state NOT IN ('succeeded', 'cancelled')

@@ -78,6 +78,24 @@ def test_an_attempt_leaves_nothing_waiting(path: Path) -> None:
         assert again.usage() == {"cpu_seconds": 1.0, "peak_rss_mib": 1.0}
 
 
+def test_of_a_task_that_did_not_end_nothing_of_an_earlier_attempt_is_told(table: Table) -> None:
+    table.take([result(1, "failed", message="no", outputs=[])])
+    table.close_attempt(1)
+    table.begin()
+    table.close_attempt(2)
+
+    (row,) = table.page(only_failed=True, after=0, most=1)
+    told = {name: each for name, each in row.items() if each not in (None, [])}
+    assert told == {
+        "number": 1,
+        "id": "t1",
+        "parameters": ["b"],
+        "state": "interrupted",
+        "attempt": 2,
+    }
+    assert table.worst_exit_code() == 1
+
+
 def test_how_long_tasks_took_is_known_once_one_has_succeeded(table: Table) -> None:
     table.take([result(0, "failed", ended_at=90.0)])
     assert table.mean_seconds() is None
