@@ -10,6 +10,7 @@ from aiida.common import NotExistent
 from aiida.orm import CalcJobNode, load_node
 
 from aiida_byoc.arrays.table import FILENAME, opened
+from aiida_byoc.workflows.killed import output_of
 
 __all__ = ["tasks_page"]
 
@@ -29,13 +30,12 @@ def tasks_page(pk: int, *, only_failed: bool, after: int, most: int) -> list[dic
         return None
     called = [each for each in chain.called if isinstance(each, CalcJobNode)]
     for attempt in sorted(called, key=lambda each: each.pk or 0, reverse=True):
-        try:
-            content = attempt.outputs.tasks.get_content(mode="rb")
-        except (NotExistent, AttributeError):
+        left = output_of(attempt, "tasks")
+        if left is None:
             continue
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, FILENAME)
-            path.write_bytes(content)
+            path.write_bytes(left.get_content(mode="rb"))
             with opened(path) as table:
                 return table.page(only_failed=only_failed, after=after, most=most)
     return None

@@ -3,8 +3,9 @@
 The intent of a cancel is in the ledger, so it is tried until the job has ended. Slurm is told first and by this process
 itself: AiiDA's workers may be dead, asleep or busy, and `killed` says nothing of the Slurm job. Each attempt of a
 cancelled job, and of a work chain that ended otherwise than by its own steps, is looked for in Slurm and stopped, until
-the witnesses say that nothing is left of it. Only then the job's end is told. The processes are asked to die as well;
-one that sleeps meanwhile finds the intent when it wakes, does nothing more and ends as killed.
+the witnesses say that nothing is left of it. What an array's tasks left is kept then, and only then the job's end told.
+The processes are asked to die as well; one that sleeps meanwhile finds the intent when it wakes, does nothing more and
+ends as killed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from aiida_byoc.schedulers.options import name_in_slurm
 from aiida_byoc.schedulers.slurm import scancel_command
 from aiida_byoc.schedulers.verdict import Finding, Verdict, judge
 from aiida_byoc.schedulers.witnesses import Evidence, close_command, evidence, look_command
+from aiida_byoc.workflows import killed
 from aiida_byoc.workflows.outcome import GONE, OPEN, attempts, gone, outcome
 
 __all__ = ["Stopper"]
@@ -41,6 +43,8 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 _OURS = "aiida.workflows:byoc.job"
 """Process type of a work chain whose attempts ask for the cancel before they submit anything."""
+_TRIES = 3
+"""Of fetching what an array left; its end is told then without."""
 _STEP_SECONDS = 5.0
 """A cluster that does not answer must not keep the launcher from launching: the rest waits."""
 
@@ -67,6 +71,7 @@ class Stopper:
         self._again: dict[int, tuple[float, float]] = {}
         self._next_look = 0.0
         self._unaccounted: dict[int, float] = {}
+        self._unkept: dict[int, int] = {}
 
     def step(self) -> None:
         """Do what is due for every job that is to stop; looks for such jobs at most once a second."""
@@ -103,8 +108,23 @@ class Stopper:
                 self._hold(attempt, submission_id, verdicts[attempt.pk])
         gone_for_good = all(each.finding is Finding.ENDED for each in verdicts.values())
         # Where all has ended and nothing was left, the hook has told it, or the sweep will.
-        if gone_for_good and (submits_no_more if alive else left):
+        is_end = gone_for_good and (submits_no_more if alive else left)
+        if is_end and all(self._is_kept(attempt, is_cancelled) for attempt in left):
             self._tell(chain, left, submission_id, is_cancelled)
+
+    def _is_kept(self, attempt: CalcJobNode, is_cancelled: bool) -> bool:
+        """Have what an array's tasks left kept; whether that is done, or was tried often enough."""
+        try:
+            if attempt.get_remote_workdir() is not None and killed.is_killed_array(attempt):
+                with attempt.get_authinfo().get_transport() as transport:
+                    killed.keep(attempt, transport, stopped=is_cancelled)
+        except Exception as error:  # whatever the transport raises
+            tries = self._unkept[attempt.pk] = self._unkept.get(attempt.pk, 0) + 1
+            _LOGGER.warning("Tasks not kept event=tasks_not_kept attempt=%s: %r", attempt.pk, error)
+            if tries < _TRIES:
+                return False
+        self._unkept.pop(attempt.pk, None)
+        return True
 
     def _tell(
         self, chain: ProcessNode, left: list[CalcJobNode], submission_id: str, is_cancelled: bool

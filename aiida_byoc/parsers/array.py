@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from aiida.engine import ExitCode
 from aiida.orm import Dict, RemoteData, SinglefileData
 from aiida.parsers import Parser
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from aiida_byoc.arrays.gathering import lines
-from aiida_byoc.arrays.table import FILENAME, Table, opened
-from aiida_byoc.contracts.base import utc_now_text
-from aiida_byoc.contracts.events import OutputRecord, TaskCounts
-from aiida_byoc.contracts.identity import Name
+from aiida_byoc.arrays.summing import Beginning, summed
+from aiida_byoc.arrays.table import FILENAME
+from aiida_byoc.contracts.events import TaskCounts
 from aiida_byoc.parsers.container import stderr_of
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.schedulers.ending import ending
@@ -25,39 +21,7 @@ from aiida_byoc.schedulers.ends import ENDS, Record
 from aiida_byoc.schedulers.failures import explain
 from aiida_byoc.schedulers.options import job_name
 
-__all__ = ["ArrayParser", "Beginning", "TaskRecord"]
-
-
-class TaskRecord(BaseModel):
-    """What `runtimes/in_job/array_task.py` writes of a task."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    number: int = Field(ge=0)
-    id: Name
-    state: str = Field(pattern="^(succeeded|failed|interrupted|cancelled)$")
-    attempt: int
-    exit_code: int | None = Field(ge=0, le=255)
-    started_at: float
-    ended_at: float
-    cpu_seconds: float | None
-    peak_rss_mib: float | None
-    message: str | None = Field(max_length=300)
-    outputs: list[OutputRecord]
-    node: str = Field(max_length=256)
-
-
-class Beginning(BaseModel):
-    """What an element writes first."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    element: int
-    image_digest: str | None
-    scheduler_job_id: str
-    scheduler_job_name: str
-    started_at: float
-    message: str | None
+__all__ = ["ArrayParser"]
 
 
 class ArrayParser(Parser):
@@ -66,33 +30,23 @@ class ArrayParser(Parser):
     def parse(self, **kwargs: Any) -> ExitCode:
         """Return the end that the truth table names; without tasks that did not succeed there is none."""
         retrieved = Path(kwargs.get("retrieved_temporary_folder") or "/nonexistent")
-        try:
-            beginnings, results = _read(retrieved)
-            cancelled = _cancelled(retrieved)
-        except ValueError as error:
-            return _exit("record_invalid", reason=error)
         name = job_name(self.node.get_option("custom_scheduler_commands"))
-        if any(each.scheduler_job_name != name for each in beginnings):
-            return _exit("record_invalid", reason="another Slurm job wrote it")
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, FILENAME)
             path.write_bytes(self.node.inputs.tasks.get_content(mode="rb"))
-            with opened(path) as table:
-                table.begin()
-                table.take(each.model_dump() for each in results)
-                table.cancel(cancelled, waiting=True)
-                table.close_attempt(self._attempt)
-                counts = _counts(table)
-                self._keep_record(table, counts, beginnings, results)
+            try:
+                left = summed(
+                    path, retrieved, attempt=self._specification["attempt"], job_name=name
+                )
+            except ValueError as error:
+                return _exit("record_invalid", reason=error)
             self.out("tasks", SinglefileData(path, filename=FILENAME))
-        if any(each.outputs for each in results):
+        if left.record is not None:
+            self.out("record", Dict(left.record))
+        if left.has_outputs:
             place = f"{self.node.get_remote_workdir()}/{in_job.ARRAY}"
             self.out("remote_outputs", RemoteData(computer=self.node.computer, remote_path=place))
-        return self._end(counts, beginnings)
-
-    @property
-    def _attempt(self) -> int:
-        return int(self._specification["attempt"])
+        return self._end(left.counts, left.beginnings)
 
     @property
     def _specification(self) -> dict[str, Any]:
@@ -114,74 +68,6 @@ class ArrayParser(Parser):
         return ExitCode(
             end.status, f"{told}; {counts.succeeded} of {counts.total} tasks succeeded."
         )
-
-    def _keep_record(
-        self,
-        table: Table,
-        counts: TaskCounts,
-        beginnings: list[Beginning],
-        results: list[TaskRecord],
-    ) -> None:
-        """What the events tell of it; nothing if no element began."""
-        if not beginnings:
-            return
-        started = min(each.started_at for each in beginnings)
-        ended = max((each.ended_at for each in results), default=started)
-        record = {
-            "scheduler_job_id": beginnings[0].scheduler_job_id,
-            "started_at": started,
-            "ended_at": max(started, ended),
-            "exit_code": table.worst_exit_code(),
-            "image_digest": beginnings[0].image_digest,
-            "outputs": [],
-            "usage": {**table.usage(), "walltime_seconds": round(max(0.0, ended - started), 3)},
-            "tasks": counts.model_dump(exclude_none=True),
-            "progress": {
-                "step": counts.total - counts.interrupted,
-                "steps": counts.total,
-                "fraction": (counts.total - counts.interrupted) / counts.total,
-                "reported_at": utc_now_text(datetime.fromtimestamp(max(started, ended), UTC)),
-            },
-        }
-        self.out("record", Dict({name: each for name, each in record.items() if each is not None}))
-
-
-def _read(retrieved: Path) -> tuple[list[Beginning], list[TaskRecord]]:
-    """What all elements wrote; `ValueError` for what cannot be believed."""
-    beginnings, results = [], []
-    for line in lines(retrieved):
-        try:
-            if "id" in line:
-                results.append(TaskRecord.model_validate(line))
-            elif "element" in line:
-                beginnings.append(Beginning.model_validate(line))
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole"
-            raise ValueError(f"{where} of element {line.get('element')} is wrong") from error
-    return beginnings, results
-
-
-def _cancelled(retrieved: Path) -> list[tuple[int, int]]:
-    """The ranges that the array was told of; `ValueError` if that is not what they are."""
-    try:
-        content = (retrieved / Path(in_job.CANCELLED).name).read_bytes()
-    except FileNotFoundError:
-        return []
-    return TypeAdapter(list[tuple[int, int]]).validate_json(content)
-
-
-def _counts(table: Table) -> TaskCounts:
-    counts = table.counts()
-    return TaskCounts.model_validate(
-        {
-            "total": len(table),
-            "succeeded": counts["succeeded"],
-            "failed": counts["failed"],
-            "interrupted": counts["interrupted"],
-            "cancelled": counts["cancelled"] or None,
-            "first_failed": table.failures(),
-        }
-    )
 
 
 def _said(counts: TaskCounts, beginnings: list[Beginning], image: str) -> tuple[Record, str | None]:

@@ -10,7 +10,6 @@ import functools
 from datetime import UTC, datetime
 from typing import Any
 
-from aiida.common import NotExistent
 from aiida.orm import CalcJobNode, ProcessNode
 from plumpy import ProcessState
 
@@ -20,6 +19,7 @@ from aiida_byoc.contracts.failures import job_error
 from aiida_byoc.contracts.lifecycle import ExecutionState
 from aiida_byoc.events.outbox import Report
 from aiida_byoc.schedulers.ends import ENDS
+from aiida_byoc.workflows.killed import output_of
 from aiida_byoc.workflows.results import result_of
 
 __all__ = ["CANCELLED_STATUS", "CODES", "FOREIGN", "GONE", "OPEN", "attempts", "gone", "outcome"]
@@ -106,10 +106,10 @@ def _facts_of_attempt(node: CalcJobNode | None) -> dict[str, Any]:
         return {}
     recovery = node.get_option("recovery")
     facts: dict[str, Any] = {"recovery": recovery} if recovery else {}
-    try:
-        record = node.outputs.record.get_dict()
-    except (NotExistent, AttributeError):
+    found = output_of(node, "record")
+    if found is None:
         return facts
+    record = found.get_dict()
     facts |= {
         "scheduler": {"job_id": record["scheduler_job_id"]},
         "timings": {

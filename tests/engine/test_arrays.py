@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -17,7 +18,8 @@ from aiida_byoc.arrays.rules import Arrays
 from aiida_byoc.cli import byoc
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.in_job.array_task import directory_of
-from tests.engine.driving import Underway, squeue
+from tests.engine.driving import OUT_OF_TIME, Underway, squeue
+from tests.engine.test_cancel import cancel
 
 
 def array(script: str, rows: list[list[str]], cpu: int = 2, **workload: Any) -> dict[str, Any]:
@@ -45,6 +47,14 @@ def table(attempt: CalcJobNode, tmp_path: Path) -> list[sqlite3.Row]:
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     return connection.execute("SELECT * FROM task ORDER BY number").fetchall()
+
+
+def shown(node: Any, submission: str, *options: str) -> Any:
+    """Number and state of each task, as an operator has them shown."""
+    job = node.events(submission)[0]["job_id"]
+    said = CliRunner().invoke(byoc, ["jobs", "tasks", "--tenant", "acme", job, "--json", *options])
+    assert said.exit_code == 0, said.output
+    return [(row["number"], row["state"]) for row in json.loads(said.output)]
 
 
 def test_twenty_tasks_are_one_job(node: Any, tmp_path: Path) -> None:
@@ -123,6 +133,25 @@ def test_a_task_that_fails_fails_the_array_and_alone_is_run_again(
     assert events[-1]["result"]["tasks"]["succeeded"] == 4
 
 
+def test_how_long_tasks_took_decides_how_those_left_are_dealt_out(node: Any) -> None:
+    """Nobody said it: at first there is an element for each that may run; of such short tasks one does for all."""
+    fails_once = 'test "$1" = good || test "$BYOC_ATTEMPT" = 2'
+    submission = node.accept(
+        **array(fails_once, [["good"], *[["bad"]] * 7], cpu=1),
+        placed={"arrays": Arrays(at_a_time=4)},
+        retry_policy={"max_attempts": 2, "on": ["tasks_failed"]},
+    )
+
+    chain = node.run(submission)
+
+    assert chain.is_finished_ok, chain.exit_message
+    scripts = [
+        each.base.repository.get_object_content("_aiidasubmit.sh") for each in attempts(chain)
+    ]
+    asked = [re.findall("--array=(.*)\n", each) for each in scripts]
+    assert asked == [["0-3"], ["0-0"]]
+
+
 def test_the_end_names_the_tasks_that_failed(node: Any) -> None:
     rows = [[str(number)] for number in range(6)]
     submission = node.accept(**array('echo "cannot do $1" >&2; exit $1', rows, pack=6))
@@ -172,17 +201,77 @@ def test_an_element_that_is_killed_loses_only_what_it_had_not_ended(
     assert "3 of 4 tasks succeeded" in told["error"]["message"]
 
 
-def test_a_cancel_ends_the_whole_array(node: Any) -> None:
-    submission = node.accept(**array("exec sleep 60", [[str(n)] for n in range(4)], pack=1))
+def test_an_element_that_runs_out_of_time_is_told_and_only_what_it_had_not_ended_run_again(
+    node: Any, scontrol: Any, tmp_path: Path
+) -> None:
+    script = 'test "$1" != stays || test "$BYOC_ATTEMPT" = 2 || exec sleep 300'
+    submission = node.accept(
+        **array(script, [["a"], ["stays"], ["b"], ["c"]], cpu=1, pack=3),
+        retry_policy={"max_attempts": 2, "on": ["timeout"]},
+    )
     job = Underway(node, submission)
-    job.until_state("running")
-    name = f"byoc-{submission}-1"
+    (calculation,) = job.until(lambda: attempts(job.process.node), "an attempt")
+    place = job.until(calculation.get_remote_workdir, "a directory")
+    job.until(Path(place, directory_of(1), "work").exists, "the task that stays")
 
+    scontrol("update", f"jobid={calculation.get_job_id().partition('/')[0]}_0", OUT_OF_TIME)
+    chain = job.finish(120)
+
+    assert chain.is_finished_ok, chain.exit_message
+    first, second = attempts(chain)
+    assert "ran out of time" in first.exit_message
+    assert "2 of 4 tasks succeeded" in first.exit_message
+    states = [row["state"] for row in table(first, tmp_path)]
+    assert states == ["succeeded", "interrupted", "interrupted", "succeeded"]
+    assert [row["attempt"] for row in table(second, tmp_path)] == [1, 2, 2, 1]
+
+
+def test_an_element_that_runs_out_of_memory_has_more_the_next_time(
+    node: Any, tmp_path: Path
+) -> None:
+    hog = "python3 -c 'import time; block = bytearray(200 * 2**20); time.sleep(60)'"
+    script = f'test "$1" != hog || test "$BYOC_ATTEMPT" = 2 || {hog}'
+    submission = node.accept(
+        **array(script, [["a"], ["hog"], ["b"]], cpu=1, pack=3),
+        retry_policy={"max_attempts": 2, "on": ["oom"]},
+    )
+
+    chain = Underway(node, submission).finish(120)
+
+    assert chain.is_finished_ok, chain.exit_message
+    first, second = attempts(chain)
+    assert "ran out of memory" in first.exit_message
+    assert [each.get_option("max_memory_kb") for each in (first, second)] == [128 << 10, 256 << 10]
+    attempt, *_ = [row["attempt"] for row in table(second, tmp_path)]
+    assert attempt == 1
+
+
+def test_a_cancel_ends_the_whole_array_and_what_its_tasks_left_is_kept(
+    node: Any, tmp_path: Path
+) -> None:
+    script = 'test "$1" != stays || exec sleep 60; exit $1'
+    rows = [["0"], ["3"], ["stays"], ["0"]]
+    submission = node.accept(**array(script, rows, cpu=1, pack=2))
+    job = Underway(node, submission)
+    (calculation,) = job.until(lambda: attempts(job.process.node), "an attempt")
+    place = job.until(calculation.get_remote_workdir, "a directory")
+    job.until(Path(place, directory_of(2), "work").exists, "the task that stays")
+    job.until(Path(place, in_job.ELEMENTS, "0", in_job.ENDED).exists, "the other element's end")
+
+    cancel(node, submission)
     job.stop()
 
+    assert squeue(f"--name=byoc-{submission}-1", "--states=running,pending") == ""
     assert job.last["state"] == "cancelled"
-
-    assert squeue(f"--name={name}", "--states=running,pending") == ""
+    tasks = job.last["result"]["tasks"]
+    counts = {name: tasks[name] for name in ("succeeded", "failed", "interrupted", "cancelled")}
+    assert counts == {"succeeded": 1, "failed": 1, "interrupted": 0, "cancelled": 2}
+    assert job.last["progress"]["fraction"] == 1.0
+    (kept,) = [link.node for link in calculation.inputs.tasks.base.links.get_outgoing().all()][1:]
+    assert kept.is_sealed
+    states = [row["state"] for row in table(kept, tmp_path)]
+    assert states == ["succeeded", "failed", "cancelled", "cancelled"]
+    assert shown(node, submission, "--failed") == [(1, "failed")]
 
 
 def test_at_most_so_many_elements_run_at_a_time(node: Any) -> None:
@@ -201,18 +290,11 @@ def test_at_most_so_many_elements_run_at_a_time(node: Any) -> None:
 def test_the_tasks_are_shown_by_page(node: Any) -> None:
     rows = [[str(number % 2)] for number in range(4)]
     submission = node.accept(**array("exit $1", rows, pack=4))
-    job = node.events(submission)[0]["job_id"]
     node.run(submission)
 
-    def shown(*options: str) -> Any:
-        words = ["jobs", "tasks", "--tenant", "acme", job, "--json", *options]
-        said = CliRunner().invoke(byoc, words)
-        assert said.exit_code == 0, said.output
-        return [(row["number"], row["state"]) for row in json.loads(said.output)]
-
-    assert shown("--failed") == [(1, "failed"), (3, "failed")]
-    assert shown("--limit", "2") == [(0, "succeeded"), (1, "failed")]
-    assert shown("--after", "1") == [(2, "succeeded"), (3, "failed")]
+    assert shown(node, submission, "--failed") == [(1, "failed"), (3, "failed")]
+    assert shown(node, submission, "--limit", "2") == [(0, "succeeded"), (1, "failed")]
+    assert shown(node, submission, "--after", "1") == [(2, "succeeded"), (3, "failed")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""What an array left that was killed.
+
+AiiDA fetches and parses nothing of a process that is killed, and lets nobody add to it afterwards. So once Slurm has
+nothing of the attempt any more its table is kept beside it, as a calculation of its own: from what the attempt began
+with to what it left.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from aiida.common import NotExistent
+from aiida.common.links import LinkType
+from aiida.orm import CalcFunctionNode, CalcJobNode, Data, Dict, SinglefileData, load_node
+from aiida.transports import Transport
+from plumpy import ProcessState
+
+from aiida_byoc.arrays.gathering import gather_command
+from aiida_byoc.arrays.summing import summed
+from aiida_byoc.arrays.table import FILENAME
+from aiida_byoc.events.hooks import transaction
+from aiida_byoc.runtimes import in_job
+from aiida_byoc.schedulers.options import job_name
+
+__all__ = ["is_killed_array", "keep", "output_of"]
+
+_LABEL = "byoc_tasks_left"
+_OURS = "aiida.calculations:byoc.container"
+
+
+def is_killed_array(attempt: CalcJobNode) -> bool:
+    """Whether nobody has kept yet what the tasks of the attempt, which did not reach its own end, left."""
+    is_ours = attempt.process_type == _OURS
+    return is_ours and "array" in attempt.inputs.container and output_of(attempt, "tasks") is None
+
+
+def output_of(attempt: CalcJobNode, label: str) -> Any:
+    """What an attempt left under that name, be it that it was killed; `None` if there is nothing."""
+    if label in attempt.outputs:
+        return attempt.outputs[label]
+    try:
+        return load_node(str(_uuid(attempt))).outputs[label]
+    except NotExistent:
+        return None
+
+
+def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
+    """Fetch what the elements of a killed array left, and keep its table and their sum; nothing if none began.
+
+    Args:
+        stopped: the job was cancelled: nobody wants what has not ended.
+
+    Raises:
+        Exception: whatever the transport raises.
+        ValueError: what is there cannot be believed.
+    """
+    directory = attempt.get_remote_workdir()
+    status, _, said = transport.exec_command_wait(gather_command(directory))
+    if status:
+        raise OSError(f"what the array left cannot be brought together: {said.strip()[:300]}")
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, FILENAME)
+        for name in (in_job.GATHERED, in_job.CANCELLED):
+            if transport.path_exists(f"{directory}/{name}"):
+                transport.getfile(f"{directory}/{name}", str(Path(place, Path(name).name)))
+        path.write_bytes(attempt.inputs.tasks.get_content(mode="rb"))
+        text = attempt.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
+        left = summed(
+            path,
+            Path(place),
+            attempt=json.loads(text)["attempt"],
+            job_name=job_name(attempt.get_option("custom_scheduler_commands")),
+            stopped=stopped,
+        )
+        if left.record is not None:
+            _store(attempt, tasks=SinglefileData(path, FILENAME), record=Dict(left.record))
+
+
+def _store(attempt: CalcJobNode, **left: Data) -> None:
+    """One calculation for each attempt, whoever tries it again."""
+    node = CalcFunctionNode(label=_LABEL, description=f"what the killed {attempt.uuid} left")
+    node.backend_entity.bare_model.uuid = _uuid(attempt)
+    node.set_process_label(_LABEL)
+    node.set_process_state(ProcessState.FINISHED)
+    node.set_exit_status(0)
+    given = {"tasks": attempt.inputs.tasks}
+    if "remote_folder" in attempt.outputs:
+        given["remote_folder"] = attempt.outputs.remote_folder
+    for label, data in given.items():
+        node.base.links.add_incoming(data, LinkType.INPUT_CALC, label)
+    with transaction(node.backend):
+        node.store()
+        for label, data in left.items():
+            data.base.links.add_incoming(node, LinkType.CREATE, label)
+            data.store()
+        node.seal()
+
+
+def _uuid(attempt: CalcJobNode) -> uuid.UUID:
+    return uuid.uuid5(uuid.UUID(attempt.uuid), _LABEL)
