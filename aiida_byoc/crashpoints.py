@@ -29,6 +29,7 @@ POINTS: dict[str, str] = {
     "relay.claimed": "a lane of the relay has claimed jobs, nothing was read",
     "relay.read": "the relay holds a batch, nothing was sent",
     "relay.acknowledged": "the product has the batch, the outbox does not know",
+    "tasks.told": "an array knows which of its tasks are not wanted, the ledger does not say so",
     "stop.confirmed": "nothing is left of a stopped job in Slurm, its end is not told",
     "repair.played": "a paused process was told to play on, nobody noted it",
     "sweep.found": "the sweep found something untold, and has not told it",

@@ -19,6 +19,7 @@ from typing import Any
 
 from aiida.orm import CalcJobNode, load_node
 
+from aiida_byoc import crashpoints
 from aiida_byoc.arrays.cancelled import Ranges, cancelled_tasks, merged
 from aiida_byoc.arrays.table import FILENAME, opened
 from aiida_byoc.events.hooks import transaction
@@ -131,6 +132,7 @@ class TaskStopper:
                 said.strip()[:300],
             )
             return
+        crashpoints.reached("tasks.told")
         told = {
             "pk": attempt.pk,
             "submission_id": submission_id,

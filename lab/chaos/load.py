@@ -29,6 +29,7 @@ class Job:
     Attributes:
         expected: how it ends unless it is cancelled, `<state>` or `<state> (<error code>)`.
         failing: the tasks of an array that fail, by their numbers.
+        withdrawn: the tasks of an array that are cancelled instead of the job; they may have ended before.
         cancel_after: seconds from the acceptance to the request to cancel, unless `cancel_now` is set before.
         contradictions: answers to the same key that differ from the first.
     """
@@ -39,6 +40,7 @@ class Job:
     expected: str
     cancel_after: float | None = None
     failing: frozenset[int] = frozenset()
+    withdrawn: range = range(0)
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
     submission_id: str | None = None
     cancelled: bool = False
@@ -76,21 +78,34 @@ class Load:
         failing: Collection[int] = (),
         after: float | None = None,
         seconds: float = 0.5,
+        *,
+        at_first: Collection[int] = (),
+        withdrawn: range = range(0),
     ) -> Job:
         """An array whose tasks each work for a while, two of them in each job of Slurm's.
 
         Args:
             failing: numbers of tasks that end with status 3.
-            after: seconds after which it is cancelled.
+            after: seconds after which it is cancelled, or those of its tasks that are to be withdrawn.
+            at_first: numbers of tasks that do so in the first attempt alone; there is a second then.
+            withdrawn: numbers of tasks that are cancelled by themselves.
         """
+        fail = [*(f"{number}:*" for number in failing), *(f"{number}:1" for number in at_first)]
         script = (
-            f"echo start >> {RUNS}; sleep {seconds:.1f}; case $1 in {'|'.join(map(str, failing)) or 'none'})"
+            f"echo start >> {RUNS}; sleep {seconds:.1f}; case $1:$BYOC_ATTEMPT in {'|'.join(fail) or 'none'})"
             f" echo end >> {RUNS}; exit 3;; esac; echo {OK} end >> {RUNS}"
         )
-        expected = "failed (tasks_failed)" if failing else "succeeded"
         workload: dict[str, Any] = {"kind": "array", "tasks": {"count": tasks}, "pack": 2}
         workload["argv"] = ["sh", "-c", script, "sh", "{task_number}"]
-        return self._start("", expected, after, frozenset(failing), **workload)
+        return self._start(
+            "",
+            "failed (tasks_failed)" if failing else "succeeded",
+            after,
+            failing=frozenset(failing),
+            withdrawn=withdrawn,
+            again=bool(at_first),
+            **workload,
+        )
 
     def fails(self, seconds: float = 0) -> Job:
         """A job that works for a while, and ends with status 3."""
@@ -113,8 +128,10 @@ class Load:
             lambda: self.array(tasks),
             lambda: self.array(tasks, failing=some),
             lambda: self.array(tasks, after=2 * seconds),
+            lambda: self.array(tasks, at_first=some),
+            lambda: self.array(tasks, withdrawn=range(2, tasks - 1), after=2 * seconds),
         ]
-        return chance.choices(kinds, weights=[14, 4, 2, 2, 1, 1])[0]()
+        return chance.choices(kinds, weights=[14, 4, 2, 2, 1, 1, 1, 1])[0]()
 
     def idle(self) -> bool:
         """Whether everything that was to be said has been said, and answered."""
@@ -131,7 +148,10 @@ class Load:
         script: str,
         expected: str,
         cancel_after: float | None = None,
+        *,
         failing: frozenset[int] = frozenset(),
+        withdrawn: range = range(0),
+        again: bool = False,
         **workload: Any,
     ) -> Job:
         number = len(self.jobs) % len(self._lab["tenants"])
@@ -151,8 +171,9 @@ class Load:
                 **workload,
             },
             "requested_by": {"user_id": tenant["user_id"]},
+            **({"retry_policy": {"max_attempts": 2, "on": ["tasks_failed"]}} if again else {}),
         }
-        job = Job(number, tenant["tenant_id"], command, expected, cancel_after, failing)
+        job = Job(number, tenant["tenant_id"], command, expected, cancel_after, failing, withdrawn)
         self.jobs.append(job)
         thread = threading.Thread(target=self._run, args=(job,), daemon=True)
         self._threads.append(thread)
@@ -179,7 +200,9 @@ class Load:
             for name in ("schema_version", "tenant_id", "workspace_id", "job_id")
         }
         order |= {name: job.command[name] for name in ("management_node_id", "requested_by")}
-        job.cancelled = True
+        if job.withdrawn:
+            order["tasks"] = [{"first": job.withdrawn[0], "last": job.withdrawn[-1]}]
+        job.cancelled = not job.withdrawn
         self._repeat(job, f"{path}/{job.job_id}/cancel", order, {})
 
     def _repeat(

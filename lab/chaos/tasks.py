@@ -1,8 +1,9 @@
-"""What the tasks of arrays say: each of them succeeded once or failed, whatever died, and the table knows which."""
+"""What the tasks of arrays say: each succeeded once, failed or was cancelled, whatever died; the table knows which."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lab.chaos.evidence import Evidence
@@ -12,6 +13,7 @@ __all__ = ["of_arrays"]
 
 ENDED_BY_ITSELF = ("succeeded", "tasks_failed")
 """Ends of an array all of whose tasks have ended."""
+_COUNTED = ("total", "succeeded", "failed", "interrupted", "cancelled")
 
 
 def of_arrays(jobs: Collection[Job], evidence: Evidence) -> Iterator[tuple[str, str, str]]:
@@ -24,13 +26,15 @@ def of_arrays(jobs: Collection[Job], evidence: Evidence) -> Iterator[tuple[str, 
         end = last.get("error", {}).get("code") or last["state"]
         table = evidence.tables.get(submission, {})
         wrote = evidence.tasks.get(submission, {})
+        is_known = end in ENDED_BY_ITSELF or (end == "cancelled" and wrote)
         for number in range(job.tasks):
             for kind, told in _of_task(wrote.get(number, []), number in job.failing):
                 yield kind, submission, f"task {number}: {told}"
-            if end in ENDED_BY_ITSELF:
-                yield from _in_table(job, number, table.get(number), wrote.get(number, []))
-        if end in ENDED_BY_ITSELF:
-            yield from _told(job, last.get("result", {}).get("tasks") or {})
+            if is_known:
+                yield from _in_table(job, number, table.get(number), wrote.get(number, []), end)
+        counts = last.get("result", {}).get("tasks")
+        if counts or end in ENDED_BY_ITSELF:
+            yield from _told(job, counts or {}, table)
 
 
 def _of_task(logs: list[list[str]], fails: bool) -> Iterator[tuple[str, str]]:
@@ -44,24 +48,28 @@ def _of_task(logs: list[list[str]], fails: bool) -> Iterator[tuple[str, str]]:
 
 
 def _in_table(
-    job: Job, number: int, state: str | None, logs: list[list[str]]
+    job: Job, number: int, state: str | None, logs: list[list[str]], end: str
 ) -> Iterator[tuple[str, str, str]]:
-    """The table has every task, with the end that it came to."""
-    submission, came_to = (
-        job.submission_id or "",
-        "failed" if number in job.failing else "succeeded",
-    )
+    """The table has every task, with the end that it came to, or that somebody put to it."""
+    submission = job.submission_id or ""
+    came_to = "failed" if number in job.failing else "succeeded"
+    unended = {"cancelled", "interrupted"} if end == "cancelled" else set()
+    if number in job.withdrawn:
+        unended.add("cancelled")
     if state is None:
         yield "lost", submission, f"task {number} is not in the table"
-    elif state != came_to:
+    elif state not in {came_to, *unended}:
         yield "untrue", submission, f"task {number} is {state}, not {came_to}: {logs}"
-    elif not logs or "end" not in logs[-1]:
+    elif state == came_to and (not logs or "end" not in logs[-1]):
         yield "untrue", submission, f"task {number} is {state}, but it wrote {logs}"
 
 
-def _told(job: Job, counts: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The last event counts the tasks as they ended."""
-    told = [counts.get(name) for name in ("total", "succeeded", "failed", "interrupted")]
-    ended = [job.tasks, job.tasks - len(job.failing), len(job.failing), 0]
+def _told(
+    job: Job, counts: dict[str, Any], table: Mapping[int, str]
+) -> Iterator[tuple[str, str, str]]:
+    """The last event counts the tasks as the table has them."""
+    states = Counter(table.values())
+    told = {name: counts.get(name, 0) for name in _COUNTED}
+    ended = {"total": job.tasks, **{name: states[name] for name in _COUNTED[1:]}}
     if told != ended:
         yield "untrue", job.submission_id or "", f"the event counts {told}, not {ended}"

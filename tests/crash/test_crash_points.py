@@ -12,7 +12,7 @@ import pytest
 import aiida_byoc
 from aiida_byoc.crashpoints import POINTS
 from lab.chaos.arena import Arena
-from lab.chaos.load import Load
+from lab.chaos.load import Job, Load
 from tests.eventually import eventually
 
 HIT_SECONDS = 180
@@ -29,8 +29,9 @@ def some_jobs(arena: Arena, load: Load) -> None:
 
 
 def some_arrays(arena: Arena, load: Load) -> None:
-    """An array is one job as well: each of its tasks runs once, whether or not it succeeds."""
+    """An array is one job as well: each of its tasks succeeds once, or fails as often as there are attempts."""
     load.array(failing=[1])
+    load.array(at_first=[0, 3])
     some_jobs(arena, load)
 
 
@@ -52,7 +53,19 @@ def undispatched_jobs(arena: Arena, load: Load) -> None:
 
 def stopped_jobs(arena: Arena, load: Load) -> None:
     """One of each kind is in Slurm when it is cancelled."""
-    jobs = [load.cancelled(after=HIT_SECONDS), load.array(after=HIT_SECONDS, seconds=100)]
+    _cancel_in_slurm(
+        arena,
+        load,
+        [load.cancelled(after=HIT_SECONDS), load.array(after=HIT_SECONDS, seconds=100)],
+    )
+
+
+def stopped_tasks(arena: Arena, load: Load) -> None:
+    """Some tasks of an array that is in Slurm."""
+    _cancel_in_slurm(arena, load, [load.array(after=HIT_SECONDS, seconds=5, withdrawn=range(1, 5))])
+
+
+def _cancel_in_slurm(arena: Arena, load: Load, jobs: list[Job]) -> None:
     in_slurm = "job.state IN ('queued', 'running')"
     eventually(
         lambda: _edit(arena, load, "SELECT %s", in_slurm), "a job in Slurm", seconds=HIT_SECONDS
@@ -99,6 +112,7 @@ PROVOCATIONS: Mapping[str, Callable[[Arena, Load], None]] = {
     **dict.fromkeys(POINTS, some_jobs),
     **dict.fromkeys(OF_ARRAYS, some_arrays),
     "launch.dispatched": undispatched_jobs,
+    "tasks.told": stopped_tasks,
     "stop.confirmed": stopped_jobs,
     "repair.played": paused_jobs,
     "sweep.found": edited_jobs,

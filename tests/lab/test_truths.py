@@ -262,6 +262,38 @@ def test_each_thing_that_must_not_be_with_a_task_is_found(
     assert [each for each in violations[kind] if each.startswith("job-1: ")], violations
 
 
+def test_what_ended_before_a_cancel_is_kept() -> None:
+    """Of the job, or of its tasks alone; whether a task had ended by then, the table knows."""
+    job, found = _array()
+    job.cancelled = True
+    end = found["events"][SUBMISSION][-1]
+    end.update(state="cancelled")
+    del end["error"]
+    end["result"]["tasks"].update(succeeded=1, cancelled=2)
+    found["tables"][SUBMISSION].update({0: "cancelled", 1: "cancelled"})
+    found["tasks"][SUBMISSION][0][0].remove("ok")
+    for told in (found["ledger"][0], *found["shown"]["job-1"][1][-1:]):
+        told.update(state="cancelled", execution_state="cancelled")
+    found["shown"]["job-1"][0].update(execution_state="cancelled")
+    assert compare([job], Evidence(**found)).holds
+
+    found["tables"][SUBMISSION][3] = "failed"
+    assert compare([job], Evidence(**found)).violations["untrue"]
+    found["tables"].clear()
+    assert compare([job], Evidence(**found)).violations["lost"]
+
+
+def test_tasks_that_are_withdrawn_end_as_they_would_have_or_are_cancelled() -> None:
+    job, found = _array()
+    job.withdrawn = range(1, 2)
+    found["tables"][SUBMISSION][1] = "cancelled"
+    found["events"][SUBMISSION][-1]["result"]["tasks"].update(succeeded=2, cancelled=1)
+    assert compare([job], Evidence(**found)).holds
+
+    found["tables"][SUBMISSION][0] = "cancelled"
+    assert compare([job], Evidence(**found)).violations["untrue"]
+
+
 def test_a_task_that_did_not_end_may_begin_again_in_another_attempt() -> None:
     job, found = _array()
     found["tasks"][SUBMISSION][1].insert(0, ["start"])
