@@ -8,27 +8,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED, GATHERED, RESULTS
+from aiida_byoc.runtimes.in_job import (
+    ARRAY,
+    ARRAY_TASKS,
+    ELEMENTS,
+    ENDED,
+    GATHERED,
+    RESULTS,
+    TASK_RECORD,
+)
 
 __all__ = ["gather_command", "lines"]
 
 _GATHER = """\
 cd {directory} 2> /dev/null && [ -d {elements} ] || exit 0
+for results in {elements}/*/{results}; do
+  element=${{results%/*}} element=${{element##*/}}
+  [ ! -e "$results" ] || sed -n "$((element * {pack} + 1)),$(((element + 1) * {pack}))p" {tasks}
+done | awk -F '[[,]' '{{ printf "{array}/tasks/%d/%d/{record}\\n", int($2 / 1000), $2 }}' |
+  xargs -r grep -hs '^{{.*}}$' > {gathered}.tmp
 find {elements} -mindepth 2 -maxdepth 2 \\( -name {results} -o -name {ended} \\) \\
-  -exec awk 1 {{}} + > {gathered}.tmp &&
+  -exec awk 1 {{}} + >> {gathered}.tmp &&
 mv {gathered}.tmp {gathered}
 """
-"""`awk 1` ends the last line of each file, also of one whose element was killed while it wrote."""
+"""An element that was killed may have ended tasks whose results it had not written down: their own records come first.
+
+`awk 1` ends the last line of each file, also of one whose element was killed while it wrote."""
 
 
-def gather_command(directory: str) -> str:
-    """Shell: bring together what the array in this directory has left, if it has begun; once it has ended."""
+def gather_command(directory: str, pack: int) -> str:
+    """Shell: bring together what the array in this directory has left, if it has begun; once it has ended.
+
+    Args:
+        pack: tasks of each element.
+    """
     return _GATHER.format(
         directory=shlex.quote(directory),
         elements=ELEMENTS,
         results=RESULTS,
         ended=ENDED,
         gathered=GATHERED,
+        pack=pack,
+        tasks=ARRAY_TASKS,
+        array=ARRAY,
+        record=TASK_RECORD,
     )
 
 

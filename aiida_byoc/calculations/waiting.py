@@ -170,8 +170,10 @@ class _Watch:
 
     async def _gather(self, directory: str, cancellable: InterruptableFuture) -> None:
         """Have what an array's elements left brought together, to be fetched."""
-        if "array" in self._process.inputs["container"]:
-            failed, _, said = await self._execute(gather_command(directory), cancellable)
+        array = self._process.inputs["container"].get("array")
+        if array is not None:
+            command = gather_command(directory, array["pack"])
+            failed, _, said = await self._execute(command, cancellable)
             if failed:
                 raise OSError(f"what the array left cannot be brought together: {said.strip()}")
 

@@ -16,7 +16,8 @@ from typing import Any
 from aiida.orm import AuthInfo, CalcJobNode, load_node
 from aiida.transports import Transport
 
-from aiida_byoc.runtimes.in_job.array_task import TASK_RECORD, directory_of
+from aiida_byoc.runtimes.in_job import TASK_RECORD
+from aiida_byoc.runtimes.in_job.array_task import directory_of
 from aiida_byoc.workflows.outcome import gone
 
 __all__ = ["COMMAND_SECONDS", "Part", "Source"]

@@ -59,7 +59,8 @@ def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
         ValueError: what is there cannot be believed.
     """
     directory = attempt.get_remote_workdir()
-    status, _, said = transport.exec_command_wait(gather_command(directory))
+    pack = attempt.inputs.container["array"]["pack"]
+    status, _, said = transport.exec_command_wait(gather_command(directory, pack))
     if status:
         raise OSError(f"what the array left cannot be brought together: {said.strip()[:300]}")
     with tempfile.TemporaryDirectory() as place:

@@ -9,14 +9,13 @@ byoc_array/tasks/THOUSANDS/NUMBER/
 import sys
 import time
 
-from . import ARRAY, WORK
+from . import ARRAY, TASK_RECORD, WORK
 from .container import Container
 from .light import loads, os, read, signal
 from .record import write_record
 
 SUCCEEDED, FAILED, INTERRUPTED = "succeeded", "failed", "interrupted"
 CANCELLED = "cancelled"
-TASK_RECORD = "record.json"
 _LOGS = ("stdout", "stderr")
 _MOST_SAID = 300
 _WORD_SECONDS = 0.5

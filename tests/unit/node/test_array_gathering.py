@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from aiida_byoc.arrays.gathering import gather_command, lines
-from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED, GATHERED, RESULTS
+from aiida_byoc.runtimes.in_job import (
+    ARRAY_TASKS,
+    ELEMENTS,
+    ENDED,
+    GATHERED,
+    RESULTS,
+    TASK_RECORD,
+)
+from aiida_byoc.runtimes.in_job.array_task import directory_of
 
 
 def begins(number: int) -> str:
@@ -22,7 +30,7 @@ def task(number: int, element: int) -> str:
 
 
 def gathered(place: Path) -> list[dict[str, Any]]:
-    subprocess.run(["bash", "-c", gather_command(str(place))], check=True, timeout=30)
+    subprocess.run(["bash", "-c", gather_command(str(place), 2)], check=True, timeout=30)
     return list(lines((place / GATHERED).parent))
 
 
@@ -66,6 +74,24 @@ def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(array: Path, kept: in
         *(["t1"] if whole else []),
     }
     assert {line["element"] for line in found if "id" not in line} == {0, 1, 2}
+
+
+def test_a_task_is_heard_whose_record_is_all_that_a_kill_left(array: Path) -> None:
+    """It was the last of an element of two tasks; a record that a power cut took is none."""
+    tasks = [json.dumps([number, f"t{number}", []]) for number in (0, 1, 2, 1003, 4, 5)]
+    (array / ARRAY_TASKS).write_text("\n".join(tasks) + "\n")
+    write(array, 0, begins(0) + task(0, 0) + task(1, 0))
+    write(array, 1, begins(1) + task(2, 1), RESULTS)
+    write(array, 2, begins(2), RESULTS)
+    for number, record in ((0, "{"), (2, task(2, 1)), (1003, task(1003, 1).strip()), (4, "\0" * 9)):
+        directory = array / directory_of(number)
+        directory.mkdir(parents=True)
+        (directory / TASK_RECORD).write_text(record)
+
+    found = gathered(array)
+
+    assert {line["id"] for line in found if "id" in line} == {"t0", "t1", "t2", "t1003"}
+    assert sorted(line["element"] for line in found if "id" not in line) == [0, 1, 2]
 
 
 def test_an_attempt_that_an_earlier_version_began_is_heard(array: Path) -> None:
