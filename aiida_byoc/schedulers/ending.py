@@ -2,7 +2,8 @@
 
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
 cancelled a job. Of an array's elements the one with the gravest end is told; both are asked for them, since those that
-ended first may be known to accounting alone. Of a failed node's job is also asked where it ran and which nodes of its
+ended first may be known to accounting alone. An element that the node closed, since nobody wanted its tasks, does not
+count (its `ended` is empty). Of a failed node's job is also asked where it ran and which nodes of its
 partition can be used: what the next attempt avoids follows from what this one left.
 
 A compute node may refuse to start a job: its Prolog fails, or it still has a job of that number, which the controller
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from aiida_byoc.runtimes.in_job import ELEMENTS
+from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED
 from aiida_byoc.schedulers.options import CLIENT
 from aiida_byoc.schedulers.witnesses import PATIENCE
 
@@ -35,8 +36,8 @@ known() {{
   timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"
 }}
 accounted() {{
-  timeout {patience} {client} sacct --noheader --parsable2 --allocations --format=State,ExitCode,NodeList,Partition \
---jobs={job} --name={name} --user="$(id -un)"
+  timeout {patience} {client} sacct --noheader --parsable2 --allocations \
+--format=State,ExitCode,JobID,NodeList,Partition --jobs={job} --name={name} --user="$(id -un)"
 }}
 gravest() {{
   for state in OUT_OF_MEMORY NODE_FAIL BOOT_FAIL PREEMPTED TIMEOUT DEADLINE CANCELLED FAILED; do
@@ -45,7 +46,14 @@ gravest() {{
   head -n 1 <<< "$said"
 }}
 said=$(known) || said=$(accounted) || exit 1
-[[ $said != *' ArrayTaskId='* ]] || said+=$'\\n'$(accounted 2> /dev/null)
+if [[ $said == *' ArrayTaskId='* ]]; then
+  said+=$'\\n'$(accounted 2> /dev/null)
+  directory=${{said##* StdOut=}} directory=${{directory%% [A-Z]*=*}} directory=${{directory%/*}}
+  closed=$(find "$directory/{elements}" -mindepth 2 -maxdepth 2 -name {ended} -empty 2> /dev/null)
+  closed=$(sed -E 's,.*/([0-9]+)/{ended}$,\\1,' <<< "$closed")
+  others=$(grep -vFf <(sed 's/.*/ ArrayTaskId=& /' <<< "$closed"; sed 's/.*/|{job}_&|/' <<< "$closed") <<< "$said")
+  [ -z "$closed" ] || [ -z "$others" ] || said=$others
+fi
 said=$(gravest)
 echo "$said"
 case $said in
@@ -61,7 +69,7 @@ case $said in
     fi ;;
   *' JobState=NODE_FAIL '* | *' JobState=BOOT_FAIL '* | NODE_FAIL'|'* | BOOT_FAIL'|'*)
     nodes=${{said##* NodeList=}} partition=${{said##* Partition=}}
-    [[ $said == *' JobState='* ]] || IFS='|' read -r _ _ nodes partition _ <<< "$said"
+    [[ $said == *' JobState='* ]] || IFS='|' read -r _ _ _ nodes partition _ <<< "$said"
     [[ $nodes == [Nn]one* ]] || timeout {patience} {client} scontrol show hostnames "${{nodes%% *}}" \
 | head -n {most} | sed 's/^/ran /'
     timeout {patience} {client} sinfo --noheader --responding --Node --partition="${{partition%% *}}" \
@@ -135,6 +143,7 @@ def ending_command(job: str, name: str) -> str:
             f" JobName={name} UserId="
         ),
         elements=ELEMENTS,
+        ended=ENDED,
         most=_MOST_NODES,
     )
 

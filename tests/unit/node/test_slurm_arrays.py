@@ -180,7 +180,7 @@ def test_the_gravest_end_may_be_known_to_accounting_alone(slurm: FakeSlurm, stat
     """The controller forgets an element MinJobAge after its end, and the array goes on for hours."""
     shown = SHOWN.format(19, 1, "$(id -un)", "COMPLETED", "0:0")
     slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
-    slurm.answer("sacct", f"echo '{state}|0:9|n7|main'; echo 'COMPLETED|0:0|n1|main'")
+    slurm.answer("sacct", f"echo '{state}|0:9|17_0|n7|main'; echo 'COMPLETED|0:0|17_1|n1|main'")
     slurm.answer("sinfo", r"""[[ "$*" == *--partition=main\ * ]] && echo n1""")
 
     seen = ending(slurm.run(ending_command("17", "b-1")).stdout)
@@ -190,10 +190,41 @@ def test_the_gravest_end_may_be_known_to_accounting_alone(slurm: FakeSlurm, stat
     assert (seen.nodes, seen.usable) == nodes
 
 
+@pytest.mark.parametrize(("by_the_node", "state"), [(True, "FAILED"), (False, "CANCELLED")])
+def test_an_element_that_the_node_closed_is_nobodys_end(
+    slurm: FakeSlurm, place: Path, by_the_node: bool, state: str
+) -> None:
+    """All of its tasks were cancelled; what became of the others is another matter."""
+    states = ["FAILED", "CANCELLED", "COMPLETED"]
+    lines = [
+        f"{SHOWN.format(18 + n, n, '$(id -un)', each, '0:0')} StdOut={place}/out of it Power="
+        for n, each in enumerate(states)
+    ]
+    slurm.answer("scontrol", "\n".join(f'echo "{each}"' for each in lines))
+    slurm.answer("sacct", "echo 'FAILED|0:9|17_0|n7|main'; echo 'CANCELLED by 0|0:0|17_1|n7|main'")
+    end(place, 1)
+    end(place, 2)
+    (place / ELEMENTS / "2" / ENDED).write_text("{}")
+    if not by_the_node:
+        (place / ELEMENTS / "1" / ENDED).write_text("{}")
+
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == state
+
+
+def test_an_array_that_the_node_closed_as_a_whole_was_cancelled(
+    slurm: FakeSlurm, place: Path
+) -> None:
+    shown = SHOWN.format(18, 0, "$(id -un)", "CANCELLED", "0:0")
+    slurm.answer("scontrol", f'echo "{shown} StdOut={place}/out Power="')
+    end(place, 0)
+
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == "CANCELLED"
+
+
 def test_who_cancelled_an_element_is_told_whatever_became_of_the_first(slurm: FakeSlurm) -> None:
     shown = SHOWN.format(19, 1, "$(id -un)", "CANCELLED", "0:15")
     slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
-    slurm.answer("sacct", "echo 'COMPLETED|0:0|n1|main'; echo 'CANCELLED by 1002|0:15|n1|main'")
+    slurm.answer("sacct", "echo 'COMPLETED|0:0|17_0|n1|m'; echo 'CANCELLED by 1002|0:15|17_1|n1|m'")
 
     assert ending(slurm.run(ending_command("17", "b-1")).stdout).cancelled_by == "1002"
 
