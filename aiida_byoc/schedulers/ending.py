@@ -3,7 +3,8 @@
 The controller knows a job for MinJobAge seconds, accounting (where a site has it) for ever; accounting alone knows who
 cancelled a job. Of an array's elements the one with the gravest end is told; both are asked for them, since those that
 ended first may be known to accounting alone. An element that the node closed, since nobody wanted its tasks, does not
-count (its `ended` is empty). Of a failed node's job is also asked where it ran and which nodes of its
+count (its `ended` is empty); where that leaves none that waits, Slurm forgets their numbers (measured, 22.05), and they
+are told by all the others having begun. Of a failed node's job is also asked where it ran and which nodes of its
 partition can be used: what the next attempt avoids follows from what this one left.
 
 A compute node may refuse to start a job: its Prolog fails, or it still has a job of that number, which the controller
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from aiida_byoc.runtimes.in_job import ELEMENTS, ENDED
+from aiida_byoc.runtimes.in_job import ARRAY_COUNT, ELEMENTS, ENDED
 from aiida_byoc.schedulers.options import CLIENT
 from aiida_byoc.schedulers.witnesses import PATIENCE
 
@@ -31,13 +32,16 @@ __all__ = ["Ending", "ending", "ending_command"]
 _MOST_NODES = 1024
 """Nobody excludes that many; so many usable ones are enough."""
 
+_UNNUMBERED = 2**32 - 2
+"""`ArrayTaskId` of a record that stands for several elements, none of which waits any more (slurm.h, NO_VAL)."""
+
 _ASK = """\
 known() {{
   timeout {patience} {client} scontrol --oneliner show job {job} 2> /dev/null | grep -E {shown}"$(id -un)[(]"
 }}
 accounted() {{
   timeout {patience} {client} sacct --noheader --parsable2 --allocations \
---format=State,ExitCode,JobID,NodeList,Partition --jobs={job} --name={name} --user="$(id -un)"
+--format=State,ExitCode,NodeList,Partition,JobID,JobName --jobs={job} --name={name} --user="$(id -un)"
 }}
 gravest() {{
   for state in OUT_OF_MEMORY NODE_FAIL BOOT_FAIL PREEMPTED TIMEOUT DEADLINE CANCELLED FAILED; do
@@ -45,20 +49,37 @@ gravest() {{
   done
   head -n 1 <<< "$said"
 }}
+unclosed() {{
+  local place number line element others rest= closed=()
+  place=${{said##* StdOut=}} place=${{place%% [A-Z]*=*}} place=${{place%/*}}
+  for number in $(cd "$place/{elements}" && find . -mindepth 2 -maxdepth 2 -name {ended} -empty); do
+    number=${{number%/*}}
+    closed[${{number#./}}]=1
+  done 2> /dev/null
+  [ ${{#closed[@]}} != 0 ] || {{ echo "$said"; return; }}
+  [ "$(ls "$place/{elements}" | wc -l)" -lt "$(cat "$place/{count}")" ] || rest=1
+  others=$(while IFS= read -r line; do
+    element=${{line##*|{job}_}} element=${{element%%|*}}
+    [[ $line != *' ArrayTaskId='* ]] || {{ element=${{line##* ArrayTaskId=}}; element=${{element%% *}}; }}
+    case $element in
+      {unnumbered} | *[!0-9]*) [[ $rest && $line == *CANCELLED* ]] ;;
+      *) [[ ${{closed[$element]}} ]] ;;
+    esac || echo "$line"
+  done <<< "$said")
+  echo "${{others:-$said}}"
+}}
 said=$(known) || said=$(accounted) || exit 1
+all=
 if [[ $said == *' ArrayTaskId='* ]]; then
   said+=$'\\n'$(accounted 2> /dev/null)
-  directory=${{said##* StdOut=}} directory=${{directory%% [A-Z]*=*}} directory=${{directory%/*}}
-  closed=$(find "$directory/{elements}" -mindepth 2 -maxdepth 2 -name {ended} -empty 2> /dev/null)
-  closed=$(sed -E 's,.*/([0-9]+)/{ended}$,\\1,' <<< "$closed")
-  others=$(grep -vFf <(sed 's/.*/ ArrayTaskId=& /' <<< "$closed"; sed 's/.*/|{job}_&|/' <<< "$closed") <<< "$said")
-  [ -z "$closed" ] || [ -z "$others" ] || said=$others
+  said=$(unclosed)
+  all=$said
 fi
 said=$(gravest)
 echo "$said"
 case $said in
   *' JobState=CANCELLED '*)
-    accounted 2> /dev/null | grep '^CANCELLED '
+    grep '^CANCELLED ' <<< "${{all:-$(accounted 2> /dev/null)}}"
     host=${{said##* BatchHost=}} output=${{said##* StdOut=}} output=${{output%% [A-Z]*=*}}
     directory=${{output%/*}} element=${{said##* ArrayTaskId=}}
     [[ $element == "$said" ]] || output=$directory/{elements}/${{element%% *}}
@@ -69,7 +90,7 @@ case $said in
     fi ;;
   *' JobState=NODE_FAIL '* | *' JobState=BOOT_FAIL '* | NODE_FAIL'|'* | BOOT_FAIL'|'*)
     nodes=${{said##* NodeList=}} partition=${{said##* Partition=}}
-    [[ $said == *' JobState='* ]] || IFS='|' read -r _ _ _ nodes partition _ <<< "$said"
+    [[ $said == *' JobState='* ]] || IFS='|' read -r _ _ nodes partition _ <<< "$said"
     [[ $nodes == [Nn]one* ]] || timeout {patience} {client} scontrol show hostnames "${{nodes%% *}}" \
 | head -n {most} | sed 's/^/ran /'
     timeout {patience} {client} sinfo --noheader --responding --Node --partition="${{partition%% *}}" \
@@ -144,6 +165,8 @@ def ending_command(job: str, name: str) -> str:
         ),
         elements=ELEMENTS,
         ended=ENDED,
+        count=ARRAY_COUNT,
+        unnumbered=_UNNUMBERED,
         most=_MOST_NODES,
     )
 

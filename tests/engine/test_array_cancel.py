@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +121,43 @@ def test_an_array_can_be_told_of_any_number_of_ranges(node: Any) -> None:
     assert len(told) > 128 << 10
     assert json.loads(told) == [list(each) for each in ranges]
     job.stop()
+
+
+def test_elements_that_were_closed_say_nothing_about_the_others_end(
+    node: Any, tmp_path: Path
+) -> None:
+    """The last that wait are closed, and somebody kills the one that runs: that is no cancel by a stranger."""
+    rows = [["a"], ["b"], ["c"], ["d"]]
+    submission = node.accept(
+        **array("exec sleep 300", rows, cpu=1, pack=1), placed={"arrays": Arrays(at_a_time=1)}
+    )
+    job = Underway(node, submission)
+    job.until_state("running")
+    (calculation,) = attempts(job.process.node)
+    place = calculation.get_remote_workdir()
+    job.until(Path(place, directory_of(0), "work").exists, "the first task")
+    stopper = TaskStopper(get_manager().get_profile_storage())
+    cancel_tasks(node, submission, (1, 3))
+    job.until(lambda: stopper.step() or not untold(node, submission), "the array to be told")
+
+    for pid in programs(place):
+        os.kill(pid, signal.SIGKILL)
+    job.finish()
+
+    states = [row["state"] for row in table(calculation, tmp_path)]
+    assert states == ["interrupted", "cancelled", "cancelled", "cancelled"]
+    assert job.last["error"]["code"] == "lost"
+
+
+def programs(place: str) -> list[int]:
+    """The in-job programs of the elements that run: they work in the attempt's directory, which no container sees."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(place):
+                found.append(int(process.name))
+    assert found
+    return found
 
 
 def test_no_later_attempt_runs_a_cancelled_task(node: Any, tmp_path: Path) -> None:

@@ -180,7 +180,9 @@ def test_the_gravest_end_may_be_known_to_accounting_alone(slurm: FakeSlurm, stat
     """The controller forgets an element MinJobAge after its end, and the array goes on for hours."""
     shown = SHOWN.format(19, 1, "$(id -un)", "COMPLETED", "0:0")
     slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
-    slurm.answer("sacct", f"echo '{state}|0:9|17_0|n7|main'; echo 'COMPLETED|0:0|17_1|n1|main'")
+    slurm.answer(
+        "sacct", f"echo '{state}|0:9|n7|main|17_0|b-1'; echo 'COMPLETED|0:0|n1|main|17_1|b-1'"
+    )
     slurm.answer("sinfo", r"""[[ "$*" == *--partition=main\ * ]] && echo n1""")
 
     seen = ending(slurm.run(ending_command("17", "b-1")).stdout)
@@ -201,12 +203,33 @@ def test_an_element_that_the_node_closed_is_nobodys_end(
         for n, each in enumerate(states)
     ]
     slurm.answer("scontrol", "\n".join(f'echo "{each}"' for each in lines))
-    slurm.answer("sacct", "echo 'FAILED|0:9|17_0|n7|main'; echo 'CANCELLED by 0|0:0|17_1|n7|main'")
+    slurm.answer(
+        "sacct", "echo 'FAILED|0:9|n7|main|17_0|b-1'; echo 'CANCELLED by 0|0:0|n7|main|17_1|b-1'"
+    )
     end(place, 1)
     end(place, 2)
     (place / ELEMENTS / "2" / ENDED).write_text("{}")
     if not by_the_node:
         (place / ELEMENTS / "1" / ENDED).write_text("{}")
+
+    assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == state
+
+
+@pytest.mark.parametrize(("begun", "state"), [([1], "FAILED"), ([], "CANCELLED")])
+def test_the_last_elements_that_waited_have_no_number(
+    slurm: FakeSlurm, place: Path, begun: list[int], state: str
+) -> None:
+    """If each element has a directory, none of them waited but those that the node closed."""
+    shown = SHOWN + f" StdOut={place}/out Power="
+    lines = [
+        shown.format(17, 2**32 - 2, "$(id -un)", "CANCELLED", "0:0"),
+        shown.format(18, 1, "$(id -un)", "FAILED", "0:9"),
+    ]
+    slurm.answer("scontrol", "\n".join(f'echo "{each}"' for each in lines))
+    slurm.answer("sacct", "echo 'CANCELLED by 0|0:0|None assigned|main|17_[0,2]|b-1'")
+    end(place, 0)
+    for number in begun:
+        (place / ELEMENTS / str(number)).mkdir()
 
     assert ending(slurm.run(ending_command("17", "b-1")).stdout).state == state
 
@@ -224,7 +247,9 @@ def test_an_array_that_the_node_closed_as_a_whole_was_cancelled(
 def test_who_cancelled_an_element_is_told_whatever_became_of_the_first(slurm: FakeSlurm) -> None:
     shown = SHOWN.format(19, 1, "$(id -un)", "CANCELLED", "0:15")
     slurm.answer("scontrol", FORGOTTEN.format(shown=shown))
-    slurm.answer("sacct", "echo 'COMPLETED|0:0|17_0|n1|m'; echo 'CANCELLED by 1002|0:15|17_1|n1|m'")
+    slurm.answer(
+        "sacct", "echo 'COMPLETED|0:0|n1|m|17_0|b-1'; echo 'CANCELLED by 1002|0:15|n1|m|17_1|b-1'"
+    )
 
     assert ending(slurm.run(ending_command("17", "b-1")).stdout).cancelled_by == "1002"
 
