@@ -23,13 +23,15 @@ __all__ = ["gather_command", "lines"]
 _GATHER = """\
 cd {directory} 2> /dev/null && [ -d {elements} ] || exit 0
 for results in {elements}/*/{results}; do
-  element=${{results%/*}} element=${{element##*/}}
-  [ ! -e "$results" ] || sed -n "$((element * {pack} + 1)),$(((element + 1) * {pack}))p" {tasks}
+  element=${{results%/*}}
+  element=${{element##*/}}
+  last=$(((element + 1) * {pack}))
+  [ ! -e "$results" ] || sed -n "$((last - {pack} + 1)),${{last}}p;${{last}}q" {tasks}
 done | awk -F '[[,]' '{{ printf "{array}/tasks/%d/%d/{record}\\n", int($2 / 1000), $2 }}' |
-  xargs -r grep -hs '^{{.*}}$' > {gathered}.tmp
+  xargs -r grep -ahs '^{{.*}}$' > {gathered}.$$
 find {elements} -mindepth 2 -maxdepth 2 \\( -name {results} -o -name {ended} \\) \\
-  -exec awk 1 {{}} + >> {gathered}.tmp &&
-mv {gathered}.tmp {gathered}
+  -exec awk 1 {{}} + >> {gathered}.$$ &&
+mv {gathered}.$$ {gathered}
 """
 """An element that was killed may have ended tasks whose results it had not written down: their own records come first.
 
@@ -56,9 +58,9 @@ def gather_command(directory: str, pack: int) -> str:
 
 
 def lines(retrieved: Path) -> Iterator[dict[str, Any]]:
-    """What they wrote, element by element, as it was fetched into this directory.
+    """What they wrote, as it was fetched into this directory: the later of two lines of a task counts.
 
-    The last line of an element that was killed may be cut off: that task has not ended, as far as anybody knows.
+    The last line of an element that was killed may be cut off: of that task its own record counts, if it has one.
 
     Raises:
         ValueError: another line is none.
