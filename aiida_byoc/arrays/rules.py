@@ -100,15 +100,15 @@ def refusals(workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> li
         ]
     found = []
     dealt = plan(tasks, workload, shape, rules)
+    least = math.ceil(tasks / rules.elements)
     if dealt.elements > rules.elements:
-        least = math.ceil(tasks / rules.elements)
         message = (
             f"makes {dealt.elements} jobs in Slurm, whose arrays have {rules.elements} at most"
         )
         found.append(
             FieldError(field="workload.pack", message=message, remedy=f"use {least} or more")
         )
-    found += _overlong(workload, shape, dealt)
+    found += _overlong(workload, shape, dealt, least)
     most = rules.at_a_time * dealt.workers
     if workload.concurrency is not None and workload.concurrency > most:
         message = f"exceeds the node's ceiling of {most} with {shape.cpu} cpu"
@@ -116,22 +116,29 @@ def refusals(workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> li
     return found
 
 
-def _overlong(workload: ArrayWorkload, shape: ResourceShape, dealt: Plan) -> list[FieldError]:
-    """What to do about elements that cannot end in time, by what the command says of a task."""
+def _overlong(
+    workload: ArrayWorkload, shape: ResourceShape, dealt: Plan, least: int
+) -> list[FieldError]:
+    """What to do about elements that cannot end in time, by what the command says of a task.
+
+    Args:
+        least: tasks that an element must have, so that there are not too many elements.
+    """
     if workload.task_seconds is None:
         return []
-    seconds = math.ceil(dealt.pack / dealt.workers) * workload.task_seconds
+    pack = max(dealt.pack, least)
+    seconds = math.ceil(pack / dealt.workers) * workload.task_seconds
     if seconds <= shape.walltime_seconds:
         return []
     message = (
-        f"gives each Slurm job {dealt.pack} tasks of {workload.task_seconds:g} s, {dealt.workers} at a time,"
+        f"gives each Slurm job {pack} tasks of {workload.task_seconds:g} s, {dealt.workers} at a time,"
         f" and {shape.walltime_seconds} s for all of them"
     )
-    if workload.pack is None:
-        remedy = f"ask for {math.ceil(seconds)} or more, or for fewer tasks"
-        return [FieldError(field="resource_shape.walltime_seconds", message=message, remedy=remedy)]
-    most = max(1, int(shape.walltime_seconds / workload.task_seconds)) * dealt.workers
-    return [FieldError(field="workload.pack", message=message, remedy=f"use at most {most}")]
+    most = int(shape.walltime_seconds / workload.task_seconds) * dealt.workers
+    if workload.pack is not None and most >= least:
+        return [FieldError(field="workload.pack", message=message, remedy=f"use at most {most}")]
+    remedy = f"ask for {math.ceil(seconds)} or more, or for fewer tasks"
+    return [FieldError(field="resource_shape.walltime_seconds", message=message, remedy=remedy)]
 
 
 def _beyond(field: str, message: str, ceiling: int) -> FieldError:

@@ -87,6 +87,20 @@ def test_what_is_beyond_the_bounds_is_refused(asked: dict[str, Any], field: str,
     assert (refused.field, refused.remedy) == (field, says)
 
 
+def test_what_helps_against_one_refusal_is_not_refused_by_the_next() -> None:
+    """With the least pack that makes few enough elements, these cannot end in time."""
+    asked = workload(count=1000, pack=19, task_seconds=900)
+
+    found = {each.field: each.remedy for each in refusals(asked, shape(), RULES)}
+
+    assert found == {
+        "workload.pack": "use 20 or more",
+        "resource_shape.walltime_seconds": "ask for 9000 or more, or for fewer tasks",
+    }
+    again = workload(count=1000, pack=20, task_seconds=900)
+    assert refusals(again, shape(walltime_seconds=9000), RULES) == []
+
+
 def test_what_is_within_them_is_not() -> None:
     for asked in (
         {"count": 1000},
