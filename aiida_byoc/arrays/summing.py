@@ -89,7 +89,7 @@ def summed(
     with opened(path) as table:
         table.begin()
         table.take(each.model_dump() for each in results)
-        table.cancel(cancelled, waiting=True)
+        table.cancel(cancelled, unended=True)
         table.close_attempt(attempt)
         if stopped:
             table.give_up()

@@ -104,13 +104,13 @@ class Table:
             f"UPDATE task SET state = 'waiting' WHERE state NOT IN {_SETTLED}"  # noqa: S608
         )
 
-    def cancel(self, ranges: Iterable[tuple[int, int]], *, waiting: bool = False) -> int:
+    def cancel(self, ranges: Iterable[tuple[int, int]], *, unended: bool = False) -> int:
         """Tasks of these numbers that have not succeeded are not wanted any more; how many that changes.
 
         Args:
-            waiting: only those of which nothing is known: after an attempt, those that it did not end.
+            unended: only those that an attempt did not end.
         """
-        query = f"{_CANCEL} AND state = 'waiting'" if waiting else _CANCEL
+        query = f"{_CANCEL} AND state IN ('waiting', 'interrupted')" if unended else _CANCEL
         return sum(self._connection.execute(query, each).rowcount for each in ranges)
 
     def take(self, results: Iterable[Mapping[str, Any]]) -> None:

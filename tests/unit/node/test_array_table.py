@@ -78,6 +78,15 @@ def test_an_attempt_leaves_nothing_waiting(path: Path) -> None:
         assert again.usage() == {"cpu_seconds": 1.0, "peak_rss_mib": 1.0}
 
 
+def test_a_task_that_nobody_wants_is_cancelled_however_it_was_interrupted(table: Table) -> None:
+    """Before it began, or while it ran; what ended before stays as it is."""
+    table.take([result(0), result(1, "failed"), result(2, "interrupted")])
+
+    assert table.cancel([(0, 3)], unended=True) == 2
+    states = [row["state"] for row in table.page(only_failed=False, after=-1, most=4)]
+    assert states == ["succeeded", "failed", "cancelled", "cancelled"]
+
+
 def test_of_a_task_that_did_not_end_nothing_of_an_earlier_attempt_is_told(table: Table) -> None:
     table.take([result(1, "failed", message="no", outputs=[])])
     table.close_attempt(1)
