@@ -15,7 +15,15 @@ from typing import Any
 
 from aiida.common import NotExistent
 from aiida.common.links import LinkType
-from aiida.orm import CalcFunctionNode, CalcJobNode, Data, Dict, SinglefileData, load_node
+from aiida.orm import (
+    CalcFunctionNode,
+    CalcJobNode,
+    Data,
+    Dict,
+    ProcessNode,
+    SinglefileData,
+    load_node,
+)
 from aiida.transports import Transport
 from plumpy import ProcessState
 
@@ -40,12 +48,15 @@ def is_killed_array(attempt: CalcJobNode) -> bool:
 
 def output_of(attempt: CalcJobNode, label: str) -> Any:
     """What an attempt left under that name, be it that it was killed; `None` if there is nothing."""
-    if label in attempt.outputs:
-        return attempt.outputs[label]
     try:
-        return load_node(str(_uuid(attempt))).outputs[label]
+        found = _made(attempt, label) or _made(load_node(str(_uuid(attempt))), label)
     except NotExistent:
         return None
+    return found.node if found else None
+
+
+def _made(node: ProcessNode, label: str) -> Any:
+    return node.base.links.get_outgoing(link_type=LinkType.CREATE, link_label_filter=label).first()
 
 
 def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
@@ -63,6 +74,8 @@ def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
     status, _, said = transport.exec_command_wait(gather_command(directory, pack))
     if status:
         raise OSError(f"what the array left cannot be brought together: {said.strip()[:300]}")
+    if not transport.path_exists(f"{directory}/{in_job.GATHERED}"):
+        return  # it never began
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, FILENAME)
         for name in (in_job.GATHERED, in_job.CANCELLED):
@@ -89,8 +102,8 @@ def _store(attempt: CalcJobNode, **left: Data) -> None:
     node.set_process_state(ProcessState.FINISHED)
     node.set_exit_status(0)
     given = {"tasks": attempt.inputs.tasks}
-    if "remote_folder" in attempt.outputs:
-        given["remote_folder"] = attempt.outputs.remote_folder
+    if remote := _made(attempt, "remote_folder"):
+        given["remote_folder"] = remote.node
     for label, data in given.items():
         node.base.links.add_incoming(data, LinkType.INPUT_CALC, label)
     with transaction(node.backend):

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiida_byoc.arrays.rules import Arrays
 from aiida_byoc.cli import byoc
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.in_job.array_task import directory_of
+from aiida_byoc.workflows import killed
 from tests.engine.driving import OUT_OF_TIME, Underway, squeue
 from tests.engine.test_cancel import cancel
 
@@ -202,7 +204,7 @@ def test_an_element_that_is_killed_loses_only_what_it_had_not_ended(
 
 
 def test_an_element_that_runs_out_of_time_is_told_and_only_what_it_had_not_ended_run_again(
-    node: Any, scontrol: Any, tmp_path: Path
+    node: Any, scontrol: Callable[..., str], tmp_path: Path
 ) -> None:
     script = 'test "$1" != stays || test "$BYOC_ATTEMPT" = 2 || exec sleep 300'
     submission = node.accept(
@@ -269,9 +271,48 @@ def test_a_cancel_ends_the_whole_array_and_what_its_tasks_left_is_kept(
     assert job.last["progress"]["fraction"] == 1.0
     (kept,) = [link.node for link in calculation.inputs.tasks.base.links.get_outgoing().all()][1:]
     assert kept.is_sealed
+    assert not killed.is_killed_array(calculation)
     states = [row["state"] for row in table(kept, tmp_path)]
     assert states == ["succeeded", "failed", "cancelled", "cancelled"]
     assert shown(node, submission, "--failed") == [(1, "failed")]
+
+
+def test_of_an_array_that_never_began_nothing_is_kept(
+    node: Any, scontrol: Callable[..., str]
+) -> None:
+    submission = node.accept(**array("true", [["0"]]))
+    scontrol("update", "partitionname=main", "state=down")
+    try:
+        job = Underway(node, submission)
+        job.until_state("queued")
+        cancel(node, submission)
+        job.stop()
+    finally:
+        scontrol("update", "partitionname=main", "state=up")
+
+    assert job.last["state"] == "cancelled"
+    assert "result" not in job.last
+
+
+def test_a_cluster_that_cannot_be_asked_delays_the_end_only_so_long(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fail(attempt: CalcJobNode, *_: Any, **__: Any) -> None:
+        asked.append(attempt.pk)
+        raise OSError("the cluster is away")
+
+    monkeypatch.setattr(killed, "keep", fail)
+    submission = node.accept(**array("exec sleep 60", [["0"]]))
+    job = Underway(node, submission)
+    job.until_state("running")
+
+    cancel(node, submission)
+    job.stop()
+
+    assert (len(asked), len(set(asked))) == (3, 1)
+    assert job.last["state"] == "cancelled"
 
 
 def test_at_most_so_many_elements_run_at_a_time(node: Any) -> None:
