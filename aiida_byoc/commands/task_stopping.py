@@ -141,7 +141,9 @@ class TaskStopper:
         with transaction(self._storage) as connection:
             connection.execute(_TOLD, told)
         _LOGGER.info(
-            "Array told event=tasks_cancelled submission=%s tasks=%s", submission_id, tasks
+            "Array told event=tasks_cancelled submission=%s tasks=%d",
+            submission_id,
+            sum(last - first + 1 for first, last in tasks),
         )
 
 
