@@ -57,18 +57,13 @@ _TABLES = """
 SELECT DISTINCT ON (chain.label) substr(chain.label, 6) AS submission_id,
        made.repository_metadata->'o'->%s->>'k' AS content
   FROM db_dbnode chain JOIN db_dblink called ON called.input_id = chain.id AND called.type = 'call_calc'
-  JOIN LATERAL (
-    SELECT called.output_id AS id
-    UNION ALL
-    SELECT kept.id FROM db_dblink made_in
-      JOIN db_dblink given ON given.input_id = made_in.output_id AND given.type = 'input_calc'
-      JOIN db_dbnode kept ON kept.id = given.output_id AND kept.node_type LIKE '%%calcfunction%%'
-     WHERE made_in.input_id = called.output_id AND made_in.label = 'remote_folder'
-  ) AS left_by ON true
+  JOIN db_dbnode attempt ON attempt.id = called.output_id
+  JOIN db_dbnode left_by ON left_by.id = attempt.id
+       OR left_by.description = 'what the killed ' || attempt.uuid || ' left'
   JOIN db_dblink link ON link.input_id = left_by.id AND link.type = 'create' AND link.label = 'tasks'
   JOIN db_dbnode made ON made.id = link.output_id
  WHERE chain.node_type LIKE 'process.workflow.workchain%%' AND chain.label = ANY(%s)
- ORDER BY chain.label, called.output_id DESC
+ ORDER BY chain.label, attempt.id DESC, left_by.id
 """
 """Of an attempt that was killed the table is the output of a calculation beside it."""
 Row = dict[str, Any]

@@ -26,14 +26,16 @@ def of_arrays(jobs: Collection[Job], evidence: Evidence) -> Iterator[tuple[str, 
         end = last.get("error", {}).get("code") or last["state"]
         table = evidence.tables.get(submission, {})
         wrote = evidence.tasks.get(submission, {})
+        tried = sum(each["submission_id"] == submission for each in evidence.calculations)
         is_known = end in ENDED_BY_ITSELF or (end == "cancelled" and wrote)
         for number in range(job.tasks):
             for kind, told in _of_task(wrote.get(number, []), number in job.failing):
                 yield kind, submission, f"task {number}: {told}"
             if is_known:
-                yield from _in_table(job, number, table.get(number), wrote.get(number, []), end)
+                may_be = _unended(job, number, end, tried)
+                yield from _in_table(job, number, table.get(number), wrote.get(number, []), may_be)
         counts = last.get("result", {}).get("tasks")
-        if counts or end in ENDED_BY_ITSELF:
+        if counts or (is_known and tried == 1):  # a later attempt may not have begun
             yield from _told(job, counts or {}, table)
 
 
@@ -47,15 +49,18 @@ def _of_task(logs: list[list[str]], fails: bool) -> Iterator[tuple[str, str]]:
         yield "untrue", f"succeeded, though it cannot: {logs}"
 
 
+def _unended(job: Job, number: int, end: str, tried: int) -> set[str]:
+    """How the table may have a task that did not come to its end."""
+    cancelled = {"cancelled"} if end == "cancelled" or number in job.withdrawn else set()
+    return cancelled | ({"interrupted"} if end == "cancelled" and tried > 1 else set())
+
+
 def _in_table(
-    job: Job, number: int, state: str | None, logs: list[list[str]], end: str
+    job: Job, number: int, state: str | None, logs: list[list[str]], unended: Collection[str]
 ) -> Iterator[tuple[str, str, str]]:
     """The table has every task, with the end that it came to, or that somebody put to it."""
     submission = job.submission_id or ""
     came_to = "failed" if number in job.failing else "succeeded"
-    unended = {"cancelled", "interrupted"} if end == "cancelled" else set()
-    if number in job.withdrawn:
-        unended.add("cancelled")
     if state is None:
         yield "lost", submission, f"task {number} is not in the table"
     elif state not in {came_to, *unended}:
