@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -227,10 +226,15 @@ def check_signature(settings: NodeSettings, command: Command) -> None:
             _LOGGER.error("nothing can be decided: %s", error)  # noqa: TRY400
             raise ProblemError("node-failed", retry_after=30) from error
     required = bool(keys)
-    # A policy that cannot be read says nothing: what was decided before is still told by whom it was told.
-    with contextlib.suppress(PolicyError):
+    try:
         said = Policy.load(settings.policy_file).signatures.required
         required = required if said is None else said
+    except PolicyError as error:
+        # It says nothing then. What was decided before is told all the same to who signs, or where nobody has to;
+        # who does not sign may be allowed not to.
+        if required and command.signature is None:
+            _LOGGER.error("nothing can be decided: %s", error)  # noqa: TRY400
+            raise ProblemError("node-failed", retry_after=30) from error
     signatures.check(command, keys, required=required)
 
 

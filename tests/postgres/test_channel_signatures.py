@@ -130,6 +130,25 @@ def test_the_policy_says_whether_a_signature_is_required(
     assert verdict.outcome == outcome
 
 
+def test_while_the_policy_cannot_be_read_nobody_is_refused_for_good(
+    connection: psycopg.Connection, product: tuple[NodeSettings, Any]
+) -> None:
+    """Who does not sign may be allowed not to; who signs is known, and heard once the policy can be read again."""
+    settings, key = product
+    text = settings.policy_file.read_text()
+    settings.policy_file.write_text(f"{text}\n[arrays]\nelements = 0\n")
+
+    for command in (envelope(), signed(key)):
+        verdict = decide(connection, settings, command)
+        assert problem_of(verdict) == "node-failed"
+        assert verdict.problem is not None
+        assert verdict.problem.retry
+    assert nothing_written(connection)
+
+    settings.policy_file.write_text(text)
+    assert decide(connection, settings, signed(key)).outcome == "accepted"
+
+
 def test_a_signature_that_is_there_must_hold_whatever_the_policy_says(
     connection: psycopg.Connection, product: tuple[NodeSettings, Any], settings: NodeSettings
 ) -> None:
