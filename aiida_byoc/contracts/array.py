@@ -197,6 +197,7 @@ def parts(template: str, parameters: Sequence[str]) -> list[str | int]:
                 named = f" {name}" if _NAME.fullmatch(name) else ""
                 raise ValueError(
                     f"names a parameter{named} that is neither a column nor one of {known}"
+                    " (write {{ or }} for a brace)"
                 )
             found.append(list(parameters).index(name))
         elif text in {"{", "}"}:
@@ -247,7 +248,7 @@ class ArrayWorkload(Order):
 
     @model_validator(mode="after")
     def _names_do_not_collide(self) -> ArrayWorkload:
-        check_names(self.inputs, self.outputs)
+        check_names(self.inputs, self.outputs, texts_are_fixed=True)
         return self
 
     @property

@@ -88,8 +88,14 @@ class ContainerWorkload(Order):
         return self
 
 
-def check_names(inputs: Sequence[InputFile], outputs: Sequence[PromisedOutput]) -> None:
-    """Raise `ValueError` where two files of a container would be in each other's place."""
+def check_names(
+    inputs: Sequence[InputFile], outputs: Sequence[PromisedOutput], *, texts_are_fixed: bool = False
+) -> None:
+    """Raise `ValueError` where two files of a container would be in each other's place.
+
+    Args:
+        texts_are_fixed: a text, too, cannot be changed.
+    """
     promised = [file.name for file in outputs if isinstance(file, OutputFile)]
     for kind, names in (("inputs", [file.name for file in inputs]), ("outputs", promised)):
         if len(set(names)) != len(names):
@@ -98,6 +104,6 @@ def check_names(inputs: Sequence[InputFile], outputs: Sequence[PromisedOutput]) 
             if any(other.startswith(name + "/") for other in names):
                 raise ValueError(f"{kind}: {name!r} is both a file and a directory")
     for file in inputs:
-        is_fixed = not isinstance(file, TextInput)
+        is_fixed = texts_are_fixed or not isinstance(file, TextInput)
         if is_fixed and any(f"{name}/".startswith(f"{file.name}/") for name in promised):
             raise ValueError(f"outputs: {file.name!r} is an input, which the job cannot change")

@@ -91,6 +91,11 @@ def workload(**changes: Any) -> ArrayWorkload:
         ({"task_seconds": 0}, "workload.task_seconds", "0"),
         ({"task_seconds": 1e6}, "workload", "must not exceed"),
         ({"outputs": [{"name": "a"}, {"name": "a/b"}]}, "workload", "both a file and a directory"),
+        (
+            {"inputs": [{"name": "a", "text": ""}], "outputs": [{"name": "a"}]},
+            "workload",
+            "'a' is an input, which the job cannot change",
+        ),
         ({"checkpoint": {}}, "workload.checkpoint", "not permitted"),
     ],
 )
