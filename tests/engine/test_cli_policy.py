@@ -124,6 +124,25 @@ def test_what_the_machine_lacks_is_named(run: Run, policy: Path, tmp_path: Path)
     assert account in found or any(each.startswith("account") for each in report["not_compared"])
 
 
+def test_what_slurm_takes_is_explained_as_the_agent_knows_it(
+    run: Run, policy: Path, node: Any, present: str
+) -> None:
+    """Slurm's MaxArraySize is 10,001 here."""
+    policy.write_text(f"{policy.read_text()}\n[arrays]\ntasks = 20000\nelements = 20000\n")
+    image = f"localhost/byoc/demo@{present}"
+    array = {"kind": "array", "image": image, "argv": ["x"], "tasks": {"count": 15_000}}
+
+    said = [
+        run("explain", "-", "--json", said=command(node, present, workload={**array, "pack": pack}))
+        for pack in (1, 2)
+    ]
+
+    assert [each.exit_code for each in said] == [1, 0]
+    (error,) = json.loads(said[0].output)["problem"]["errors"]
+    assert (error["field"], error["remedy"]) == ("workload.pack", "use 2 or more")
+    assert json.loads(said[1].output)["placement"]["elements"] == 7500
+
+
 def test_an_image_that_the_node_may_fetch_is_not_missed(run: Run, policy: Path) -> None:
     text = policy.read_text().replace("localhost/byoc/demo", "registry.example/demo")
     policy.write_text(text.replace("pull = false", "pull = true"))
