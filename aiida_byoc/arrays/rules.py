@@ -111,7 +111,7 @@ def refusals(workload: ArrayWorkload, shape: ResourceShape, rules: Arrays) -> li
     found += _overlong(workload, shape, dealt, least)
     most = rules.at_a_time * dealt.workers
     if workload.concurrency is not None and workload.concurrency > most:
-        message = f"exceeds the node's ceiling of {most} with {shape.cpu} cpu"
+        message = f"exceeds the node's ceiling of {most} with {dealt.workers} at a time in a job"
         found.append(_beyond("workload.concurrency", message, most))
     return found
 
