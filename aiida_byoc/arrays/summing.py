@@ -58,7 +58,8 @@ class Left:
     Attributes:
         beginnings: of its elements, as many as began.
         counts: of all tasks, those of earlier attempts among them.
-        record: what the events tell of it, as `ContainerJob.record`; `None` if no element began.
+        record: what the events tell of it, as `ContainerJob.record`; `None` if no element began, and somebody may want
+            the tasks still.
         has_outputs: whether a task of this attempt left any.
     """
 
@@ -94,7 +95,7 @@ def summed(
         if stopped:
             table.give_up()
         counts = _counts(table)
-        record = _record(table, counts, beginnings, results) if beginnings else None
+        record = _record(table, counts, beginnings, results) if beginnings or stopped else None
     return Left(
         beginnings=beginnings,
         counts=counts,
@@ -106,15 +107,23 @@ def summed(
 def _record(
     table: Table, counts: TaskCounts, beginnings: list[Beginning], results: list[TaskRecord]
 ) -> dict[str, Any]:
-    started = min(each.started_at for each in beginnings)
+    now = datetime.now(UTC).timestamp()
+    started = min((each.started_at for each in beginnings), default=now)
     ended = max([started, *(each.ended_at for each in results)])
     over = counts.total - counts.interrupted
+    ran = (
+        {
+            "scheduler_job_id": beginnings[0].scheduler_job_id,
+            "started_at": started,
+            "ended_at": ended,
+            "image_digest": beginnings[0].image_digest,
+        }
+        if beginnings
+        else {}
+    )
     record = {
-        "scheduler_job_id": beginnings[0].scheduler_job_id,
-        "started_at": started,
-        "ended_at": ended,
+        **ran,
         "exit_code": table.worst_exit_code(),
-        "image_digest": beginnings[0].image_digest,
         "outputs": [],
         "usage": {**table.usage(), "walltime_seconds": round(ended - started, 3)},
         "tasks": counts.model_dump(exclude_none=True),

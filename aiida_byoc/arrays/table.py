@@ -130,7 +130,7 @@ class Table:
     def give_up(self) -> None:
         """Nobody wants what has not ended any more."""
         self._connection.execute(
-            "UPDATE task SET state = 'cancelled' WHERE state IN ('waiting', 'interrupted')"
+            "UPDATE task SET state = 'cancelled', message = NULL WHERE state IN ('waiting', 'interrupted')"
         )
 
     def failures(self, most: int = MAX_FAILURES) -> list[dict[str, Any]]:

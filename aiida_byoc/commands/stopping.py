@@ -115,9 +115,8 @@ class Stopper:
     def _is_kept(self, attempt: CalcJobNode, is_cancelled: bool) -> bool:
         """Have what an array's tasks left kept; whether that is done, or was tried often enough."""
         try:
-            if attempt.get_remote_workdir() is not None and killed.is_killed_array(attempt):
-                with attempt.get_authinfo().get_transport() as transport:
-                    killed.keep(attempt, transport, stopped=is_cancelled)
+            if killed.is_killed_array(attempt):
+                killed.keep(attempt, stopped=is_cancelled)
         except Exception as error:  # whatever the transport raises
             tries = self._unkept[attempt.pk] = self._unkept.get(attempt.pk, 0) + 1
             _LOGGER.warning("Tasks not kept event=tasks_not_kept attempt=%s: %r", attempt.pk, error)

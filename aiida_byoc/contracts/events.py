@@ -131,7 +131,10 @@ class TaskCounts(Fact):
     failed: Annotated[int, Field(ge=0, description="ended, and not well")]
     interrupted: Annotated[int, Field(ge=0, description="begun or not, and not ended")]
     cancelled: (
-        Annotated[int, Field(ge=1, description="before they had ended, by themselves or with the job")] | None
+        Annotated[
+            int, Field(ge=1, description="before they had ended, by themselves or with the job")
+        ]
+        | None
     ) = None
     first_failed: Annotated[list[TaskFailure], Field(max_length=MAX_FAILURES)] = []
 

@@ -7,7 +7,6 @@ with to what it left.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import uuid
 from pathlib import Path
@@ -24,7 +23,6 @@ from aiida.orm import (
     SinglefileData,
     load_node,
 )
-from aiida.transports import Transport
 from plumpy import ProcessState
 
 from aiida_byoc.arrays.gathering import gather_command
@@ -59,8 +57,8 @@ def _made(node: ProcessNode, label: str) -> Any:
     return node.base.links.get_outgoing(link_type=LinkType.CREATE, link_label_filter=label).first()
 
 
-def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
-    """Fetch what the elements of a killed array left, and keep its table and their sum; nothing if none began.
+def keep(attempt: CalcJobNode, *, stopped: bool) -> None:
+    """Keep the table of a killed array and its sum, with what its elements left; nothing if none is left to say.
 
     Args:
         stopped: the job was cancelled: nobody wants what has not ended.
@@ -69,29 +67,35 @@ def keep(attempt: CalcJobNode, transport: Transport, *, stopped: bool) -> None:
         Exception: whatever the transport raises.
         ValueError: what is there cannot be believed.
     """
-    directory = attempt.get_remote_workdir()
-    pack = attempt.inputs.container["array"]["pack"]
-    status, _, said = transport.exec_command_wait(gather_command(directory, pack))
-    if status:
-        raise OSError(f"what the array left cannot be brought together: {said.strip()[:300]}")
-    if not transport.path_exists(f"{directory}/{in_job.GATHERED}"):
-        return  # it never began
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, FILENAME)
-        for name in (in_job.GATHERED, in_job.CANCELLED):
-            if transport.path_exists(f"{directory}/{name}"):
-                transport.getfile(f"{directory}/{name}", str(Path(place, Path(name).name)))
+        _fetch(attempt, Path(place))
         path.write_bytes(attempt.inputs.tasks.get_content(mode="rb"))
-        text = attempt.base.repository.get_object_content(in_job.SPECIFICATION, mode="rb")
+        [call] = attempt.base.links.get_incoming(link_type=LinkType.CALL_CALC).all()
         left = summed(
             path,
             Path(place),
-            attempt=json.loads(text)["attempt"],
+            attempt=int(call.link_label.rpartition("_")[2]),
             job_name=job_name(attempt.get_option("custom_scheduler_commands")),
             stopped=stopped,
         )
         if left.record is not None:
             _store(attempt, tasks=SinglefileData(path, FILENAME), record=Dict(left.record))
+
+
+def _fetch(attempt: CalcJobNode, place: Path) -> None:
+    """What its elements left, if it has a directory and any began."""
+    directory = attempt.get_remote_workdir()
+    if directory is None:
+        return
+    command = gather_command(directory, attempt.inputs.container["array"]["pack"])
+    with attempt.get_authinfo().get_transport() as transport:
+        status, _, said = transport.exec_command_wait(command)
+        if status:
+            raise OSError(f"what the array left cannot be brought together: {said.strip()[:300]}")
+        for name in (in_job.GATHERED, in_job.CANCELLED):
+            if transport.path_exists(f"{directory}/{name}"):
+                transport.getfile(f"{directory}/{name}", str(place / Path(name).name))
 
 
 def _store(attempt: CalcJobNode, **left: Data) -> None:

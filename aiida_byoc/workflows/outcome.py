@@ -110,13 +110,12 @@ def _facts_of_attempt(node: CalcJobNode | None) -> dict[str, Any]:
     if found is None:
         return facts
     record = found.get_dict()
-    facts |= {
-        "scheduler": {"job_id": record["scheduler_job_id"]},
-        "timings": {
+    if "started_at" in record:
+        facts["scheduler"] = {"job_id": record["scheduler_job_id"]}
+        facts["timings"] = {
             "started": _instant(record["started_at"]),
             "ended": _instant(record["ended_at"]),
-        },
-    }
+        }
     if record.get("progress") is not None:
         facts["progress"] = record["progress"]
     if record.get("exit_code") is not None:

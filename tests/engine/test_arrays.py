@@ -277,10 +277,10 @@ def test_a_cancel_ends_the_whole_array_and_what_its_tasks_left_is_kept(
     assert shown(node, submission, "--failed") == [(1, "failed")]
 
 
-def test_of_an_array_that_never_began_nothing_is_kept(
+def test_of_an_array_that_never_began_all_tasks_are_cancelled(
     node: Any, scontrol: Callable[..., str]
 ) -> None:
-    submission = node.accept(**array("true", [["0"]]))
+    submission = node.accept(**array("true", [["0"], ["0"]]))
     scontrol("update", "partitionname=main", "state=down")
     try:
         job = Underway(node, submission)
@@ -291,7 +291,36 @@ def test_of_an_array_that_never_began_nothing_is_kept(
         scontrol("update", "partitionname=main", "state=up")
 
     assert job.last["state"] == "cancelled"
-    assert "result" not in job.last
+    assert job.last["result"]["tasks"]["cancelled"] == 2
+    assert shown(node, submission) == [(0, "cancelled"), (1, "cancelled")]
+
+
+def test_what_earlier_attempts_ended_is_kept_though_the_newest_never_began(
+    node: Any, scontrol: Callable[..., str], tmp_path: Path
+) -> None:
+    script = 'until test -e go; do sleep 0.05; done; test "$1" = good'
+    submission = node.accept(
+        **array(script, [["good"], ["bad"]]),
+        retry_policy={"max_attempts": 2, "on": ["tasks_failed"]},
+    )
+    job = Underway(node, submission)
+    job.until_state("running")
+    (calculation,) = attempts(job.process.node)
+    works = [Path(calculation.get_remote_workdir(), directory_of(n), "work") for n in (0, 1)]
+    job.until(lambda: all(each.exists() for each in works), "both tasks")
+    scontrol("update", "partitionname=main", "state=down")
+    try:
+        for each in works:
+            (each / "go").touch()
+        job.until(lambda: job.last["attempt"] == 2 and job.last["state"] == "queued", "another")
+        cancel(node, submission)
+        job.stop()
+    finally:
+        scontrol("update", "partitionname=main", "state=up")
+
+    counts = job.last["result"]["tasks"]
+    assert (counts["succeeded"], counts["failed"], counts["cancelled"]) == (1, 0, 1)
+    assert shown(node, submission) == [(0, "succeeded"), (1, "cancelled")]
 
 
 def test_a_cluster_that_cannot_be_asked_delays_the_end_only_so_long(
