@@ -69,6 +69,7 @@ unclosed() {{
   echo "${{others:-$said}}"
 }}
 said=$(known) || said=$(accounted) || exit 1
+[ -n "$said" ] || exit 1
 all=
 if [[ $said == *' ArrayTaskId='* ]]; then
   said+=$'\\n'$(accounted 2> /dev/null)
