@@ -5,7 +5,6 @@ Whoever wants to know never waits.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import subprocess
@@ -13,9 +12,10 @@ import threading
 import time
 from collections.abc import Collection, Iterable
 
+from aiida_byoc.asking import largest_array, said
 from aiida_byoc.contracts.delivery import Partition
 
-__all__ = ["FORMAT", "MOST_PARTITIONS", "Inventory", "largest_array_of", "partitions_of"]
+__all__ = ["FORMAT", "MOST_PARTITIONS", "Inventory", "partitions_of"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ _FRESH_SECONDS = 60.0
 _STALE_SECONDS = 600.0
 _LINE = re.compile(r"([^|]+)\|([a-z]+)\|([a-z_]+)([^a-z_|]*)\|(\d+)\|\d+/(\d+)/\d+/(\d+)\|(.*)")
 _GPU = re.compile(r"(?:^|,)gpu(?::[^:,()]+)?:(\d+)")
-_MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d{1,9})\s*$", re.MULTILINE)
 _NOT_THERE = frozenset("*$!%@^")
 """Marks behind a state of nodes that do not answer, are in maintenance, go down or start anew; `~`, a node that is
 powered off until it is needed, is none."""
@@ -60,15 +59,6 @@ def partitions_of(lines: Iterable[str]) -> list[Partition]:
             }
         )
     return [found[name] for name in sorted(found)]
-
-
-def largest_array_of(config: str) -> int | None:
-    """How many elements an array may have by what `scontrol show config` printed; `None`: it does not say.
-
-    `MaxArraySize` is one more than the largest index (slurm.conf(5)), and ours begin with 0.
-    """
-    said = _MAX_ARRAY_SIZE.search(config)
-    return int(said[1]) if said else None
 
 
 class Inventory:
@@ -114,12 +104,14 @@ class Inventory:
     def _ask(self, names: frozenset[str]) -> None:
         partitions: list[Partition] | None = None
         try:
-            answer = _said(
+            answer = said(
                 *("sinfo", "--noheader", "--noconvert"),
                 *(f"--partition={','.join(names)}", f"--format={FORMAT}"),
+                seconds=_ASK_SECONDS,
             )
             partitions = partitions_of(answer.splitlines())
-            self._ask_for_arrays()
+            most = largest_array(seconds=_ASK_SECONDS)
+            self._largest_array = self._largest_array if most is None else most
         except (OSError, subprocess.SubprocessError) as error:
             _LOGGER.warning(
                 "Slurm does not tell what it has event=inventory_failed: %s", type(error).__name__
@@ -130,22 +122,3 @@ class Inventory:
                 if partitions is not None:
                     self._partitions, self._names = partitions, names
                     self._answered_at = time.monotonic()
-
-    def _ask_for_arrays(self) -> None:
-        """What Slurm does not say now it may have said before."""
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            said = largest_array_of(_said("scontrol", "show", "config"))
-            self._largest_array = self._largest_array if said is None else said
-
-
-def _said(*command: str) -> str:
-    """What the command printed; an `OSError` or `SubprocessError` if it failed."""
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_ASK_SECONDS,
-        check=True,
-    ).stdout

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from aiida_byoc.cli.asking import said
+from aiida_byoc.asking import said
 
 __all__ = ["FLOORS", "Advisory", "Floor", "advisories", "is_mended"]
 

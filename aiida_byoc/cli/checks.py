@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiida_byoc import runtimes
-from aiida_byoc.cli.asking import slurm_configuration
+from aiida_byoc.asking import slurm_configuration
 from aiida_byoc.node import NodeSettings, SettingsError
 from aiida_byoc.runtimes import RUNTIMES, missing
 

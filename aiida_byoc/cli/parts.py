@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import psycopg
 
 from aiida_byoc.agent.link import AdapterUnavailable, reach
+from aiida_byoc.asking import slurm_configuration
 from aiida_byoc.cli import checks, policy_machine, profile, surroundings
 from aiida_byoc.cli.advisories import advisories
-from aiida_byoc.cli.asking import slurm_configuration
 from aiida_byoc.cli.part import Database, Part, ask
 from aiida_byoc.cli.trial import trial
 from aiida_byoc.commands.policy import Policy

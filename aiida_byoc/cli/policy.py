@@ -71,13 +71,14 @@ def explain(command: IO[str], file: Path | None, tenant: str | None, as_json: bo
     """
     import json
 
+    from aiida_byoc.asking import largest_array
     from aiida_byoc.commands.policy import Policy
     from aiida_byoc.contracts.commands import SubmitJobCommand
     from aiida_byoc.contracts.problems import ProblemError
     from aiida_byoc.contracts.validation import validated
 
     settings = _settings()
-    rules = Policy.load(_path(file, settings)).with_arrays_up_to(_largest_array())
+    rules = Policy.load(_path(file, settings)).with_arrays_up_to(largest_array())
     answer: dict[str, Any] = {}
     errors: list[FieldError] = []
     try:
@@ -187,16 +188,3 @@ def _show(title: str, values: dict[str, Any]) -> None:
     click.echo(f"[{title}]")
     for name, value in values.items():
         click.echo(f"{name} = {json.dumps(value)}")
-
-
-def _largest_array() -> int | None:
-    """As the agent knows it; `None` where Slurm does not answer."""
-    import subprocess
-
-    from aiida_byoc.agent.inventory import largest_array_of
-    from aiida_byoc.cli.asking import slurm_configuration
-
-    try:
-        return largest_array_of(slurm_configuration())
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -7,8 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from aiida_byoc.agent.inventory import largest_array_of
-from aiida_byoc.cli.asking import said
+from aiida_byoc.asking import largest_array, said
 from aiida_byoc.commands.policy import Policy
 from aiida_byoc.contracts.problems import FieldError
 from aiida_byoc.node import NodeSettings, SettingsError
@@ -54,7 +53,7 @@ def _tenants(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:
 
 
 def _partitions(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:
-    known = set(_asked("partitions", "sinfo", "--noheader", "--format=%R").split())
+    known = set(_ask("partitions", "sinfo", "--noheader", "--format=%R"))
     for name, queue in policy.queues.items():
         if queue.partition not in known:
             yield _not_there(f"queues.{name}.partition", "partition of this cluster", known)
@@ -94,7 +93,7 @@ def _of_accounting(named: set[tuple[str, str]], what: str, *question: str) -> It
     """Compare with what Slurm's accounting knows, if anything is named and there is one."""
     if not named:
         return
-    known = set(_asked(what.partition(" ")[0], "sacctmgr", "-nP", "show", *question).split())
+    known = set(_ask(what.partition(" ")[0], "sacctmgr", "-nP", "show", *question))
     if not known:
         raise Unknown(f"{what.partition(' ')[0]}: Slurm's accounting names none")
     for field, word in sorted(named):
@@ -105,7 +104,7 @@ def _of_accounting(named: set[tuple[str, str]], what: str, *question: str) -> It
 def _arrays(policy: Policy, _: NodeSettings | None) -> Iterator[FieldError]:
     if policy.arrays.tasks == 0:
         return
-    most = largest_array_of(_asked("arrays", "scontrol", "show", "config"))
+    most = largest_array()
     if most is None:
         raise Unknown("arrays: Slurm does not tell its MaxArraySize")
     if policy.arrays.elements > most:
@@ -177,9 +176,9 @@ def _work(policy: Policy, settings: NodeSettings | None) -> Iterator[FieldError]
         yield FieldError(field="limits.active_jobs", message=str(error))
 
 
-def _asked(what: str, *command: str) -> str:
+def _ask(what: str, *command: str) -> list[str]:
     try:
-        return said(*command)
+        return said(*command).split()
     except (OSError, subprocess.SubprocessError) as error:
         raise Unknown(f"{what}: `{command[0]}` does not answer here") from error
 

@@ -17,7 +17,7 @@ import psycopg
 from aiida_byoc.agent.credential import fetched_token
 from aiida_byoc.agent.keys import private_key
 from aiida_byoc.agent.link import link
-from aiida_byoc.cli.asking import said, slurm_configuration
+from aiida_byoc.asking import said, slurm_configuration
 from aiida_byoc.commands.signatures import load_product_keys
 from aiida_byoc.node import NodeSettings
 from aiida_byoc.private_file import NotPrivate, read_private
