@@ -61,6 +61,8 @@ REPORTER = ARRAY + "/reporter"
 ELEMENTS = ARRAY + "/elements"
 RESULTS = "results.jsonl"
 """In the directory of an element: what became of it and of its tasks, a line each, only ever appended to."""
+MESSAGE = 500
+"""Characters of a progress report's message; the node reads none that has more (contracts/progress.py)."""
 TASK_RECORD = "record.json"
 """In the directory of a task."""
 GATHERED = ARRAY + "/results.jsonl"

@@ -7,15 +7,13 @@ import fcntl
 import os
 import time
 
-from . import DONE, ELEMENTS, ENDED, MOST_NAMED, REPORTER
+from . import DONE, ELEMENTS, ENDED, MESSAGE, MOST_NAMED, REPORTER
 from .light import dumps, loads, read, suppress
 
 _LONGEST = 1 << 16
 _MOST_OPEN = 256
 _NONE = {"succeeded": 0, "failed": 0, "cancelled": 0, "which": []}
 _OF_LATE = "failed of late: "
-_MESSAGE = 500
-"""Characters of a report's message; the node reads none that has more (contracts/progress.py)."""
 
 
 class Reporter:
@@ -151,7 +149,7 @@ def _progress(done, before, cancelled_before, total):
     }
     if failed:
         names = done["which"]
-        while len(", ".join(names)) > _MESSAGE - len(_OF_LATE):
+        while len(", ".join(names)) > MESSAGE - len(_OF_LATE):
             names = names[1:]
         said["message"] = _OF_LATE + ", ".join(names)
     return said

@@ -14,10 +14,9 @@ import threading
 import time
 from datetime import datetime, timezone
 
-from . import PROGRESS, WORK
+from . import MESSAGE, PROGRESS, WORK
 
 TAIL = 4096
-MESSAGE = 500
 METRICS = 16
 WHOLE = 2**53 - 1
 PATIENCE = 5.0
