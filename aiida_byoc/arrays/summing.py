@@ -90,10 +90,8 @@ def summed(
     with opened(path) as table:
         table.begin()
         table.take(each.model_dump() for each in results)
-        table.cancel(cancelled, unended=True)
+        table.cancel([(0, len(table))] if stopped else cancelled, unended=True)
         table.close_attempt(attempt)
-        if stopped:
-            table.give_up()
         counts = _counts(table)
         record = _record(table, counts, beginnings, results) if beginnings or stopped else None
     return Left(

@@ -127,12 +127,6 @@ class Table:
         self._connection.execute(_UNENDED, (attempt,))
         self._connection.commit()
 
-    def give_up(self) -> None:
-        """Nobody wants what has not ended any more."""
-        self._connection.execute(
-            "UPDATE task SET state = 'cancelled', message = NULL WHERE state IN ('waiting', 'interrupted')"
-        )
-
     def failures(self, most: int = MAX_FAILURES) -> list[dict[str, Any]]:
         """The first tasks that did not succeed: those that failed before those that did not end."""
         rows = self._connection.execute(
