@@ -7,7 +7,7 @@ import contextlib
 import gc
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ __all__ = [
     "Underway",
     "callbacks",
     "cluster",
+    "nothing_starts",
     "run",
     "squeue",
     "until_none",
@@ -39,6 +40,16 @@ SHORT = {"cpu": 1, "memory_mib": 128, "walltime_seconds": 2}
 """A shape whose walltime is over soon; Slurm itself allows it a minute."""
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def nothing_starts(scontrol: Callable[..., str]) -> Iterator[None]:
+    """Slurm starts no more jobs meanwhile; what runs goes on."""
+    scontrol("update", "partitionname=main", "state=down")
+    try:
+        yield
+    finally:
+        scontrol("update", "partitionname=main", "state=up")
 
 
 class Underway:

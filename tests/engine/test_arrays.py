@@ -20,7 +20,7 @@ from aiida_byoc.cli import byoc
 from aiida_byoc.runtimes import in_job
 from aiida_byoc.runtimes.in_job.array_task import directory_of
 from aiida_byoc.workflows import killed
-from tests.engine.driving import OUT_OF_TIME, Underway, squeue
+from tests.engine.driving import OUT_OF_TIME, Underway, nothing_starts, squeue
 from tests.engine.test_cancel import cancel
 
 
@@ -281,14 +281,11 @@ def test_of_an_array_that_never_began_all_tasks_are_cancelled(
     node: Any, scontrol: Callable[..., str]
 ) -> None:
     submission = node.accept(**array("true", [["0"], ["0"]]))
-    scontrol("update", "partitionname=main", "state=down")
-    try:
+    with nothing_starts(scontrol):
         job = Underway(node, submission)
         job.until_state("queued")
         cancel(node, submission)
         job.stop()
-    finally:
-        scontrol("update", "partitionname=main", "state=up")
 
     assert job.last["state"] == "cancelled"
     assert job.last["result"]["tasks"]["cancelled"] == 2
@@ -308,15 +305,12 @@ def test_what_earlier_attempts_ended_is_kept_though_the_newest_never_began(
     (calculation,) = attempts(job.process.node)
     works = [Path(calculation.get_remote_workdir(), directory_of(n), "work") for n in (0, 1)]
     job.until(lambda: all(each.exists() for each in works), "both tasks")
-    scontrol("update", "partitionname=main", "state=down")
-    try:
+    with nothing_starts(scontrol):
         for each in works:
             (each / "go").touch()
         job.until(lambda: job.last["attempt"] == 2 and job.last["state"] == "queued", "another")
         cancel(node, submission)
         job.stop()
-    finally:
-        scontrol("update", "partitionname=main", "state=up")
 
     counts = job.last["result"]["tasks"]
     assert (counts["succeeded"], counts["failed"], counts["cancelled"]) == (1, 0, 1)

@@ -15,7 +15,7 @@ from aiida.orm import Computer
 
 from aiida_byoc.calculations import lookout
 from aiida_byoc.runtimes import in_job
-from tests.engine.driving import RUN_LOG, Underway, run
+from tests.engine.driving import RUN_LOG, Underway, nothing_starts, run
 
 UNTIL_GO = f"{RUN_LOG}; while [ ! -e go ]; do sleep 0.1; done"
 SELDOM = 60.0
@@ -106,13 +106,10 @@ def test_an_end_is_known_within_two_seconds_and_told(node: Any) -> None:
 
 
 def test_a_start_is_told_when_it_happens(node: Any, scontrol: Callable[..., str]) -> None:
-    scontrol("update", "partitionname=main", "state=down")
-    try:
+    with nothing_starts(scontrol):
         job = Underway(node, node.accept("sh", "-c", UNTIL_GO))
         job.until_state("queued")
         age(job)
-    finally:
-        scontrol("update", "partitionname=main", "state=up")
 
     job.until_state("running", SELDOM / 3)
     go(job)

@@ -15,7 +15,7 @@ from lab import accounting, slurm
 from lab.paths import LabPaths
 from lab.process import recorded, wait_until
 from lab.process import stop as stop_daemons
-from tests.engine.driving import RUN_LOG, SHORT, Underway, run, squeue
+from tests.engine.driving import RUN_LOG, SHORT, Underway, nothing_starts, run, squeue
 
 THEIRS = (
     "sbatch",
@@ -133,14 +133,11 @@ def test_a_job_that_vanished_before_it_ran_is_lost_behind_the_fence(
     node: Any, amnesia: Callable[..., str], scontrol: Callable[..., str]
 ) -> None:
     """The node takes the fence first, so that no copy can run later; then there is nothing to wait for."""
-    scontrol("update", "partitionname=main", "state=down")
-    try:
+    with nothing_starts(scontrol):
         job = Underway(node, node.accept("sh", "-c", RUN_LOG))
         job.until_state("queued")
         amnesia()
         job.finish()
-    finally:
-        scontrol("update", "partitionname=main", "state=up")
 
     assert (job.last["state"], job.last["error"]["code"]) == ("failed", "lost")
     assert (job.directory / "byoc_fence" / "owner").read_text() == "node\n"
@@ -156,16 +153,13 @@ def test_i19_what_becomes_of_a_forgotten_end_in_slurm_says_nothing_about_it(
 ) -> None:
     """The controller forgot that the job had begun, and an administrator cancels what still seems to wait."""
     state, kept = paths.root / "slurm" / "state", paths.root / "slurm" / "waiting"
-    scontrol("update", "partitionname=main", "state=down")
-    try:
+    with nothing_starts(scontrol):
         job = Underway(node, node.accept("sh", "-c", f"{RUN_LOG}; exit {status}"))
         ours = job.until_state("queued")["scheduler"]["job_id"]
         scontrol("hold", ours)
         stop_daemons(paths, "slurmctld")  # which saves everything
         shutil.copytree(state, kept)
         slurm.start_controller(paths)
-    finally:
-        scontrol("update", "partitionname=main", "state=up")
     scontrol("release", ours)
     wait_until(lambda: set(job.jobs.values()) <= {"COMPLETED", "FAILED"}, 60, "the job to end")
 
